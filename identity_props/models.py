@@ -1,0 +1,124 @@
+"""The networks that are asked to learn the identity: plain ReLU, linear, and residual stacks.
+
+The plain stack is the one the question was asked about; the residual block is that of He et al.
+2015 (1512.03385) with one layer a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.data import SCALINGS
+from identity_props.errors import InputError
+
+DEPTHS = range(1, 9)
+LinearFactory = Callable[..., nn.Module]
+
+
+class PlainReLU(nn.Module):
+    """relu(W x + b), ``len(layers)`` times, the last layer included: [n, d] to [n, d], never negative."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))  # [n, width], then [n, d]
+        return x
+
+
+class Linear(nn.Module):
+    """W x + b, ``len(layers)`` times with nothing between: [n, d] to [n, d], an affine map."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)  # [n, width], then [n, d]
+        return x
+
+
+class Residual(nn.Module):
+    """x + relu(W x + b), ``len(layers)`` times: [n, d] to [n, d], the identity where W = 0 and b = 0."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + torch.relu(layer(x))  # [n, d]
+        return x
+
+
+def glorot(layer: nn.Module) -> None:
+    """Weights uniform on +-sqrt(6 / (fan in + fan out)), zero bias (Glorot, Bengio 2010; Keras' default)."""
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise InputError(f"init glorot: expected a layer with weight [out, in], got {type(layer).__name__}")
+    nn.init.xavier_uniform_(weight)
+    if bias is not None:
+        nn.init.zeros_(bias)
+
+
+def torch_default(layer: nn.Module) -> None:
+    """What the layer's own constructor drew; for ``nn.Linear`` uniform on +-1 / sqrt(fan in)."""
+
+
+INITS: dict[str, Callable[[nn.Module], None]] = {"glorot": glorot, "torch": torch_default}
+
+
+VARIANTS: dict[str, Callable[[list[nn.Module]], nn.Module]] = {
+    "plain-relu": PlainReLU,
+    "linear": Linear,
+    "residual": Residual,
+    "scaled-input": Linear,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An architecture at a depth, and the scaling of its input and target.
+
+    ``name`` is one of VARIANTS, ``depth`` 1 to 8 layers, ``scaling`` one of ``data.SCALINGS``
+    (scaled-input is a linear stack on standardised or whitened pixels). ``width`` is that of the
+    hidden layers, None for the data's own d, which residual blocks need since they add their input.
+    Raises InputError for anything else.
+    """
+
+    name: str
+    depth: int = 1
+    scaling: str = "unit"
+    width: int | None = None
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.name not in VARIANTS:
+            raise InputError(f"variant: expected one of {', '.join(VARIANTS)}, got {self.name!r}")
+        if self.depth not in DEPTHS:
+            raise InputError(f"depth: expected 1 to 8 layers, got {self.depth}")
+        if self.scaling not in SCALINGS:
+            raise InputError(f"scaling: expected one of {', '.join(SCALINGS)}, got {self.scaling!r}")
+        if self.name == "scaled-input" and self.scaling not in ("standardise", "whiten"):
+            raise InputError(f"scaled-input: expected standardise or whiten, got {self.scaling!r}")
+        if self.width is not None and (self.width < 1 or self.name == "residual"):
+            raise InputError(f"width: expected at least 1, and None for residual, got {self.width}")
+
+    def build(self, d: int, linear: LinearFactory = nn.Linear, init: str = "glorot") -> nn.Module:
+        """A network [n, d] to [n, d] of layers ``linear(fan in, fan out, bias=...)``, drawn from torch's RNG."""
+        if init not in INITS:
+            raise InputError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
+        hidden = d if self.width is None else self.width
+        widths = [d, *[hidden] * (self.depth - 1), d]
+        layers = [linear(i, o, bias=self.bias) for i, o in pairwise(widths)]
+        for layer in layers:
+            INITS[init](layer)
+        return VARIANTS[self.name](layers)
