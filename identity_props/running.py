@@ -1,0 +1,159 @@
+"""Judging many claims at once: their trials shared, spread over processes, with progress.
+
+A trial that several claims need is trained once for the same seeds. Worker processes train, one
+share of the cores each; the verdicts are made here.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from threading import Event, Lock
+from typing import Any
+
+import torch
+
+from identity_props.claims import Claim
+from identity_props.data import Pixels
+from identity_props.errors import InputError
+from identity_props.stack import Stack
+from identity_props.training import Run, Trial, train
+from identity_props.verdict import Outcome, judge
+
+REPORT_EVERY = 50  # optimizer steps between two reports of a worker
+
+
+class Stopped(Exception):
+    """Training was told to stop before its budget was used up."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Optimizer steps done and planned so far (undecided claims add to the plan)."""
+
+    done: int
+    planned: int
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def judge_all(
+    claims: Sequence[Claim],
+    pixels: Pixels,
+    stack: Stack | None = None,
+    replicas: int = 8,
+    seed: int = 0,
+    jobs: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Outcome]:
+    """Judge claims side by side and yield each outcome as it is known.
+
+    ``jobs`` processes train, one per core by default and one in all on a GPU; 1 trains in this
+    process. Closing the iterator, or an exception such as Ctrl-C, stops all training within
+    REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
+    """
+    if not claims:
+        raise InputError("claims: expected at least one, got none")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: expected at least 1, got {jobs}")
+    stack = stack or Stack()
+    crew = _Crew(pixels, stack, jobs or (1 if stack.device.startswith("cuda") else cores()))
+    judges = ThreadPoolExecutor(len(claims))
+    try:
+        crew.prepare([trial for claim in claims for trial in claim.plan(pixels)], range(seed, seed + replicas))
+        pending = {judges.submit(judge, claim, pixels, crew.train, replicas, seed) for claim in claims}
+        while pending:
+            done, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+            on_progress(crew.progress())
+            yield from (future.result() for future in done)
+    finally:
+        crew.stop()
+        judges.shutdown(cancel_futures=True)
+
+
+class _Crew:
+    """Workers that train each (trial, seeds) once, and count their steps."""
+
+    def __init__(self, pixels: Pixels, stack: Stack, jobs: int) -> None:
+        self.lock, self.futures = Lock(), dict[tuple[Trial, tuple[int, ...]], Future[bytes]]()
+        self.done = self.planned = 0
+        self.stopping: Any
+        self.steps: Any
+        self.executor: Executor
+        if jobs == 1:
+            self.stopping, self.steps = Event(), queue.SimpleQueue()
+            self.executor = ThreadPoolExecutor(1, initializer=_start, initargs=self._work(pixels, stack))
+        else:
+            context = get_context("spawn")  # a forked process inherits torch's threads, broken
+            self.stopping, self.steps = context.Event(), context.SimpleQueue()
+            threads = max(1, cores() // jobs)
+            start = (*self._work(pixels, stack), threads)
+            self.executor = ProcessPoolExecutor(jobs, context, initializer=_start_process, initargs=start)
+
+    def _work(self, pixels: Pixels, stack: Stack) -> tuple[bytes, Any, Any]:
+        # pickled here: tensors sent as such would pass through shared memory, which may be small
+        return pickle.dumps((pixels, stack)), self.steps, self.stopping
+
+    def prepare(self, trials: Sequence[Trial], seeds: Sequence[int]) -> None:
+        """Hand out trials, the longest first so that none is left running alone at the end."""
+        for trial in sorted(set(trials), key=lambda t: t.steps * t.variant.depth, reverse=True):
+            self._submit(trial, tuple(seeds))
+
+    def train(self, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Run]:
+        """The trainer for ``judge``: waits for the runs, which come without their parameters."""
+        futures = [self._submit(trial, tuple(seeds)) for trial in trials]
+        return [pickle.loads(future.result()) for future in futures]
+
+    def _submit(self, trial: Trial, seeds: tuple[int, ...]) -> Future[bytes]:
+        with self.lock:
+            if (trial, seeds) not in self.futures:
+                self.planned += trial.steps
+                self.futures[trial, seeds] = self.executor.submit(_train, trial, seeds)
+            return self.futures[trial, seeds]
+
+    def progress(self) -> Progress:
+        while not self.steps.empty():
+            self.done += self.steps.get()
+        return Progress(self.done, self.planned)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.executor.shutdown(cancel_futures=True)
+
+
+_work: tuple[Pixels, Stack, Any, Any]  # of this worker
+
+
+def _start(pickled: bytes, steps: Any, stopping: Any) -> None:
+    global _work
+    _work = (*pickle.loads(pickled), steps, stopping)
+
+
+def _start_process(pickled: bytes, steps: Any, stopping: Any, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops us
+    torch.set_num_threads(threads)
+    _start(pickled, steps, stopping)
+
+
+def _train(trial: Trial, seeds: tuple[int, ...]) -> bytes:
+    pixels, stack, steps, stopping = _work
+
+    def on_step(step: int) -> None:
+        done = step + 1
+        if done % REPORT_EVERY and done != trial.steps:
+            return
+        if stopping.is_set():
+            raise Stopped
+        steps.put(done % REPORT_EVERY or REPORT_EVERY)
+
+    run = train(trial, pixels, seeds, stack, on_step)
+    return pickle.dumps(replace(run, state={}))
