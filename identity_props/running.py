@@ -46,6 +46,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_jobs(stack: Stack) -> int:
+    """Processes that train: one a core, or one in all on a GPU."""
+    return 1 if torch.device(stack.device).type == "cuda" else cores()
+
+
+def threads(jobs: int) -> int:
+    """Threads of each of ``jobs`` processes: its share of the cores."""
+    return max(1, cores() // jobs)
+
+
 def judge_all(
     claims: Sequence[Claim],
     pixels: Pixels,
@@ -66,7 +76,7 @@ def judge_all(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: expected at least 1, got {jobs}")
     stack = stack or Stack()
-    crew = _Crew(pixels, stack, jobs or (1 if stack.device.startswith("cuda") else cores()))
+    crew = _Crew(pixels, stack, jobs or default_jobs(stack))
     judges = ThreadPoolExecutor(len(claims))
     try:
         crew.prepare([trial for claim in claims for trial in claim.plan(pixels)], range(seed, seed + replicas))
@@ -91,13 +101,12 @@ class _Crew:
         self.executor: Executor
         if jobs == 1:
             self.stopping, self.steps = Event(), queue.SimpleQueue()
-            self.executor = ThreadPoolExecutor(1, initializer=_start, initargs=self._work(pixels, stack))
+            self.executor = ThreadPoolExecutor(1, "train", _start, self._work(pixels, stack))
         else:
             context = get_context("spawn")  # a forked process inherits torch's threads, broken
             self.stopping, self.steps = context.Event(), context.SimpleQueue()
-            threads = max(1, cores() // jobs)
-            start = (*self._work(pixels, stack), threads)
-            self.executor = ProcessPoolExecutor(jobs, context, initializer=_start_process, initargs=start)
+            start = (*self._work(pixels, stack), threads(jobs))
+            self.executor = ProcessPoolExecutor(jobs, context, _start_process, start)
 
     def _work(self, pixels: Pixels, stack: Stack) -> tuple[bytes, Any, Any]:
         # pickled here: tensors sent as such would pass through shared memory, which may be small
@@ -138,9 +147,9 @@ def _start(pickled: bytes, steps: Any, stopping: Any) -> None:
     _work = (*pickle.loads(pickled), steps, stopping)
 
 
-def _start_process(pickled: bytes, steps: Any, stopping: Any, threads: int) -> None:
+def _start_process(pickled: bytes, steps: Any, stopping: Any, threads_each: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops us
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads_each)
     _start(pickled, steps, stopping)
 
 

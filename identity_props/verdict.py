@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from identity_props.claims import Claim
 from identity_props.data import Pixels
@@ -86,6 +87,18 @@ def probability_of_holding(true_share: float, share: float, replicas: int) -> fl
         holding += alive[[v == HOLDS for v in verdicts]].sum()
         alive = np.where([v == UNDECIDED for v in verdicts], alive, 0)
     return float(holding)
+
+
+@cache
+def share_found(share: float, replicas: int = 8, missed: float = 1e-6) -> float:
+    """Smallest true share whose claim, of a required ``share``, is not said to hold with probability
+    ``missed`` at most; 1 where only certainty will do."""
+    low, high = share, 1.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        found = 1 - probability_of_holding(middle, share, replicas) <= missed
+        low, high = (low, middle) if found else (middle, high)
+    return high
 
 
 def judge(claim: Claim, pixels: Pixels, train: Trainer, replicas: int = 8, seed: int = 0) -> Outcome:

@@ -1,0 +1,195 @@
+"""The command ``identity-props``. Everything that imports torch is imported where it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from identity_props import __version__
+from identity_props.errors import InputError, MissingError
+
+if TYPE_CHECKING:
+    from identity_props.claims import Claim
+    from identity_props.data import Pixels
+    from identity_props.running import Progress as Steps
+    from identity_props.verdict import Outcome
+
+ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+TABLE_WIDTH = 100  # columns, where stdout is not a terminal
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="identity-props")
+def commands() -> None:
+    """Who learns the identity? Property tests with a known right answer for training stacks.
+
+    \b
+    Exit codes: 0 all hold, 1 one fails, 2 bad input, 3 the device, data or package
+    asked for is not there, 130 interrupted.
+    """
+
+
+@commands.command()
+@click.option("--data", type=click.Choice(["digits", "mnist"]), default="digits", show_default=True,
+              help="Rendered digits, or MNIST.")
+@click.option("--side", type=click.Choice(["7", "14", "28"]), default="7", show_default=True,
+              help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.")
+@click.option("--data-dir", type=click.Path(path_type=Path),
+              help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]")
+@click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there.")
+@click.option("--claims", metavar="PATTERN",
+              help="Only claims matching shell patterns, such as 'linear-*,residual-4'.")
+@click.option("--slow", is_flag=True, help="Also the claims that take an hour.")
+@click.option("--replicas", type=click.IntRange(min=1), default=8, show_default=True,
+              help="Networks a claim, doubled while its verdict is undecided.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Seed of the first replica; the others follow it.")
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write results.json to.")
+@click.option("--force", is_flag=True, help="Replace a results.json that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
+def run(
+    data: str,
+    side: str,
+    data_dir: Path | None,
+    download: bool,
+    claims: str | None,
+    slow: bool,
+    replicas: int,
+    seed: int,
+    device: str,
+    jobs: int | None,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Train the claims' networks and say which claims hold.
+
+    Progress goes to stderr, the table to stdout. Ctrl-C keeps the claims that are finished.
+    """
+    from identity_props import report
+    from identity_props.data import load
+    from identity_props.running import default_jobs, judge_all
+    from identity_props.stack import Stack
+
+    stack = Stack(device=device)
+    if out is not None:
+        report.check_free(out, force)
+    pixels = load(data, int(side), data_dir, download)
+    selected = _selected(claims, slow, pixels)
+    if out is not None:
+        report.make(out)
+    jobs = jobs or default_jobs(stack)
+    outcomes, interrupted = _watched(
+        len(selected), partial(judge_all, selected, pixels, stack, replicas, seed, jobs)
+    )
+    if not outcomes:
+        raise KeyboardInterrupt
+    outcomes.sort(key=lambda outcome: selected.index(outcome.claim))
+    document = report.results(outcomes, pixels, stack, seed, jobs, interrupted)
+    _print(document if as_json else report.table(outcomes, pixels))
+    if out is not None:
+        _say(f"wrote {report.write(out, document)}")
+    if interrupted:
+        return INTERRUPTED
+    return ALL_HOLD if all(outcome.holds for outcome in outcomes) else ONE_FAILS
+
+
+@commands.command(name="claims")
+def list_claims() -> int:
+    """List the claims: what each says, its source, its error rates and what was measured."""
+    from identity_props.claims import CLAIMS
+    from identity_props.verdict import FALSE_HOLD, share_found
+
+    for claim in CLAIMS.values():
+        click.echo(f"{claim.name}: {claim.statement}.")
+        click.echo(f"  source    {claim.source}")
+        click.echo(f"  measured  {claim.evidence}")
+        click.echo(
+            f"  judged    holds if more than {claim.share:.0%} of seeds do; said wrongly with probability"
+            f" {FALSE_HOLD:g} at most, missed with 1e-6 at most where {share_found(claim.share):.0%} do"
+        )
+    return ALL_HOLD
+
+
+def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
+    """Claims that were named, or all that are not slow, as far as they apply to the pixels."""
+    from identity_props.claims import matching
+
+    wanted = [claim for claim in matching(pattern or "*") if pattern or slow or not claim.slow]
+    selected = [claim for claim in wanted if claim.applies(pixels)]
+    left_out = ", ".join(claim.name for claim in wanted if claim not in selected)
+    if not selected:
+        raise InputError(f"claims: {left_out} do not apply to {pixels.name} with {pixels.d} pixels")
+    if left_out:
+        _say(f"left out: {left_out}, which do not apply to {pixels.name} with {pixels.d} pixels")
+    return selected
+
+
+def _watched(
+    claims: int, judged: Callable[..., Iterator[Outcome]]
+) -> tuple[list[Outcome], bool]:
+    """Outcomes as they come, with a bar on a terminal and a line a claim; True if interrupted."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console, started = Console(stderr=True), time.monotonic()
+    outcomes: list[Outcome] = []
+    figures = "{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[rate]:,.0f}/s, left"
+    columns = (BarColumn(), TextColumn(figures), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=1, rate=0)
+
+        def on_progress(progress: Steps) -> None:
+            rate = progress.done / (time.monotonic() - started)
+            bar.update(task, completed=progress.done, total=progress.planned, rate=rate)
+
+        try:
+            for outcome in judged(on_progress=on_progress):
+                outcomes.append(outcome)
+                done = f"{len(outcomes)}/{claims} {outcome.verdict} {outcome.claim.name}"
+                console.print(done, highlight=False)
+        except KeyboardInterrupt:
+            return outcomes, True
+    return outcomes, False
+
+
+def _print(result: Any) -> None:
+    from rich.console import Console
+
+    if isinstance(result, dict):
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(result)
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; every error is one line on stderr."""
+    try:
+        return int(commands.main(arguments, standalone_mode=False) or 0)
+    except click.ClickException as error:
+        return _failed(error.format_message(), BAD_INPUT)
+    except (InputError, MissingError) as error:
+        return _failed(str(error), error.exit_code)
+    except BrokenProcessPool:
+        return _failed("a worker process died, perhaps for want of memory: try fewer --jobs", ONE_FAILS)
+    except (KeyboardInterrupt, click.Abort):
+        return _failed("interrupted, and nothing was finished", INTERRUPTED)
+
+
+def _failed(message: str, code: int) -> int:
+    _say(f"identity-props: {' '.join(message.split())}")
+    return code

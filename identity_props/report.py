@@ -1,0 +1,153 @@
+"""What a run found: a table for people, results.json for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from identity_props import __version__
+from identity_props.data import Pixels
+from identity_props.errors import InputError
+from identity_props.running import cores, threads
+from identity_props.stack import Stack
+from identity_props.verdict import Outcome
+
+SCHEMA = "identity-props/results/1"
+RESULTS = "results.json"
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow")
+
+
+def table(outcomes: Sequence[Outcome], pixels: Pixels) -> Table:
+    """One row a claim: expectation, verdict, replicas that did it, FVU, steps to near-identity."""
+    title = f"Who learns the identity? {pixels.name}, {pixels.d} pixels"
+    grid = Table(title=title, caption=_caption(outcomes), title_justify="left", caption_justify="left")
+    for heading in ("claim", "expects", "verdict"):
+        grid.add_column(heading, no_wrap=True)
+    for heading in ("replicas", "FVU median", "worst", "steps", "budget"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for outcome in outcomes:
+        grid.add_row(*_row(outcome), style=None if outcome.holds else "bold red")
+    return grid
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    fvu, steps = summary(outcome.fvu), summary(outcome.steps_to_identity)
+    worst = "min" if outcome.claim.expects == "fails" else "max"
+    return (
+        outcome.claim.name,
+        outcome.claim.expects,
+        outcome.verdict,
+        f"{outcome.successes}/{outcome.replicas}",
+        _shown(fvu["median"]),
+        _shown(fvu[worst]),
+        "-" if steps["median"] is None else f"{steps['median']:.0f}",
+        str(outcome.budget_steps),
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.1e}"
+
+
+def _caption(outcomes: Sequence[Outcome]) -> str:
+    held = sum(outcome.holds for outcome in outcomes)
+    return f"{held} of {len(outcomes)} claims hold. FVU: 1e-3 or less is near-identity, 1e-2 or more failed."
+
+
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Minimum, median and maximum, with NaN above infinity, and None for what is not finite."""
+    ordered = sorted(math.inf if math.isnan(value) else value for value in values)
+    middle = statistics.median_high(ordered)
+    three = {"min": ordered[0], "median": middle, "max": ordered[-1]}
+    return {name: value if math.isfinite(value) else None for name, value in three.items()}
+
+
+def results(
+    outcomes: Sequence[Outcome], pixels: Pixels, stack: Stack, seed: int, jobs: int, interrupted: bool
+) -> dict[str, Any]:
+    """What results.json holds; None (null) stands for a figure that is not finite or never came."""
+    data = {"name": pixels.name, "shape": pixels.shape, "train": len(pixels.train), "test": len(pixels.test)}
+    return {
+        "schema": SCHEMA,
+        "versions": _versions(),
+        "machine": _machine(stack),
+        "jobs": jobs,
+        "threads": threads(jobs),
+        "seed": seed,
+        "data": data | {"fingerprint": pixels.fingerprint},
+        "stack": stack.describe(),
+        "interrupted": interrupted,
+        "claims": [_claim(outcome) for outcome in outcomes],
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"identity_props": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _machine(stack: Stack) -> dict[str, Any]:
+    machine = {"system": platform.platform(), "processor": platform.machine(), "cores": cores()}
+    if torch.device(stack.device).type == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name(stack.device)
+    return machine
+
+
+def _claim(outcome: Outcome) -> dict[str, Any]:
+    claim = outcome.claim
+    return {
+        "name": claim.name,
+        "statement": claim.statement,
+        "verdict": outcome.verdict,
+        "expects": claim.expects,
+        "required_share": claim.share,
+        "replicas": outcome.replicas,
+        "successes": outcome.successes,
+        "fvu": summary(outcome.fvu),
+        "fvu_pixels": summary(outcome.fvu_pixels),
+        "steps_to_identity": summary(outcome.steps_to_identity),
+        "budget_steps": outcome.budget_steps,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Raise InputError where results are already there and are not to be replaced."""
+    if (out / RESULTS).exists() and not force:
+        raise InputError(f"{out / RESULTS}: is already there; --force replaces it, another --out keeps it")
+
+
+def make(out: Path) -> None:
+    """Make the folder and see that a file can be written there; raises InputError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(f"--out {out}: expected a folder to write to, got: {error.strerror}") from error
+
+
+def write(out: Path, document: dict[str, Any]) -> Path:
+    """Write results.json whole or not at all, a reader never sees a part of it; returns its path."""
+    with tempfile.NamedTemporaryFile("w", dir=out, prefix=RESULTS, delete=False, encoding="utf-8") as file:
+        json.dump(document, file, indent=2, allow_nan=False)
+        file.write("\n")
+    os.chmod(file.name, 0o644)  # a temporary file is private, a result is not
+    os.replace(file.name, out / RESULTS)
+    return out / RESULTS
