@@ -38,22 +38,48 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--data", type=click.Choice(["digits", "mnist"]), default="digits", show_default=True,
-              help="Rendered digits, or MNIST.")
-@click.option("--side", type=click.Choice(["7", "14", "28"]), default="7", show_default=True,
-              help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.")
-@click.option("--data-dir", type=click.Path(path_type=Path),
-              help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]")
+@click.option(
+    "--data",
+    type=click.Choice(["digits", "mnist"]),
+    default="digits",
+    show_default=True,
+    help="Rendered digits, or MNIST.",
+)
+@click.option(
+    "--side",
+    type=click.Choice(["7", "14", "28"]),
+    default="7",
+    show_default=True,
+    help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]",
+)
 @click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there.")
-@click.option("--claims", metavar="PATTERN",
-              help="Only claims matching shell patterns, such as 'linear-*,residual-4'.")
+@click.option(
+    "--claims", metavar="PATTERN", help="Only claims matching shell patterns, such as 'linear-*,residual-4'."
+)
 @click.option("--slow", is_flag=True, help="Also the claims that take an hour.")
-@click.option("--replicas", type=click.IntRange(min=1), default=8, show_default=True,
-              help="Networks a claim, doubled while its verdict is undecided.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Seed of the first replica; the others follow it.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Networks a claim, doubled while its verdict is undecided.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the first replica; the others follow it.",
+)
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write results.json to.")
 @click.option("--force", is_flag=True, help="Replace a results.json that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
@@ -135,9 +161,7 @@ def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
     return selected
 
 
-def _watched(
-    claims: int, judged: Callable[..., Iterator[Outcome]]
-) -> tuple[list[Outcome], bool]:
+def _watched(claims: int, judged: Callable[..., Iterator[Outcome]]) -> tuple[list[Outcome], bool]:
     """Outcomes as they come, with a bar on a terminal and a line a claim; True if interrupted."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -11,7 +11,14 @@ import pickle
 import queue
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from threading import Event, Lock
@@ -79,7 +86,9 @@ def judge_all(
     crew = _Crew(pixels, stack, jobs or default_jobs(stack))
     judges = ThreadPoolExecutor(len(claims))
     try:
-        crew.prepare([trial for claim in claims for trial in claim.plan(pixels)], range(seed, seed + replicas))
+        crew.prepare(
+            [trial for claim in claims for trial in claim.plan(pixels)], range(seed, seed + replicas)
+        )
         pending = {judges.submit(judge, claim, pixels, crew.train, replicas, seed) for claim in claims}
         while pending:
             done, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)

@@ -51,7 +51,9 @@ class Stack:
         if device.type == "cuda":
             found = torch.cuda.device_count()
             if (device.index or 0) >= found:
-                raise MissingError(f"device {self.device}: torch sees {found} CUDA devices; --device cpu works")
+                raise MissingError(
+                    f"device {self.device}: torch sees {found} CUDA devices; --device cpu works"
+                )
         if not self.dtype.is_floating_point:
             raise InputError(f"dtype: expected a floating one, got {self.dtype}")
 

@@ -1,0 +1,21 @@
+"""The claims, each judged on the data and stack that the --identity options name."""
+
+import pytest
+
+from identity_props.claims import CLAIMS
+from identity_props.verdict import judge
+
+
+def marked(claim):
+    return pytest.param(
+        claim, id=claim.name, marks=(pytest.mark.slow, pytest.mark.mnist) if claim.slow else ()
+    )
+
+
+@pytest.mark.parametrize("claim", map(marked, CLAIMS.values()))
+def test_claim_holds(claim, identity_pixels, identity_train, pytestconfig):
+    if not claim.applies(identity_pixels):
+        pytest.skip(f"says nothing of {identity_pixels.name} with {identity_pixels.d} pixels")
+    replicas, seed = pytestconfig.getoption("identity_replicas"), pytestconfig.getoption("identity_seed")
+    outcome = judge(claim, identity_pixels, identity_train, replicas, seed)
+    assert outcome.holds, str(outcome)
