@@ -51,17 +51,19 @@ class Claim:
     slow: bool = False
 
 
+# Measured with torch 2.15 on a CPU, 8 seeds unless said; 7x7 and 14x14, rendered digits and MNIST.
 EVIDENCE = {
-    "linear": "",
-    "residual": "",
-    "sooner": "",
-    "scaled": "",
-    "raw": "",
-    "scale-blind": "",
-    "plain-relu-1": "",
-    "plain-relu-2": "",
-    "plain-relu-4": "",
-    "seed-network": "",
+    "linear": "depth 1 FVU 4e-6 (7x7) and 3.4e-4 (14x14), depth 4 4e-4 and 6e-4 at most; FVU(0) 4 or more",
+    "residual": "FVU 5e-5 at most; FVU(0) 1.05 or more at depth 1, 30 or more at depth 4",
+    "sooner": "depth 1 in 31-53 steps, depth 4 in 98-142, linear in 990-2,000",
+    "scaled": "steps over prediction: 1.0-1.25 in pixels at 7x7, 14x14 and 28x28; FVU 7.5e-4 at most",
+    "raw": "overflows within 10 steps",
+    "scale-blind": "curves differ by 1e-4 decades (RMSprop), 5e-7 (Adam); with eps 1e-7 by up to 0.5",
+    "plain-relu-1": "64 seeds: constant rate 98-100%, RMSprop with decay 89-92%, Adam with decay 100%",
+    "plain-relu-2": "64 seeds, 1 and 4 budgets: constant rate 100%, RMSprop with decay 75-98%, Adam 98-100%",
+    "plain-relu-4": "64 seeds, 1 and 4 budgets: constant rate 100%, RMSprop with decay 94-100%, Adam 100%",
+    "seed-network": "MSE 148-259, mean 212, sd 29 (depth 1, 24 seeds); 516-626, mean 550, sd 40 (depth 4, 8)"
+    "; range: mean +- 4 sd, rounded",
 }
 
 
@@ -74,7 +76,7 @@ def rate(d: int) -> float:
     Measured at 7x7 (rates 1e-3 to 1.6e-2) and 14x14 (2e-3, 4e-3): near the best for four linear
     layers at a fixed budget, on both data sets.
     """
-    return 1e-3 * (784 / d) ** 0.75
+    return float(1e-3 * (784 / d) ** 0.75)
 
 
 def budget(d: int) -> int:
@@ -92,6 +94,7 @@ def rmsprop(d: int, schedule: str = "linear-decay", eps: float = 1e-7) -> Recipe
 
 
 def adam(d: int, eps: float = 1e-8) -> Recipe:
+    """Adam at the same rates, with a linear decay."""
     return Recipe("torch.optim:Adam", rate(d), (("eps", eps),), "linear-decay")
 
 
@@ -237,7 +240,7 @@ def _scale_blind(optimizer: str, recipe: Callable[..., Recipe]) -> Claim:
 
     return Claim(
         name=f"scale-blind-{optimizer.lower()}",
-        expects="same curve",
+        expects="same",
         statement=f"{optimizer} is blind to a common scale: raw 0-255 and 0-1 input give one FVU curve",
         source="an update g / (sqrt(v) + eps) is the same for c g as eps -> 0 (Kingma, Ba 2015, 1412.6980)",
         evidence=EVIDENCE["scale-blind"],
@@ -257,7 +260,7 @@ def _plain_relu(depth: int, recipe: str) -> Claim:
         return tuple(_arm(pixels, "plain-relu", depth, recipe, n) for n in times)
 
     return Claim(
-        name=f"plain-relu-{depth}-{recipe}",
+        name=f"plain-relu-{depth}-{recipe.removesuffix('-decay')}",
         expects="fails",
         statement=f"plain ReLU, depth {depth}, recipe {recipe}: FVU of 0.01 or more{longest}",
         source="the network of the question; on x >= 0 it could be the identity, with W = I and b = 0",
@@ -294,8 +297,8 @@ _REGISTRY = (
     _scale_blind("RMSprop", rmsprop),
     _scale_blind("Adam", adam),
     *(_plain_relu(depth, recipe) for depth in (1, 2, 4) for recipe in RECIPES),
-    _seed_network(1, 167.95, 1, 1000),
-    _seed_network(4, 523.72, 1, 1000),
+    _seed_network(1, 167.95, 100, 325),
+    _seed_network(4, 523.72, 390, 710),
 )
 CLAIMS = {claim.name: claim for claim in _REGISTRY}
 

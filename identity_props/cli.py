@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from identity_props.verdict import Outcome
 
 ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-TABLE_WIDTH = 100  # columns, where stdout is not a terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -193,7 +192,7 @@ def _print(result: Any) -> None:
     if isinstance(result, dict):
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
-        Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(result)
+        Console().print(result)
 
 
 def _say(message: str) -> None:

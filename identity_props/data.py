@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,8 +100,8 @@ class Pixels:
         if fit is None:
             return self
         scaling = fit(self.train.double())
-        halves = {"train": scaling.forward(self.train), "test": scaling.forward(self.test)}
-        return replace(self, **halves, scaling=scaling)
+        train, test = scaling.forward(self.train), scaling.forward(self.test)
+        return replace(self, train=train, test=test, scaling=scaling)
 
 
 def _alive(spread: Tensor, floor: float) -> Tensor:
@@ -167,8 +168,8 @@ def digits(side: int = 28, train: int = 8192, test: int = 2048, seed: int = 0) -
     """
     if min(train, test) < 1:
         raise InputError(f"digits: expected at least one image a half, got {train} and {test}")
-    halves = [pooled(_drawn(n, f"{seed}/{half}"), side) for half, n in (("train", train), ("test", test))]
-    return Pixels("digits", *halves, shape=(side, side))
+    drawn = _drawn(train, f"{seed}/train"), _drawn(test, f"{seed}/test")
+    return Pixels("digits", pooled(drawn[0], side), pooled(drawn[1], side), (side, side))
 
 
 CANVAS, WARPED, GRID = 80, 60, 6  # glyph drawn, warped size, cells a side of the warping mesh
@@ -253,11 +254,12 @@ def mnist(side: int = 28, data_dir: str | Path | None = None, download: bool = F
             advice = f"give --data-dir, set {DATA_VARIABLE}, or allow --download"
             raise MissingError(f"MNIST: expected {files[0].name} and {files[1].name} in {raw}: {advice}")
         _download(root)
-    halves = [pooled(_read_images(file), side) for file in files]
-    return Pixels("mnist", *halves, shape=(side, side))
+    images = [_read_images(file) for file in files]
+    return Pixels("mnist", pooled(images[0], side), pooled(images[1], side), (side, side))
 
 
-def _torchvision_mnist():  # type: ignore[no-untyped-def]  # a module, imported only where used
+def _torchvision_mnist() -> Any:
+    """The module torchvision.datasets.mnist, imported only where it is used."""
     try:
         from torchvision.datasets import mnist as module
     except (ImportError, RuntimeError) as error:

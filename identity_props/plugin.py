@@ -21,6 +21,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the --identity-... options and the ini option identity_workers."""
     group = parser.getgroup("identity", "identity_props: who learns the identity?")
     group.addoption(
         "--identity-data",
@@ -61,13 +62,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
     config.addinivalue_line("markers", "mnist: needs the MNIST files")
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
-    # before xdist, which starts its workers with this process' environment
+    """Set threads and distribution before xdist, whose workers inherit this environment."""
     if config.getini("identity_workers") and config.getoption("numprocesses", None):
         if not any(variable in os.environ for variable in THREADS):
             os.environ.update(dict.fromkeys(THREADS, "1"))

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from identity_props import __version__
 from identity_props.data import Pixels
 from identity_props.errors import InputError
+from identity_props.metrics import FAILED, NEAR_IDENTITY
 from identity_props.running import cores, threads
 from identity_props.stack import Stack
 from identity_props.verdict import Outcome
@@ -29,12 +31,15 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow")
 
 
 def table(outcomes: Sequence[Outcome], pixels: Pixels) -> Table:
-    """One row a claim: expectation, verdict, replicas that did it, FVU, steps to near-identity."""
+    """One row a claim: expectation, verdict, seeds that did it, median FVU, steps to near-identity."""
     title = f"Who learns the identity? {pixels.name}, {pixels.d} pixels"
-    grid = Table(title=title, caption=_caption(outcomes), title_justify="left", caption_justify="left")
+    grid = Table(
+        title=title, caption=_caption(outcomes), title_justify="left", caption_justify="left", box=SIMPLE_HEAD
+    )
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)  # 80 columns hold it
     for heading in ("claim", "expects", "verdict"):
         grid.add_column(heading, no_wrap=True)
-    for heading in ("replicas", "FVU median", "worst", "steps", "budget"):
+    for heading in ("seeds", "FVU", "worst", "steps", "budget"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for outcome in outcomes:
         grid.add_row(*_row(outcome), style=None if outcome.holds else "bold red")
@@ -57,12 +62,13 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _shown(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.1e}"
+    return "inf" if value is None else f"{value:.1e}"
 
 
 def _caption(outcomes: Sequence[Outcome]) -> str:
     held = sum(outcome.holds for outcome in outcomes)
-    return f"{held} of {len(outcomes)} claims hold. FVU: 1e-3 or less is near-identity, 1e-2 or more failed."
+    meaning = f"FVU {NEAR_IDENTITY:g} or less is near-identity, {FAILED:g} or more failed."
+    return f"{held} of {len(outcomes)} claims hold. {meaning}"
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:

@@ -36,7 +36,7 @@ from identity_props.verdict import Outcome, judge
 REPORT_EVERY = 50  # optimizer steps between two reports of a worker
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Training was told to stop before its budget was used up."""
 
 
@@ -159,6 +159,8 @@ def _start(pickled: bytes, steps: Any, stopping: Any) -> None:
 def _start_process(pickled: bytes, steps: Any, stopping: Any, threads_each: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops us
     torch.set_num_threads(threads_each)
+    # a dead unit's running squares decay into denormals: 20% slower, and not one bit of difference
+    torch.set_flush_denormal(True)
     _start(pickled, steps, stopping)
 
 
@@ -170,7 +172,7 @@ def _train(trial: Trial, seeds: tuple[int, ...]) -> bytes:
         if done % REPORT_EVERY and done != trial.steps:
             return
         if stopping.is_set():
-            raise Stopped
+            raise StoppedError
         steps.put(done % REPORT_EVERY or REPORT_EVERY)
 
     run = train(trial, pixels, seeds, stack, on_step)

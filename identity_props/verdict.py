@@ -39,10 +39,12 @@ class Outcome:
 
     @property
     def replicas(self) -> int:
+        """Networks trained, over all looks."""
         return len(self.fvu)
 
     @property
     def holds(self) -> bool:
+        """Whether the verdict is "holds"."""
         return self.verdict == HOLDS
 
     def __str__(self) -> str:
