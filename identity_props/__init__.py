@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from identity_props.claims import CLAIMS, Claim
-    from identity_props.data import Pixels, digits, mnist
-    from identity_props.errors import InputError, MissingError
-    from identity_props.models import VARIANTS, Variant
-    from identity_props.running import judge_all
-    from identity_props.stack import Stack
-    from identity_props.training import Recipe, Run, Trial, train
-    from identity_props.verdict import Outcome, judge
+    from identity_props.claims import CLAIMS as CLAIMS
+    from identity_props.claims import Claim as Claim
+    from identity_props.data import Pixels as Pixels
+    from identity_props.data import digits as digits
+    from identity_props.data import mnist as mnist
+    from identity_props.errors import InputError as InputError
+    from identity_props.errors import MissingError as MissingError
+    from identity_props.models import VARIANTS as VARIANTS
+    from identity_props.models import Variant as Variant
+    from identity_props.running import judge_all as judge_all
+    from identity_props.stack import Stack as Stack
+    from identity_props.training import Recipe as Recipe
+    from identity_props.training import Run as Run
+    from identity_props.training import Trial as Trial
+    from identity_props.training import train as train
+    from identity_props.verdict import Outcome as Outcome
+    from identity_props.verdict import judge as judge
 
-# name -> module, imported at first use: pytest loads the plugin, hence this package, in every project
+# name: module, imported at first use, since pytest loads the plugin, hence this package, everywhere
 _HOME = {
     "CLAIMS": "claims",
     "Claim": "claims",
@@ -35,7 +44,7 @@ _HOME = {
     "mnist": "data",
     "train": "training",
 }
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
