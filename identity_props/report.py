@@ -151,9 +151,12 @@ def make(out: Path) -> None:
 
 def write(out: Path, document: dict[str, Any]) -> Path:
     """Write results.json whole or not at all, a reader never sees a part of it; returns its path."""
+    text = json.dumps(document, indent=2, allow_nan=False)
     with tempfile.NamedTemporaryFile("w", dir=out, prefix=RESULTS, delete=False, encoding="utf-8") as file:
-        json.dump(document, file, indent=2, allow_nan=False)
-        file.write("\n")
-    os.chmod(file.name, 0o644)  # a temporary file is private, a result is not
-    os.replace(file.name, out / RESULTS)
+        try:
+            print(text, file=file, flush=True)
+            os.chmod(file.name, 0o644)  # a temporary file is private, a result is not
+            os.replace(file.name, out / RESULTS)
+        finally:
+            Path(file.name).unlink(missing_ok=True)
     return out / RESULTS

@@ -12,7 +12,7 @@ def marked(claim):
     )
 
 
-@pytest.mark.parametrize("claim", map(marked, CLAIMS.values()))
+@pytest.mark.parametrize("claim", [marked(claim) for claim in CLAIMS.values()])
 def test_claim_holds(claim, identity_pixels, identity_train, pytestconfig):
     if not claim.applies(identity_pixels):
         pytest.skip(f"says nothing of {identity_pixels.name} with {identity_pixels.d} pixels")

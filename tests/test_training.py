@@ -1,0 +1,190 @@
+"""Training: an ensemble is its replicas trained alone, to the step, and a bad one harms nobody."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from identity_props.errors import InputError
+from identity_props.models import Variant
+from identity_props.stack import Stack
+from identity_props.training import Recipe, Run, Trial, measured_steps, train
+from tests.conftest import drawn
+
+DOUBLE = Stack(dtype=torch.float64)
+SGD = Recipe("torch.optim:SGD", 0.01, batch_size=None)
+LINEAR = Variant("linear", 2)
+
+OPTIMIZERS = {
+    "SGD": ("torch.optim:SGD", ()),
+    "momentum": ("torch.optim:SGD", (("momentum", 0.9), ("weight_decay", 0.1))),
+    "RMSprop": ("torch.optim:RMSprop", (("alpha", 0.9), ("eps", 1e-7))),
+    "Adam": ("torch.optim:Adam", ()),
+}
+
+
+def alone(trial, pixels, seed):
+    """The plain loop that anyone would write: one network, one optimizer, one seed."""
+    torch.manual_seed(seed)
+    x = pixels.scaled(trial.variant.scaling).train
+    model = trial.variant.build(pixels.d, init=trial.recipe.init).double()
+    recipe, order = trial.recipe, []
+    optimizer = getattr(torch.optim, recipe.optimizer.split(":")[1])(
+        model.parameters(), lr=recipe.lr, **dict(recipe.arguments)
+    )
+    for step in range(trial.steps):
+        if recipe.batch_size and not order:
+            order = list(torch.randperm(len(x)).split(recipe.batch_size))
+        batch = x[order.pop(0)] if recipe.batch_size else x
+        if recipe.schedule == "linear-decay":
+            optimizer.param_groups[0]["lr"] = recipe.lr * (1 - step / trial.steps)
+        optimizer.zero_grad()
+        nn.MSELoss()(model(batch), batch).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+variants = st.builds(
+    lambda name, depth, bias: Variant(name, depth, "whiten" if name == "scaled-input" else "unit", bias=bias),
+    st.sampled_from(["plain-relu", "linear", "residual", "scaled-input"]),
+    st.integers(1, 4),
+    st.booleans(),
+)
+recipes = st.builds(
+    lambda optimizer, schedule, size, init: Recipe(
+        OPTIMIZERS[optimizer][0], 0.01, OPTIMIZERS[optimizer][1], schedule, size, init
+    ),
+    st.sampled_from(sorted(OPTIMIZERS)),
+    st.sampled_from(["constant", "linear-decay"]),
+    st.sampled_from([None, 1, 7, 16, 1000]),
+    st.sampled_from(["glorot", "torch"]),
+)
+seeds = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4)
+
+
+# Rounding differs between a batched and a plain product, by 1e-16 relative a step; eight steps of
+# rate 0.01 on weights near 1 leave 1e-13, and 1e-9 is far below what any wrong seed or step leaves.
+@given(variant=variants, recipe=recipes, seeds=seeds, data=st.integers(0, 2**32 - 1))
+def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, recipe, seeds, data):
+    pixels, trial = drawn(d=5, train=40, test=8, seed=data), Trial(variant, recipe, 8)
+    run = train(trial, pixels, seeds, DOUBLE)
+    for k, seed in enumerate(seeds):
+        for name, expected in alone(trial, pixels, seed).items():
+            assert torch.allclose(run.state[name][k], expected, rtol=1e-9, atol=1e-9)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_training_leaves_the_callers_random_numbers_alone(seed):
+    torch.manual_seed(seed)
+    expected = torch.rand(3)
+    torch.manual_seed(seed)
+    train(Trial(LINEAR, SGD, 1), drawn(), [1])
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", ["plain-relu", "linear", "residual"])
+def test_a_replica_full_of_nan_leaves_its_neighbours_bit_for_bit_alone(name):
+    def poisoned(fan_in, fan_out, bias):
+        layer = nn.Linear(fan_in, fan_out, bias=bias)
+        if torch.initial_seed() == 13:
+            nn.init.constant_(layer.weight, torch.nan)
+        return layer
+
+    trial = Trial(Variant(name, 2), Recipe("torch.optim:Adam", 0.01, init="torch"), 20)
+    run = train(trial, drawn(), [1, 13, 2], Stack(linear=poisoned))
+    healthy = train(trial, drawn(), [1, 13, 2])
+    assert run.diverged.tolist() == [False, True, False]
+    assert torch.equal(run.fvu[[0, 2]], healthy.fvu[[0, 2]])
+
+
+def test_a_diverging_replica_is_recorded_and_never_near_identity():
+    run = train(Trial(LINEAR, Recipe("torch.optim:SGD", 1e6), 40), drawn(), [0, 1])
+    assert run.diverged.all()
+    assert run.steps_to_identity.tolist() == [math.inf, math.inf]
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 17])
+def test_a_budget_is_spent_to_the_step(budget):
+    counted = []
+
+    class Counted(torch.optim.SGD):
+        def step(self):
+            counted.append(self.param_groups[0]["lr"])
+            super().step()
+
+    heard = []
+    recipe = Recipe("torch.optim:SGD", 0.5, schedule="linear-decay")
+    run = train(Trial(LINEAR, recipe, budget), drawn(), [0], Stack(optimizer=Counted), heard.append)
+    assert counted == pytest.approx([0.5 * (1 - step / budget) for step in range(budget)])
+    assert heard == list(range(budget))
+    assert run.steps[-1] == budget
+    assert run.fvu.shape == (1, len(run.steps))
+
+
+def test_a_budget_of_zero_leaves_the_initial_weights():
+    run = train(Trial(LINEAR, SGD, 0), drawn(), [4], DOUBLE)
+    expected = alone(Trial(LINEAR, SGD, 0), drawn(), 4)
+    assert all(torch.equal(run.state[name][0], expected[name]) for name in expected)
+
+
+def test_the_stack_s_own_optimizer_and_arguments_replace_the_recipe_s(small):
+    frozen = Stack(optimizer=torch.optim.SGD, arguments={"weight_decay": 2.0}, dtype=torch.float64)
+    run = train(Trial(LINEAR, Recipe("torch.optim:Adam", 0.25, (("eps", 1.0),)), 3), small, [0], frozen)
+    recipe = Recipe("torch.optim:SGD", 0.25, (("weight_decay", 2.0),))
+    expected = alone(Trial(LINEAR, recipe, 3), small, 0)
+    assert torch.allclose(run.state["layers.0.weight"][0], expected["layers.0.weight"])
+
+
+def test_fvu_is_reported_in_the_space_trained_in_and_in_pixels(small):
+    run = train(Trial(Variant("scaled-input", 1, "standardise"), SGD, 5), small, [0], DOUBLE)
+    scaled = small.scaled("standardise")
+    w, b = run.state["layers.0.weight"][0], run.state["layers.0.bias"][0]
+    error = scaled.test @ w.T + b - scaled.test
+    in_pixels = scaled.scaling.backward(scaled.test @ w.T + b) - small.test
+    fvu = error.square().mean() / scaled.test.var(0, correction=0).mean()
+    assert run.fvu[0, -1].item() == pytest.approx(fvu.item(), rel=1e-12)
+    expected = in_pixels.square().mean() / small.test.var(0, correction=0).mean()
+    assert run.fvu_pixels.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+@settings(max_examples=200)
+@given(budget=st.integers(0, 10**6))
+def test_steps_are_measured_at_both_ends_at_a_quarter_and_three_to_an_octave(budget):
+    steps = measured_steps(budget)
+    assert list(steps) == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (0, budget)
+    assert budget % 4 or budget // 4 in steps
+    assert all(after <= 1.27 * before + 1 for before, after in zip(steps[1:], steps[2:], strict=False))
+
+
+def finished(curve, steps):
+    fvu = torch.tensor(curve, dtype=torch.float64)
+    return Run(tuple(range(len(fvu))), steps, fvu, fvu[:, -1], {}, 0.0)
+
+
+def test_steps_to_identity_is_the_first_measured_step_at_the_threshold_and_nan_never_is():
+    run = finished([[1, 1e-3, 1], [1, 2e-3, 1.1e-3], [1, math.nan, math.nan], [0, 1, 1]], (0, 5, 10))
+    assert run.steps_to_identity.tolist() == [5, math.inf, math.inf, 0]
+    assert run.diverged.tolist() == [False, False, True, False]
+    assert run.at(5)[0] == 1e-3
+    with pytest.raises(InputError, match="expected one of the measured"):
+        run.at(4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: train(Trial(LINEAR, SGD, 1), drawn(), []), "replicas: expected at least 1, got 0"),
+        (lambda: Trial(LINEAR, SGD, -1), "budget: expected 0 or more steps, got -1"),
+        (lambda: Recipe("torch.optim:SGD", 0), "lr: expected a finite rate above 0, got 0"),
+        (lambda: Recipe("torch.optim:SGD", math.nan), "got nan"),
+        (lambda: Recipe("torch.optim:SGD", 1, schedule="cosine"), "expected one of constant, linear-decay"),
+        (lambda: Recipe("torch.optim:SGD", 1, batch_size=0), "batch size: expected at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
