@@ -230,5 +230,5 @@ def test_a_torchvision_of_another_torch_is_named_with_what_to_install(folder, mo
     for name in [name for name in sys.modules if name.startswith("torchvision")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(MissingError, match="nms does not exist.*pip install --force-reinstall"):
+    with pytest.raises(MissingError, match=r"nms does not exist.*pip install --force-reinstall"):
         mnist(28, folder)

@@ -19,7 +19,9 @@ def test_squared_error_is_the_mean_over_examples_and_pixels_whatever_the_chunks(
 
 
 def test_errors_are_carried_back_through_the_inverse():
-    error = squared_error(lambda x: (x + 1)[None], torch.zeros(2, 2), back=torch.diag(torch.tensor([2.0, 4.0])))
+    error = squared_error(
+        lambda x: (x + 1)[None], torch.zeros(2, 2), back=torch.diag(torch.tensor([2.0, 4.0]))
+    )
     assert error.tolist() == [(4 + 16) / 2]
 
 

@@ -28,12 +28,12 @@ def test_a_name_that_leads_nowhere_is_refused(name, error, message):
 def test_a_device_or_dtype_that_cannot_train_is_refused():
     with pytest.raises(InputError, match="device: expected cpu, cuda or cuda:N, got 'gpu'"):
         Stack(device="gpu")
-    with pytest.raises(InputError, match="dtype: expected a floating one, got torch.int32"):
+    with pytest.raises(InputError, match=r"dtype: expected a floating one, got torch\.int32"):
         Stack(dtype=torch.int32)
 
 
 def test_a_gpu_that_is_not_there_is_missing():
-    with pytest.raises(MissingError, match="torch sees .* CUDA devices; --device cpu works"):
+    with pytest.raises(MissingError, match=r"torch sees .* CUDA devices; --device cpu works"):
         Stack(device="cuda:99")
 
 

@@ -1,6 +1,7 @@
 """Training: an ensemble is its replicas trained alone, to the step, and a bad one harms nobody."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -157,7 +158,7 @@ def test_steps_are_measured_at_both_ends_at_a_quarter_and_three_to_an_octave(bud
     assert list(steps) == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, budget)
     assert budget % 4 or budget // 4 in steps
-    assert all(after <= 1.27 * before + 1 for before, after in zip(steps[1:], steps[2:], strict=False))
+    assert all(after <= 1.27 * before + 1 for before, after in pairwise(steps[1:]))
 
 
 def finished(curve, steps):

@@ -1,0 +1,84 @@
+"""The plugin: free for other projects, and threads and distribution where the suite asks for them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Runs pytest on one test file in a folder of its own, in a process of its own."""
+
+    def run(body, *arguments, ini="", **environment):
+        (tmp_path / "test_it.py").write_text(body)
+        (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
+        inherited = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+        inherited = {
+            name: value
+            for name, value in inherited.items()
+            if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        }
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=inherited | environment, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+THREADS = "import os\ndef test_threads(): assert os.environ.get('OMP_NUM_THREADS') == {!r}"
+
+
+def test_a_project_that_does_not_use_it_never_imports_torch(project):
+    done = project("import sys\ndef test_it(): assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stdout
+
+
+def test_workers_get_one_thread_each_where_the_ini_option_asks(project):
+    done = project(THREADS.format("1"), "-n", "1", ini="identity_workers = true")
+    assert done.returncode == 0, done.stdout
+
+
+def test_threads_that_the_user_set_stay(project):
+    done = project(THREADS.format("3"), "-n", "1", ini="identity_workers = true", OMP_NUM_THREADS="3")
+    assert done.returncode == 0, done.stdout
+
+
+def test_other_projects_keep_their_threads(project):
+    assert project(THREADS.format(None), "-n", "1").returncode == 0
+
+
+CONTROLLER = """
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        print("dist", config.option.dist)
+"""
+
+
+@pytest.mark.parametrize(("given", "used"), [((), "worksteal"), (("--dist", "loadfile"), "loadfile")])
+def test_tests_are_stolen_between_workers_unless_the_user_says_otherwise(given, used, project, tmp_path):
+    (tmp_path / "conftest.py").write_text(CONTROLLER)
+    done = project("def test_it(): pass", "-n", "1", *given, ini="identity_workers = true")
+    assert f"dist {used}" in done.stdout
+
+
+def test_its_options_reach_its_fixtures(project):
+    body = "def test_it(identity_pixels, identity_stack): assert (identity_pixels.d, identity_stack.device) == (196, 'cpu')"
+    done = project(body, "--identity-side", "14")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_gpu_that_is_not_there_is_an_error_in_one_clear_line(project):
+    done = project("def test_it(identity_stack): pass", "--identity-device", "cuda:99")
+    assert done.returncode == 1
+    assert "MissingError: device cuda:99: torch sees" in done.stdout
+
+
+def test_absent_mnist_is_an_error_not_a_pass(project, tmp_path):
+    done = project(
+        "def test_it(identity_pixels): pass", "--identity-data", "mnist", "--identity-data-dir", str(tmp_path)
+    )
+    assert done.returncode == 1
+    assert "MissingError: MNIST: expected" in done.stdout
