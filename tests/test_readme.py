@@ -1,0 +1,59 @@
+"""The README: its commands are accepted, its lists complete, its example runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from identity_props.claims import CLAIMS
+from identity_props.cli import commands
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+LINES = [line for block in blocks("console") for line in block.splitlines()]
+TEST_COMMAND = next(line for line in LINES if line.endswith("pytest -n auto"))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "identity-props" in line])
+def test_every_command_it_shows_is_accepted(line):
+    _, name, *arguments = shlex.split(line.split("/bin/")[-1])
+    command = commands.commands[name]
+    assert command.make_context(name, arguments).command is command
+
+
+def test_its_table_names_every_claim_of_the_default_run():
+    (table,) = blocks("text")
+    rows = [line.split()[0] for line in table.splitlines()[3:] if not line[0].isdigit()]
+    assert rows == [claim.name for claim in CLAIMS.values() if not claim.slow]
+
+
+def test_its_options_are_those_of_the_plugin(pytestconfig):
+    shown = set(re.findall(r"`(--identity-[a-z-]+)`", README))
+    actions = pytestconfig._parser.optparser._actions
+    assert shown == {name for action in actions for name in action.option_strings if "--identity" in name}
+
+
+def test_its_tox_environments_are_those_of_tox_ini():
+    shown = re.search(r"\| tox environment.*?\n\n", README, re.DOTALL).group()
+    environments = re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", shown)) == sorted(environments)
+
+
+def test_its_example_runs():
+    (example,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "linear-1" in done.stdout
+
+
+def test_ci_runs_its_test_command():
+    assert TEST_COMMAND in (ROOT / ".ci/run").read_text().splitlines()
