@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from identity_props.errors import InputError, MissingError
+
 if TYPE_CHECKING:
     from identity_props.data import Pixels
     from identity_props.stack import Stack
@@ -62,9 +64,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers."""
+    """Register the markers; a device that was asked for and is not there is a usage error."""
     config.addinivalue_line("markers", "mnist: needs the MNIST files")
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
+    if config.getoption("identity_device") != "cpu":
+        from identity_props.stack import Stack
+
+        try:
+            Stack(device=config.getoption("identity_device"))
+        except (InputError, MissingError) as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -93,9 +102,8 @@ def identity_stack(pytestconfig: pytest.Config) -> Stack:
     from identity_props.stack import Stack
 
     device: str = pytestconfig.getoption("identity_device")
-    stack = Stack(device=device)  # refuses a device that is not there
     if device != "cuda":
-        return stack
+        return Stack(device=device)
     import torch
 
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

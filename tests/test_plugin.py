@@ -70,10 +70,11 @@ def test_its_options_reach_its_fixtures(project):
     assert done.returncode == 0, done.stdout
 
 
-def test_a_gpu_that_is_not_there_is_an_error_in_one_clear_line(project):
-    done = project("def test_it(identity_stack): pass", "--identity-device", "cuda:99")
-    assert done.returncode == 1
-    assert "MissingError: device cuda:99: torch sees" in done.stdout
+def test_a_gpu_that_is_not_there_ends_the_run_in_one_clear_line(project):
+    done = project("def test_it(): pass", "--identity-device", "cuda:99")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert done.stderr.startswith("ERROR: device cuda:99: torch sees")
+    assert done.stderr.strip().count("\n") == 0
 
 
 def test_absent_mnist_is_an_error_not_a_pass(project, tmp_path):
