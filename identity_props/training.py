@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from identity_props.data import Pixels
 from identity_props.errors import InputError
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance, squared_error
-from identity_props.models import Variant
+from identity_props.models import LinearFactory, Variant
 from identity_props.stack import Stack, resolve
 
 # factor on the learning rate at a step (from 0) of a budget
@@ -119,13 +119,11 @@ def train(
     A replica that diverges keeps its NaN to itself. ``on_step`` hears each step and may raise to
     stop. Raises InputError without seeds.
     """
-    if not seeds:
-        raise InputError("replicas: expected at least 1, got 0")
     stack, started = stack or Stack(), time.perf_counter()
     scaled = pixels.scaled(trial.variant.scaling)
     data = scaled.train.to(stack.device, stack.dtype)  # [n, d]
     test = scaled.test.to(stack.device, stack.dtype)  # [m, d]
-    ensemble = _Ensemble(trial, pixels.d, seeds, stack)
+    ensemble = Ensemble(trial.variant, pixels.d, seeds, stack, trial.recipe.init)
     optimizer, scheduler = _optimizer(trial, list(ensemble.state.values()), stack)
     batches = _batches(data, trial.recipe.batch_size, ensemble.generators)
     steps, curve, variance = measured_steps(trial.steps), [], pixel_variance(test)
@@ -150,33 +148,50 @@ def train(
     )
 
 
-class _Ensemble:
-    """K replicas of one network as stacked parameters [K, ...] and one vectorised forward pass."""
+class Ensemble:
+    """K replicas of one network as stacked parameters [K, ...] and one vectorised forward pass.
 
-    def __init__(self, trial: Trial, d: int, seeds: Sequence[int], stack: Stack) -> None:
+    Replica k is drawn from seeds[k]; ``state`` holds the parameters, leaves that an optimizer can
+    take, and ``generators`` go on where the initial draws stopped. Raises InputError without seeds.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        d: int,
+        seeds: Sequence[int],
+        stack: Stack | None = None,
+        init: str = "glorot",
+    ) -> None:
+        if not seeds:
+            raise InputError("replicas: expected at least 1, got 0")
+        stack = stack or Stack()
         models, self.generators = [], []
         for seed in seeds:
-            model, generator = _seeded(trial, d, seed, stack)
+            model, generator = _seeded(variant, d, seed, stack.linear, init)
             models.append(model.to(stack.device, stack.dtype))
             self.generators.append(generator)
         self.model = models[0]
         self.state, self.buffers = stack_module_state(models)
 
-    def predict(self, x: Tensor, shared: bool = True) -> Tensor:
+    def predict(self, x: Tensor) -> Tensor:
         """[n, d] shared by all replicas, or [K, n, d] one batch each, to [K, n, d]."""
 
         def call(state: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
             out: Tensor = functional_call(self.model, (state, buffers), (x,))
             return out
 
-        out: Tensor = vmap(call, in_dims=(0, 0, None if shared else 0))(self.state, self.buffers, x)
+        out: Tensor = vmap(call, in_dims=(0, 0, _replica_axis(x)))(self.state, self.buffers, x)
         return out
 
-    def loss(self, x: Tensor) -> Tensor:
-        """Sum of the replicas' losses: the gradient of each is that of its own mean squared error."""
-        shared = x.ndim == 2
-        out = self.predict(x, shared)  # [K, n, d]
-        return vmap(mse_loss, in_dims=(0, None if shared else 0))(out, x).sum()
+    def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """Sum of the replicas' losses: the gradient of each is that of its own mean squared error.
+
+        x and target, which is x itself unless given, [n, d] shared or [K, n, d] one batch each.
+        """
+        target = x if target is None else target
+        losses: Tensor = vmap(mse_loss, in_dims=(0, _replica_axis(target)))(self.predict(x), target)
+        return losses.sum()
 
     @torch.no_grad()
     def squared_error(self, x: Tensor, back: Tensor | None = None) -> Tensor:
@@ -184,12 +199,18 @@ class _Ensemble:
         return squared_error(self.predict, x, back)
 
 
-def _seeded(trial: Trial, d: int, seed: int, stack: Stack) -> tuple[nn.Module, torch.Generator]:
+def _replica_axis(x: Tensor) -> int | None:
+    return None if x.ndim == 2 else 0
+
+
+def _seeded(
+    variant: Variant, d: int, seed: int, linear: LinearFactory, init: str
+) -> tuple[nn.Module, torch.Generator]:
     """A network drawn from ``seed``, and a generator for its batches that goes on where init stopped."""
     generator = torch.Generator()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = trial.variant.build(d, stack.linear, trial.recipe.init)
+        model = variant.build(d, linear, init)
         generator.set_state(torch.get_rng_state())
     return model, generator
 
@@ -220,7 +241,7 @@ def _batches(data: Tensor, size: int | None, generators: list[torch.Generator]) 
             yield data[index]
 
 
-def _fvu_pixels(ensemble: _Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:
+def _fvu_pixels(ensemble: Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:
     """FVU [K] after carrying the errors back through the scaling; a common factor leaves it as it is."""
     if scaled.scaling is None or scaled.scaling.name == "unit":
         return fvu
