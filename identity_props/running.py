@@ -105,6 +105,7 @@ class _Crew:
     def __init__(self, pixels: Pixels, stack: Stack, jobs: int) -> None:
         self.lock, self.futures = Lock(), dict[tuple[Trial, tuple[int, ...]], Future[bytes]]()
         self.done = self.planned = 0
+        self.examples = len(pixels.train)
         self.stopping: Any
         self.steps: Any
         self.executor: Executor
@@ -123,7 +124,11 @@ class _Crew:
 
     def prepare(self, trials: Sequence[Trial], seeds: Sequence[int]) -> None:
         """Hand out trials, the longest first so that none is left running alone at the end."""
-        for trial in sorted(set(trials), key=lambda t: t.steps * t.variant.depth, reverse=True):
+
+        def cost(trial: Trial) -> int:
+            return trial.steps * trial.variant.depth * (trial.recipe.batch_size or self.examples)
+
+        for trial in sorted(set(trials), key=cost, reverse=True):
             self._submit(trial, tuple(seeds))
 
     def train(self, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Run]:
