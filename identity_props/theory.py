@@ -1,8 +1,9 @@
-"""Closed forms for one linear layer under full-batch gradient descent, in float64.
+"""Closed forms in float64: what is known exactly of learning the identity.
 
-With x in R^d and S = E[x x^T] over the training data, ``nn.MSELoss`` (a mean over examples and
-pixels) gives W_k - I = (W_0 - I)(I - eta S)^k with eta = 2 lr / d: each eigenmode shrinks by
-|1 - eta lambda_i| a step. A bias changes nothing where the data's mean is 0.
+With x in R^d and S = E[x x^T] over the training data, not centred, ``nn.MSELoss`` (a mean over
+examples and pixels) gives one linear layer under full-batch gradient descent
+W_k - I = (W_0 - I)(I - eta S)^k with eta = 2 lr / d: each eigenmode shrinks by |1 - eta lambda_i| a
+step. A bias changes nothing where the data's mean is 0. Leading axes [...] are a batch throughout.
 """
 
 from __future__ import annotations
@@ -75,3 +76,119 @@ def expected_steps(
         middle = (low + high) // 2
         low, high = (low, middle) if near(middle) else (middle + 1, high)
     return low
+
+
+# One linear layer, step by step --------------------------------------------------------------------
+
+
+def second_moment(x: Tensor) -> Tensor:
+    """S = E[x x^T] [..., d, d] over examples x [..., n, d]."""
+    x = x.double()
+    return x.mT @ x / x.shape[-2]
+
+
+def gd_weights(start: Tensor, moment: Tensor, lr: float, step: int, decay: float = 0.0) -> Tensor:
+    """Weights [..., d, d] after gradient descent from ``start`` on data of second moment S.
+
+    W_k = W* + (W_0 - W*) ((1 - lr wd) I - eta S)^k, where W* = S (S + (d wd / 2) I)^-1 is the fixed
+    point under coupled decay wd. Without decay it is I, and directions that S does not span keep
+    W_0. Derived from W <- W - lr ((2 / d) (W - I) S + wd W).
+    """
+    eigenvalues, v = torch.linalg.eigh(moment)  # [..., d], [..., d, d]
+    d = moment.shape[-1]
+    ridge = d * decay / 2
+    fixed = eigenvalues / (eigenvalues + ridge) if decay else torch.ones_like(eigenvalues)
+    shrink = (1 - lr * decay - 2 * lr / d * eigenvalues) ** step
+    goal = v * fixed[..., None, :]
+    moved: Tensor = ((start.double() @ v - goal) * shrink[..., None, :] + goal) @ v.mT
+    return moved
+
+
+def off_span_limit(start: Tensor, moment: Tensor) -> Tensor:
+    """Where gradient descent ends: W_0 (I - P) + P, P the projector on the span of the data.
+
+    start and moment [..., d, d]; eigenvalues below 1e-12 of the largest count as 0. It is one of a
+    whole space of perfect solutions: W differs from I, and W x = x on the data.
+    """
+    eigenvalues, v = torch.linalg.eigh(moment)
+    spanned = v * (eigenvalues > 1e-12 * eigenvalues.amax(-1, keepdim=True))[..., None, :]
+    projector = spanned @ v.mT
+    limit: Tensor = start - start @ projector + projector
+    return limit
+
+
+def momentum_weights(start: Tensor, moment: Tensor, lr: float, momentum: float, step: int) -> Tensor:
+    """Weights [..., d, d] under heavy-ball momentum, v <- mu v + g, W <- W - lr v.
+
+    W_k - I = (W_0 - I) p_k(S), p_0 = 1, p_1 = 1 - eta lambda and
+    p_(k+1) = (1 + mu - eta lambda) p_k - mu p_(k-1) (Polyak 1964).
+    """
+    eigenvalues, v = torch.linalg.eigh(moment)
+    d = moment.shape[-1]
+    eta = 2 * lr / d * eigenvalues
+    before, now = torch.ones_like(eta), 1 - eta if step else torch.ones_like(eta)
+    for _ in range(step - 1):
+        before, now = now, (1 + momentum - eta) * now - momentum * before
+    identity = torch.eye(d, dtype=torch.float64)
+    weights: Tensor = identity + (((start.double() - identity) @ v) * now[..., None, :]) @ v.mT
+    return weights
+
+
+def momentum_edge(eigenvalues: ArrayLike, momentum: float) -> float:
+    """Learning rate d (1 + mu) / lambda_1 from which heavy-ball momentum diverges (Polyak 1964)."""
+    return (1 + momentum) * critical_rate(eigenvalues)
+
+
+def adam_first_step(gradient: Tensor, lr: float, eps: float = 1e-8) -> Tensor:
+    """Change of a parameter in Adam's first step, -lr g / (|g| + eps) (Kingma, Ba 2015, 1412.6980).
+
+    Bias correction leaves m = g and v = g^2 exactly, so that |change| is lr wherever |g| >> eps.
+    """
+    return -lr * gradient / (gradient.abs() + eps)
+
+
+def rmsprop_floor(lr: float, alpha: float) -> float:
+    """Bound lr / sqrt(1 - alpha) on |W - I| once RMSprop has arrived, on whitened data.
+
+    There each weight is a quadratic of its own, and its step has the sign of its error and at most
+    this length, as v >= (1 - alpha) g^2: an error within the bound never leaves it, a larger one
+    shrinks.
+    """
+    return float(lr / (1 - alpha) ** 0.5)
+
+
+# Floors and deep networks --------------------------------------------------------------------------
+
+
+def relu_floor(x: Tensor) -> Tensor:
+    """Least mean squared error [...] of a network that ends in a ReLU: E[min(x, 0)^2], x [..., n, d]."""
+    return x.double().clamp_max(0).square().mean((-2, -1))
+
+
+def bottleneck_floor(eigenvalues: Tensor, width: int) -> Tensor:
+    """Least mean squared error [...] of linear maps of rank ``width``: sum_(i > r) lambda_i / d.
+
+    Eigenvalues [..., d] of the second moment, any order (Eckart, Young 1936; Baldi, Hornik 1989).
+    """
+    ordered = eigenvalues.sort(-1, descending=True).values
+    return ordered[..., width:].sum(-1) / eigenvalues.shape[-1]
+
+
+def probability_alive(width: int, hidden: int) -> float:
+    """Chance (1 - 2^-N)^L that a point passes L hidden ReLU layers of width N with a unit alive.
+
+    For symmetric weights and zero bias: each unit is on with probability 1/2, whatever came before
+    (Rister, Rubin 2020, 2007.06192).
+    """
+    return float((1 - 2.0**-width) ** hidden)
+
+
+def saxe_mode(time: ArrayLike, start: float, goal: float = 1.0) -> Array:
+    """Strength u(t) of a mode of two aligned linear layers under gradient flow, du/dt = 2 u (s - u).
+
+    u(t) = s e^(2 s t) / (e^(2 s t) - 1 + s / u_0), time in units of 1 / (eta lambda), u_0 = ``start``,
+    s = ``goal`` (Saxe, McClelland, Ganguli 2014, 1312.6120).
+    """
+    growth = np.exp(2 * goal * np.asarray(time, np.float64))
+    strength: Array = goal * growth / (growth - 1 + goal / start)
+    return strength

@@ -1,0 +1,305 @@
+"""Laws of deep linear, residual and ReLU networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from identity_props.laws.base import (
+    ADAM,
+    RMSPROP,
+    SGD,
+    Case,
+    Discrepancy,
+    changed,
+    descend,
+    ensemble_of,
+    isotropic,
+    law,
+    rounding,
+)
+from identity_props.models import Variant
+from identity_props.stack import Stack
+from identity_props.theory import (
+    bottleneck_floor,
+    probability_alive,
+    relu_floor,
+    saxe_mode,
+    second_moment,
+)
+
+TWO_LINEAR = Variant("linear", 2, "none", bias=False)
+TWO_RELU = Variant("plain-relu", 2, "none")
+FIRST, SECOND = "layers.0.weight", "layers.1.weight"
+
+
+def _gentle(case: Case) -> float:
+    """A tenth of the case's rate: two layers of Glorot's size double the curvature of one, or more."""
+    return case.lr / 10
+
+
+@law(
+    "balanced",
+    "W_2^T W_2 - W_1 W_1^T changes only by the squares of the steps, (dW_2)^T dW_2 - dW_1 dW_1^T: gradient"
+    " flow keeps it",
+    "Du, Hu, Lee 2018, 1806.00900; the discrete form follows from W_2^T G_2 = G_1 W_1^T",
+    "sgd three-steps odd-width float64",
+)
+def balanced(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over k steps of sums over examples and pixels, of products of weights."""
+    descent = descend(stack, case, TWO_LINEAR, lr=_gentle(case))
+
+    def gap(first: Tensor, second: Tensor) -> Tensor:
+        return second.mT @ second - first @ first.mT
+
+    pairs = list(zip(descent.weights(FIRST), descent.weights(SECOND), strict=True))
+    squares = sum(gap(b - a, d - c) for (a, c), (b, d) in pairwise(pairs))
+    drift = gap(*pairs[-1]) - gap(*pairs[0]) - squares
+    size = max(float(w.norm(dim=(1, 2)).max()) for pair in pairs for w in pair) ** 2
+    tolerance = rounding(stack.dtype, case.steps, case.d, case.x.shape[1])
+    return Discrepancy(float(drift.norm(dim=(1, 2)).max()) / size, tolerance, "unexplained drift / |W|^2")
+
+
+SAXE_STEP, SAXE_STEPS, SAXE_START = 1 / 128, 384, 0.1  # eta lambda, so t = 3, and u_0
+
+
+@law(
+    "saxe-mode",
+    "two aligned linear layers learn a mode as u(t) = s e^(2st) / (e^(2st) - 1 + s / u_0): a plateau, then a"
+    " sudden rise",
+    "Saxe, McClelland, Ganguli 2014, 1312.6120",
+    "sgd three-steps",
+)
+def saxe(stack: Stack, case: Case) -> Discrepancy:
+    """Euler's error for da/dt = a (1 - a^2), u = a^2, is at most h (max |a''| / 2)(e^t - 1) in a, since
+    1 - 3 a^2 <= 1; |a''| <= 0.39 on [0, 1], and du = 2 a da.
+    """
+    examples, h = isotropic(case), SAXE_STEP
+    eye = torch.eye(case.d, dtype=torch.float64).expand(case.replicas, -1, -1)
+    start = {FIRST: eye * SAXE_START**0.5, SECOND: eye * SAXE_START**0.5}
+
+    def often(x: Tensor) -> Iterable[Tensor]:
+        return [x] * SAXE_STEPS
+
+    lr = h * case.critical_rate / 2  # isotropic data, so lambda = d / critical rate
+    descent = descend(stack, case, TWO_LINEAR, lr=lr, x=examples, batches=often, start=start)
+    pairs = zip(descent.weights(FIRST), descent.weights(SECOND), strict=True)
+    modes = [(second @ first).diagonal(dim1=1, dim2=2) for first, second in pairs]
+    expected = torch.from_numpy(saxe_mode([h * k for k in range(SAXE_STEPS + 1)], SAXE_START))
+    off = float((torch.stack(modes) - expected[:, None, None]).abs().max())
+    tolerance = h * 0.39 * (math.exp(h * SAXE_STEPS) - 1)
+    return Discrepancy(off, tolerance, "largest |u - u(t)|")
+
+
+@law(
+    "negative-eigenvalue",
+    "from the identity, small steps never learn a map with an eigenvalue of -1: that mode of a deep linear"
+    " net shrinks to 0 and stays",
+    "Bartlett, Helmbold, Long 2018, 1802.06093; derived here: with h (a^2 + 1) < 1 a mode a of both layers"
+    " stays positive, so the product never falls below 0",
+    "sgd three-steps",
+)
+def negative_eigenvalue(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding of the product; half of the statement, that the mode does shrink, is checked by sign."""
+    examples = isotropic(case)
+    eye = torch.eye(case.d, dtype=torch.float64)
+    flip = eye.clone()
+    flip[0, 0] = -1
+    start = {name: eye.expand(case.replicas, -1, -1) for name in (FIRST, SECOND)}
+
+    def often(x: Tensor) -> Iterable[Tensor]:
+        return [x] * 64
+
+    lr = case.critical_rate / 16  # eta lambda = 1/8
+    target = examples @ flip
+    descent = descend(stack, case, TWO_LINEAR, lr=lr, x=examples, batches=often, start=start, target=target)
+    mode = (descent.weights(SECOND)[-1] @ descent.weights(FIRST)[-1])[:, 0, 0]
+    below, above = float((-mode).max()), float(mode.max()) - 0.1
+    return Discrepancy(max(below, above), rounding(stack.dtype, 64, case.d), "mode outside of 0 to 0.1")
+
+
+@law(
+    "bottleneck",
+    "a linear net of width r has an error of sum_(i > r) lambda_i / d or more, whatever the training, and"
+    " attains it with the r leading eigenvectors",
+    "Eckart, Young 1936; Baldi, Hornik 1989",
+    "sgd odd-width float64",
+)
+def bottleneck(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding of errors, sums over examples and pixels of the size of the data's own."""
+    width = max(1, case.d // 2)
+    variant = Variant("linear", 2, "none", width=width, bias=False)
+    eigenvalues, v = torch.linalg.eigh(second_moment(case.x.to(stack.dtype)))
+    floor, total = bottleneck_floor(eigenvalues, width), eigenvalues.sum(1) / case.d
+    leading = v[:, :, -width:]
+    best = {FIRST: leading.mT, SECOND: leading}
+    x = case.x.to(stack.device, stack.dtype)
+    trained = descend(stack, case, variant, lr=_gentle(case))
+    under = max(float(((floor - _error(trained.x, state)) / total).max()) for state in trained.states)
+    attained = ensemble_of(stack, case, variant, best)
+    error = (attained.predict(x).detach() - x).double().square().mean((1, 2))
+    missed = float(((error - floor).abs() / total).max())
+    tolerance = rounding(stack.dtype, 1, case.d, case.x.shape[1])
+    return Discrepancy(max(under, missed), tolerance, "error below, or optimum off, the floor / E[x^2]")
+
+
+def _error(x: Tensor, state: dict[str, Tensor]) -> Tensor:
+    return (x @ state[FIRST].mT @ state[SECOND].mT - x).square().mean((1, 2))
+
+
+@law(
+    "start-at-identity",
+    "a residual net whose branches are 0 is the identity at step 0, bit for bit, and stays it",
+    "x + relu(0); ReZero 2003.04887, Fixup 1901.09321. It is no proof of learning: a dead optimizer passes",
+    "sgd",
+)
+def start_at_identity(stack: Stack, case: Case) -> Discrepancy:
+    """None: zeros are added, and the gradient of a perfect answer is 0."""
+    variant = Variant("residual", 4, "none")
+    ensemble = ensemble_of(stack, case, variant)
+    zeros = {name: torch.zeros_like(p) for name, p in ensemble.state.items()}
+    trained = descend(stack, case, variant, start=zeros)
+    ensemble = ensemble_of(stack, case, variant, trained.states[-1])
+    x = case.x.to(stack.device, stack.dtype)
+    wrong = int((~(ensemble.predict(x) == x)).sum()) + changed(trained.states[0], trained.states[-1])
+    return Discrepancy(wrong, 0, "outputs and weights that changed")
+
+
+@law(
+    "representable",
+    "on x >= 0 a ReLU stack with W = I and b = 0 is the identity, bit for bit: that it is not found is a"
+    " matter of optimisation, not of capacity",
+    "relu(x) = x for x >= 0",
+    "sgd",
+)
+def representable(stack: Stack, case: Case) -> Discrepancy:
+    """None: each output is one product with 1 and sums of zeros."""
+    variant = Variant("plain-relu", 4, "none")
+    x = case.x.abs().to(stack.device, stack.dtype)
+    ensemble = ensemble_of(stack, case, variant)
+    for p in ensemble.state.values():
+        p.data.copy_(torch.eye(case.d) if p.ndim == 3 else torch.zeros(case.d))
+    return Discrepancy(int((~(ensemble.predict(x) == x)).sum()), 0, "outputs that are not their input")
+
+
+@law(
+    "output-floor",
+    "a network that ends in a ReLU has an error of E[min(x, 0)^2] or more, whatever the training, and attains"
+    " it with W = I",
+    "derived in theory.relu_floor",
+    "sgd adam",
+)
+def output_floor(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding of a mean over examples and pixels."""
+    trained = descend(stack, case, TWO_RELU, ADAM, lr=1 / 64)
+    floor, size = relu_floor(trained.x), trained.x.square().mean((1, 2))
+    x = case.x.to(stack.device, stack.dtype)
+    eye = torch.eye(case.d, dtype=torch.float64).expand(case.replicas, -1, -1)
+    bias = torch.zeros(case.replicas, case.d, dtype=torch.float64)
+    perfect = {FIRST: eye, SECOND: eye, "layers.0.bias": bias, "layers.1.bias": bias}
+    errors = []
+    for state in (*trained.states, perfect):
+        out = ensemble_of(stack, case, TWO_RELU, state).predict(x).detach()
+        errors.append((out - x).double().square().mean((1, 2)))
+    under = max(float(((floor - error) / size).max()) for error in errors)
+    missed = float(((errors[-1] - floor).abs() / size).max())
+    tolerance = rounding(stack.dtype, 1, case.d, case.x.shape[1])
+    # W = I attains E[relu(relu(x)) - x]^2 too, so one optimum serves any depth
+    return Discrepancy(max(under, missed), tolerance, "error below, or optimum off, the floor / E[x^2]")
+
+
+@law(
+    "dead-stays-dead",
+    "a unit that is 0 on every example has no gradient and never moves, bit for bit, nor do the weights that"
+    " read it",
+    "the derivative of relu is 0 below 0; exact without decay",
+    "sgd rmsprop adam momentum three-steps",
+)
+def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
+    """None: nothing is added, so nothing is rounded. The unit's bias lies below anything W x can reach."""
+    wrong = 0
+    for optimizer, arguments in ((SGD, {"momentum": 0.9}), (RMSPROP, {}), (ADAM, {})):
+        start = {"layers.0.bias": _killed(stack, case)}
+        given = {} if stack.optimizer else arguments
+        lr = _gentle(case) if optimizer == SGD else 1 / 256
+        trained = descend(stack, case, TWO_RELU, optimizer, lr, start=start, arguments=given)
+        first, last = (_unit(state) for state in (trained.states[0], trained.states[-1]))
+        wrong += changed(first, last)
+    return Discrepancy(wrong, 0, "weights of a dead unit that moved")
+
+
+def _killed(stack: Stack, case: Case) -> Tensor:
+    """Biases [K, d] of which the first lies below -max |w||x|: Glorot's weights are below 2."""
+    bias = torch.zeros(case.replicas, case.d, dtype=torch.float64)
+    bias[:, 0] = -10 * case.x.norm(dim=2).max() * case.d
+    return bias
+
+
+def _unit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        "in": state[FIRST][:, 0],
+        "bias": state["layers.0.bias"][:, 0],
+        "out": state[SECOND][:, :, 0],
+    }
+
+
+@law(
+    "reflection",
+    "without biases one hidden ReLU layer gives f(x) - f(-x) = W_2 W_1 x, f(x) + f(-x) = W_2 |W_1 x| and"
+    " f(c x) = c f(x) for c > 0, for any weights",
+    "relu(z) - relu(-z) = z and relu(z) + relu(-z) = |z|",
+    "odd-width",
+)
+def reflection(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding of sums over d pixels, twice."""
+    hidden = Variant("plain-relu", 1, "none", bias=False)
+    first, second = (
+        ensemble_of(stack, case, hidden),
+        ensemble_of(stack, case, Variant("linear", 1, "none", bias=False)),
+    )
+    x = case.x.to(stack.device, stack.dtype)
+    w1, w2 = (e.state["layers.0.weight"].detach().double() for e in (first, second))
+
+    def f(x: Tensor) -> Tensor:
+        return second.predict(first.predict(x)).detach().double()
+
+    inner = x.double() @ w1.mT
+    apart = (
+        f(x) - f(-x) - inner @ w2.mT,
+        f(x) + f(-x) - inner.abs() @ w2.mT,
+        f(3 * x) - 3 * f(x),
+    )
+    size = (inner.norm(dim=(1, 2)) * w2.norm(dim=(1, 2))).clamp_min(torch.finfo(torch.float64).tiny)
+    off = max(float((a.norm(dim=(1, 2)) / size).max()) for a in apart)
+    return Discrepancy(off, 3 * rounding(stack.dtype, 1, case.d), "|f - its parts| / |W_2||W_1 x|")
+
+
+NETWORKS, WIDTH, HIDDEN = 512, 2, 4
+
+
+@law(
+    "born-dead",
+    "with symmetric weights and zero bias a point passes L ReLU layers of width N alive with probability"
+    " (1 - 2^-N)^L",
+    "Rister, Rubin 2020, 2007.06192; Lu et al. 2019, 1903.06733",
+    "odd-width",
+)
+def born_dead(stack: Stack, case: Case) -> Discrepancy:
+    """A binomial test over 512 networks at 1e-6 false alarms: discrepancy -log10 p, allowed 6. For
+    P = (3/4)^4 = 0.32 a share that is off by 0.15 is found with probability .99.
+    """
+    variant = Variant("plain-relu", HIDDEN, "none", width=WIDTH)
+    drawn = case.generator()
+    seeds = torch.randint(2**31, (1,), generator=drawn).item()
+    point = torch.randn(1, WIDTH, generator=drawn, dtype=torch.float64)
+    many = Case(torch.eye(WIDTH, dtype=torch.float64).expand(NETWORKS, -1, -1), seed=int(seeds))
+    ensemble = ensemble_of(stack, many, variant)
+    alive = int((ensemble.predict(point.to(stack.device, stack.dtype)) > 0).any(2).sum())
+    p = probability_alive(WIDTH, HIDDEN)
+    tail = 2 * min(binom.cdf(alive, NETWORKS, p), binom.sf(alive - 1, NETWORKS, p))
+    return Discrepancy(-math.log10(max(tail, 1e-300)), 6, f"-log10 p of {alive} alive of {NETWORKS}")

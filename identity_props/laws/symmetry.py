@@ -1,0 +1,392 @@
+"""Metamorphic laws: change the data or the way of training, and the result changes in a known way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from identity_props.laws.base import (
+    ADAM,
+    RMSPROP,
+    SGD,
+    WEIGHT,
+    Case,
+    Discrepancy,
+    State,
+    changed,
+    descend,
+    ensemble_of,
+    law,
+    optimizer_of,
+    relative,
+    rounding,
+    snapshot,
+)
+from identity_props.models import Variant
+from identity_props.stack import Stack
+from identity_props.training import Ensemble
+
+TWO_LINEAR = Variant("linear", 2, "none", bias=False)
+SGD_ARGUMENTS = {"momentum": 0.9, "weight_decay": 0.01}
+
+
+def _tolerance(stack: Stack, case: Case) -> float:
+    return rounding(stack.dtype, case.steps, *case.x.shape[1:])
+
+
+# Changes of the data -------------------------------------------------------------------------------
+
+
+@law(
+    "scale-sgd",
+    "input c x at rate lr / c^2 gives the same weights under SGD",
+    "the gradient of a bias-free linear layer is of second degree in x",
+    "sgd three-steps float64 float32",
+)
+def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over the steps: c = 3 is not a power of two."""
+    one = descend(stack, case)
+    other = descend(stack, case, x=3 * case.x, lr=case.lr / 9)
+    return Discrepancy(relative(other.weights(), one.weights()), _tolerance(stack, case), "|W - W'| / |W|")
+
+
+@law(
+    "scale-adaptive",
+    "RMSprop and Adam give the same weights for x and c x as eps goes to 0: scaling the input does nothing",
+    "an update is a ratio of moments of the gradient (Kingma, Ba 2015, 1412.6980)",
+    "rmsprop adam three-steps",
+)
+def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
+    """None: c is a power of two, so that every product is scaled exactly, and eps is 1e-30."""
+    apart = 0
+    for optimizer in (RMSPROP, ADAM):
+        arguments = {} if stack.optimizer else {"eps": 1e-30}
+        one, other = (
+            descend(stack, case, optimizer=optimizer, lr=1 / 128, x=c * case.x, arguments=arguments)
+            for c in (1, 4)
+        )
+        apart += sum(changed(a, b) for a, b in zip(one.states, other.states, strict=True))
+    return Discrepancy(apart, 0, "weights that differ")
+
+
+@law(
+    "permute",
+    "permuting pixels permutes rows and columns of the weights",
+    "P W P^T, as no pixel is special",
+    "sgd three-steps odd-width",
+)
+def permute(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over the steps, as sums run in another order."""
+    order = torch.randperm(case.d, generator=case.generator())
+    one = descend(stack, case)
+    start = {WEIGHT: one.weights()[0][:, order][:, :, order]}
+    other = descend(stack, case, x=case.x[:, :, order], start=start)
+    expected = [w[:, order][:, :, order] for w in one.weights()]
+    return Discrepancy(relative(other.weights(), expected), _tolerance(stack, case), "|W - P W' P^T| / |W|")
+
+
+@law(
+    "rotate",
+    "an orthogonal change of basis Q turns W into Q W Q^T under SGD, and not under an elementwise"
+    " adaptive optimizer",
+    "the loss is invariant, and so is its gradient's direction",
+    "sgd three-steps odd-width",
+)
+def rotate(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over the steps, and of the rotation itself, sums over d pixels."""
+    drawn = torch.randn(case.d, case.d, generator=case.generator(), dtype=torch.float64)
+    q = torch.linalg.qr(drawn).Q
+    one = descend(stack, case)
+    other = descend(stack, case, x=case.x @ q.T, start={WEIGHT: q @ one.weights()[0] @ q.T})
+    expected = [q @ w @ q.T for w in one.weights()]
+    tolerance = _tolerance(stack, case) + rounding(stack.dtype, case.steps, case.d, case.d)
+    return Discrepancy(relative(other.weights(), expected), tolerance, "|W - Q W' Q^T| / |W|")
+
+
+@law(
+    "replicate",
+    "every example twice gives the same full-batch trajectory",
+    "the loss is a mean over examples",
+    "sgd three-steps",
+)
+def replicate(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over the steps of sums over twice the examples."""
+    one, other = descend(stack, case), descend(stack, case, x=case.x.repeat(1, 2, 1))
+    tolerance = rounding(stack.dtype, case.steps, 2 * case.x.shape[1], case.d)
+    return Discrepancy(relative(other.weights(), one.weights()), tolerance, "|W - W'| / |W|")
+
+
+# Changes of the way of training ---------------------------------------------------------------------
+
+
+def _stepped(
+    stack: Stack,
+    case: Case,
+    optimizer: str,
+    each: Callable[[Ensemble, torch.optim.Optimizer, Tensor], None],
+    arguments: dict[str, Any] | None = None,
+    variant: Variant = TWO_LINEAR,
+) -> list[State]:
+    """States of a training loop whose steps are ``each(ensemble, optimizer, x)``."""
+    ensemble = ensemble_of(stack, case, variant)
+    lr = case.lr / 10 if optimizer == SGD else 1 / 128
+    stepper = optimizer_of(stack, optimizer, ensemble.state.values(), lr, arguments)
+    x, states = case.x.to(stack.device, stack.dtype), [snapshot(ensemble)]
+    for _ in range(case.steps):
+        each(ensemble, stepper, x)
+        states.append(snapshot(ensemble))
+    return states
+
+
+def _plain(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+    optimizer.zero_grad()
+    ensemble.loss(x).backward()
+    optimizer.step()
+
+
+def _farthest(a: list[State], b: list[State]) -> float:
+    return max(relative([s[name] for s in a], [s[name] for s in b]) for name in a[0])
+
+
+@law(
+    "accumulate",
+    "gradients summed over micro-batches of unequal size, each weighted by its size, are those of one batch",
+    "the loss is a mean over examples",
+    "sgd micro-batches three-steps",
+)
+def accumulate(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over the steps: the same sums, cut at another place."""
+    x, n = case.x.repeat(1, 3, 1), 3 * case.x.shape[1]
+    cut = max(1, n // 4)
+    many = Case(x, case.factor, case.steps, case.seed)
+
+    def in_parts(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        optimizer.zero_grad()
+        for part in (x[:, :cut], x[:, cut:]):
+            (ensemble.loss(part) * (part.shape[1] / n)).backward()
+        optimizer.step()
+
+    one, other = (_stepped(stack, many, SGD, each) for each in (_plain, in_parts))
+    tolerance = rounding(stack.dtype, case.steps, n, case.d)
+    return Discrepancy(_farthest(other, one), tolerance, "|W - W'| / |W|")
+
+
+@law(
+    "resume",
+    "stop, save, load and go on gives what training without a stop gives, bit for bit, with momentum, decay"
+    " and schedule",
+    "state_dict holds all that a step depends on",
+    "sgd adam decay momentum resume three-steps",
+)
+def resume(stack: Stack, case: Case) -> Discrepancy:
+    """None: the same operations on the same numbers."""
+    apart = 0
+    for optimizer, arguments in ((SGD, SGD_ARGUMENTS), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        ends = [_with_stop(stack, case, optimizer, given, stop) for stop in (None, case.steps // 2)]
+        apart += changed(*ends)
+    return Discrepancy(apart, 0, "weights that differ")
+
+
+def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], stop: int | None) -> State:
+    lr, x = (case.lr / 10 if name == SGD else 1 / 128), case.x.to(stack.device, stack.dtype)
+
+    def fresh() -> tuple[Ensemble, torch.optim.Optimizer, LambdaLR]:
+        ensemble = ensemble_of(stack, case, TWO_LINEAR)
+        optimizer = optimizer_of(stack, name, ensemble.state.values(), lr, arguments)
+        return ensemble, optimizer, LambdaLR(optimizer, lambda step: 1 - step / (2 * case.steps))
+
+    ensemble, optimizer, scheduler = fresh()
+    for step in range(case.steps):
+        if step == stop:
+            saved = io.BytesIO()
+            torch.save((ensemble.state, optimizer.state_dict(), scheduler.state_dict()), saved)
+            saved.seek(0)
+            parameters, for_optimizer, for_scheduler = torch.load(saved, weights_only=True)
+            ensemble, optimizer, scheduler = fresh()
+            for key, p in ensemble.state.items():
+                p.data.copy_(parameters[key])
+            optimizer.load_state_dict(for_optimizer)
+            scheduler.load_state_dict(for_scheduler)
+        _plain(ensemble, optimizer, x)
+        scheduler.step()
+    return snapshot(ensemble)
+
+
+@law(
+    "freeze",
+    "a frozen layer stays bit for bit while the other trains, and trains once it is unfrozen",
+    "no gradient, no step; the first step after thawing is that of a layer never frozen",
+    "sgd adam freeze three-steps",
+)
+def freeze(stack: Stack, case: Case) -> Discrepancy:
+    """None: counts weights that moved while frozen, and replicas whose layer never moved after."""
+    wrong = 0
+    for optimizer in (SGD, ADAM):
+        half, done = max(1, case.steps // 2), 0
+
+        def thaw_half_way(
+            ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor, half: int = half
+        ) -> None:
+            nonlocal done
+            ensemble.state[WEIGHT].requires_grad_(done >= half)
+            _plain(ensemble, optimizer, x)
+            done += 1
+
+        states = _stepped(stack, case, optimizer, thaw_half_way)
+        frozen = [{WEIGHT: state[WEIGHT]} for state in states]
+        wrong += changed(frozen[0], frozen[half])
+        if case.steps > half:
+            still = (frozen[-1][WEIGHT] == frozen[half][WEIGHT]).flatten(1).all(1)
+            wrong += int(still.sum())
+        free = states[half]["layers.1.weight"] == states[0]["layers.1.weight"]
+        wrong += int(free.flatten(1).all(1).sum())
+    return Discrepancy(wrong, 0, "weights that moved frozen, and layers that stood still thawed")
+
+
+@law(
+    "evaluate",
+    "evaluating between steps, without gradients and in eval mode, changes nothing, bit for bit",
+    "a measurement is not a step",
+    "sgd adam eval three-steps",
+)
+def evaluate(stack: Stack, case: Case) -> Discrepancy:
+    """None: the same operations on the same numbers."""
+
+    def with_evaluation(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        _plain(ensemble, optimizer, x)
+        ensemble.model.eval()
+        with torch.no_grad():
+            ensemble.loss(2 * x)
+        ensemble.model.train()
+
+    apart = 0
+    for optimizer in (SGD, ADAM):
+        one, other = (_stepped(stack, case, optimizer, each) for each in (_plain, with_evaluation))
+        apart += sum(changed(a, b) for a, b in zip(one, other, strict=True))
+    return Discrepancy(apart, 0, "weights that differ")
+
+
+@law(
+    "replica",
+    "a network of an ensemble is the same network trained alone",
+    "its loss is its own, and an elementwise optimizer mixes nothing",
+    "sgd rmsprop adam three-steps odd-width",
+)
+def replica(stack: Stack, case: Case) -> Discrepancy:
+    """Rounding over the steps under SGD. An adaptive step is lr g / |g| at first, so where |g| is near 0
+    rounding is magnified: those run from the same gradients in ``elementwise``.
+    """
+    together = descend(stack, case)
+    k = case.replicas - 1
+    single = Case(case.x[k:], case.factor, case.steps, case.seed + k)
+    alone = descend(stack, single, lr=together.lr)
+    expected = [w[k:] for w in together.weights()]
+    return Discrepancy(relative(alone.weights(), expected), _tolerance(stack, case), "|W alone - W| / |W|")
+
+
+# The optimizer by itself, on given gradients ----------------------------------------------------------
+
+
+def _given(
+    stack: Stack, case: Case, name: str, arrange: Callable[[Tensor], Tensor], **arguments: Any
+) -> Tensor:
+    """A parameter [d, d] after case.steps steps on gradients drawn from the case, laid out by ``arrange``."""
+    drawn = case.generator()
+    draw = torch.randn(case.steps + 1, case.d, case.d, generator=drawn, dtype=torch.float64)
+    start, *gradients = (arrange(g.to(stack.device, stack.dtype)) for g in draw)
+    parameter = torch.nn.Parameter(start)
+    optimizer = optimizer_of(stack, name, [parameter], 1 / 128, arguments)
+    for gradient in gradients:
+        parameter.grad = gradient
+        optimizer.step()
+    return parameter.detach().double().cpu()
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return x.mT.contiguous().mT  # the same numbers, laid out by columns
+
+
+@law(
+    "layout",
+    "a parameter that is not contiguous takes the same steps as one that is",
+    "a layout is no value; pytorch#118115",
+    "sgd rmsprop adam decay momentum non-contiguous three-steps",
+)
+def layout(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step: vector and scalar code may contract differently."""
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        one, other = (_given(stack, case, name, a, **given) for a in (torch.clone, _transposed))
+        apart.append(relative([other[None]], [one[None]]))
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(max(apart), tolerance, "|W - W'| / |W|")
+
+
+@law(
+    "elementwise",
+    "permuting a parameter's entries permutes its steps: each depends on its own gradients alone",
+    "SGD, RMSprop and Adam are elementwise",
+    "sgd rmsprop adam decay momentum three-steps odd-width",
+)
+def elementwise(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step: vector and scalar code may contract differently."""
+    order = torch.randperm(case.d, generator=case.generator())
+
+    def shuffled(x: Tensor) -> Tensor:
+        return x[order]
+
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        one, other = (_given(stack, case, name, a, **given) for a in (torch.clone, shuffled))
+        apart.append(relative([other[None]], [one[order][None]]))
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(max(apart), tolerance, "|W - P W'| / |W|")
+
+
+@law(
+    "implementations",
+    "the for-loop, foreach and fused implementations of an optimizer take the same steps",
+    "one algorithm, three codes",
+    "sgd adam decay momentum three-steps",
+)
+def implementations(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step, of operations in another order."""
+    ways = ({"foreach": False}, {"foreach": True}, {"fused": True})
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        loop, *others = (_given(stack, case, name, torch.clone, **given, **way) for way in ways)
+        apart.append(relative([other[None] for other in others], [loop[None]] * 2))
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(max(apart), tolerance, "|W - W'| / |W|")
+
+
+LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one counted
+
+
+@law(
+    "dtype-floor",
+    "a step from 1 is lost up to 2^-9 down and 2^-8 up in bfloat16, 2^-12 and 2^-11 in float16, and no other",
+    "numbers below 1 lie 2^-p apart, above 2^(1-p), p = 8 and 11; ties round to even, which is 1",
+    "sgd bfloat16",
+)
+def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
+    """None: a step is lost or it is not. Steps lie 1/8 off each power of two, and on it."""
+    wrong = 0
+    for dtype, p in LOST.items():
+        sizes = [2.0**-j * f for j in range(p - 4, p + 6) for f in (0.875, 1, 1.125)]
+        steps = torch.tensor(sizes + [-size for size in sizes], dtype=torch.float64)
+        parameter = torch.nn.Parameter(torch.ones(len(steps), dtype=dtype, device=stack.device))
+        parameter.grad = steps.to(parameter)
+        optimizer_of(stack, SGD, [parameter], 1.0).step()
+        lost = torch.where(steps > 0, steps <= 2.0 ** -(p + 1), -steps <= 2.0**-p)
+        wrong += int(((parameter.detach().cpu() == 1) != lost).sum())
+    return Discrepancy(wrong, 0, "steps lost that should count, or the other way")
