@@ -15,7 +15,7 @@ from identity_props.claims import Claim
 from identity_props.data import Pixels
 from identity_props.errors import InputError
 from identity_props.stack import Stack
-from identity_props.training import Run, Trial, train
+from identity_props.training import Run, Trial, flushed_denormals, train
 
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 LOOKS = 4  # 8, 16, 32, 64 replicas by default
@@ -139,7 +139,8 @@ def trainer(pixels: Pixels, stack: Stack | None = None) -> Trainer:
 
     def train_once(trial: Trial, seeds: tuple[int, ...]) -> Run:
         if (trial, seeds) not in done:
-            done[trial, seeds] = replace(train(trial, pixels, seeds, stack), state={})
+            with flushed_denormals():
+                done[trial, seeds] = replace(train(trial, pixels, seeds, stack), state={})
         return done[trial, seeds]
 
     return lambda trials, seeds: [train_once(trial, tuple(seeds)) for trial in trials]

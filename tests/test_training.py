@@ -12,19 +12,13 @@ from torch import nn
 from identity_props.errors import InputError
 from identity_props.models import Variant
 from identity_props.stack import Stack
-from identity_props.training import Recipe, Run, Trial, measured_steps, train
+from identity_props.strategies import recipes, seeds, variants
+from identity_props.training import Recipe, Run, Trial, flushed_denormals, measured_steps, train
 from tests.conftest import drawn
 
 DOUBLE = Stack(dtype=torch.float64)
 SGD = Recipe("torch.optim:SGD", 0.01, batch_size=None)
 LINEAR = Variant("linear", 2)
-
-OPTIMIZERS = {
-    "SGD": ("torch.optim:SGD", ()),
-    "momentum": ("torch.optim:SGD", (("momentum", 0.9), ("weight_decay", 0.1))),
-    "RMSprop": ("torch.optim:RMSprop", (("alpha", 0.9), ("eps", 1e-7))),
-    "Adam": ("torch.optim:Adam", ()),
-}
 
 
 def alone(trial, pixels, seed):
@@ -48,27 +42,9 @@ def alone(trial, pixels, seed):
     return model.state_dict()
 
 
-variants = st.builds(
-    lambda name, depth, bias: Variant(name, depth, "whiten" if name == "scaled-input" else "unit", bias=bias),
-    st.sampled_from(["plain-relu", "linear", "residual", "scaled-input"]),
-    st.integers(1, 4),
-    st.booleans(),
-)
-recipes = st.builds(
-    lambda optimizer, schedule, size, init: Recipe(
-        OPTIMIZERS[optimizer][0], 0.01, OPTIMIZERS[optimizer][1], schedule, size, init
-    ),
-    st.sampled_from(sorted(OPTIMIZERS)),
-    st.sampled_from(["constant", "linear-decay"]),
-    st.sampled_from([None, 1, 7, 16, 1000]),
-    st.sampled_from(["glorot", "torch"]),
-)
-seeds = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4)
-
-
 # Rounding differs between a batched and a plain product, by 1e-16 relative a step; eight steps of
 # rate 0.01 on weights near 1 leave 1e-13, and 1e-9 is far below what any wrong seed or step leaves.
-@given(variant=variants, recipe=recipes, seeds=seeds, data=st.integers(0, 2**32 - 1))
+@given(variant=variants(), recipe=recipes(), seeds=st.lists(seeds, min_size=1, max_size=4), data=seeds)
 def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, recipe, seeds, data):
     pixels, trial = drawn(d=5, train=40, test=8, seed=data), Trial(variant, recipe, 8)
     run = train(trial, pixels, seeds, DOUBLE)
@@ -77,7 +53,7 @@ def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, r
             assert torch.allclose(run.state[name][k], expected, rtol=1e-9, atol=1e-9)
 
 
-@given(seed=st.integers(0, 2**32 - 1))
+@given(seed=seeds)
 def test_training_leaves_the_callers_random_numbers_alone(seed):
     torch.manual_seed(seed)
     expected = torch.rand(3)
@@ -105,6 +81,17 @@ def test_a_diverging_replica_is_recorded_and_never_near_identity():
     run = train(Trial(LINEAR, Recipe("torch.optim:SGD", 1e6), 40), drawn(), [0, 1])
     assert run.diverged.all()
     assert run.steps_to_identity.tolist() == [math.inf, math.inf]
+
+
+def test_flushing_denormals_changes_no_bit_and_ends_with_its_block(small):
+    tiny = torch.tensor(1e-40)
+    trial = Trial(Variant("plain-relu", 2), Recipe("torch.optim:RMSprop", 0.05, (("alpha", 0.5),)), 300)
+    plain = train(trial, small, range(8))
+    with flushed_denormals():
+        assert tiny * 1 == 0
+        flushed = train(trial, small, range(8))
+    assert tiny * 1 > 0
+    assert torch.equal(plain.fvu, flushed.fvu)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 2, 17])

@@ -159,12 +159,12 @@ def dead_columns(stack: Stack, case: Case) -> Discrepancy:
 def equal_pixels(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of the outputs, sums over d pixels; updates are compared over the same k steps."""
     x = case.x.clone()
-    x[:, :, 1] = x[:, :, 0]
+    x[:, :, 0] = x[:, :, -1]
     descent = descend(stack, case, x=x, lr=case.lr / 2)  # doubling a pixel at most doubles lambda_1
     first, last = descent.weights()[0], descent.weights()[-1]
-    apart = (last - first)[:, :, 0] - (last - first)[:, :, 1]
+    apart = (last - first)[:, :, 0] - (last - first)[:, :, -1]
     swapped = last.clone()
-    swapped[:, :, [0, 1]] = last[:, :, [1, 0]]
+    swapped[:, :, [0, -1]] = last[:, :, [-1, 0]]
     outputs = relative([descent.x @ swapped.mT], [descent.x @ last.mT])
     moved = float((apart.norm(dim=1) / last.norm(dim=(1, 2))).max())
     tolerance = rounding(stack.dtype, case.steps, *x.shape[1:])

@@ -1,0 +1,41 @@
+"""The laws, each over families of data sets, widths, rates and seeds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import example, given
+
+from identity_props.laws import LAWS
+from identity_props.strategies import Family, families
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+# corners that every law meets in every run; what the nightly profile finds is added here
+EXPLICIT = (
+    Family(d=2, n=1, rank=1),
+    Family(d=7, n=5, rank=7, decades=6, factor=0.95, log_scale=3, steps=12),
+    Family(d=32, n=48, rank=32, decades=6, sign="non-negative", dead=5, equal=3, log_scale=-3, factor=0.05),
+    Family(d=9, n=20, rank=9, sign="non-negative", sparsity=0.9, dead=7, equal=2),
+)
+
+
+def explicit(test):
+    for family in EXPLICIT:
+        test = example(family=family)(test)
+    return test
+
+
+@pytest.mark.parametrize(
+    ("law", "dtype"),
+    [
+        pytest.param(law, DTYPES[dtype], id=f"{name}-{dtype}")
+        for name, law in LAWS.items()
+        for dtype in DTYPES
+        if dtype == "float64" or dtype in law.axes
+    ],
+)
+@explicit
+@given(family=families())
+def test_law_holds(law, dtype, family, identity_stack):
+    discrepancy = law.measure(replace(identity_stack, dtype=dtype), family.case())
+    assert discrepancy.holds, f"{law.name}: {discrepancy}; {law.statement}"

@@ -1,0 +1,248 @@
+"""The registry of laws: each is broken by a stack that breaks it, and together they cover the grid."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from identity_props.errors import InputError
+from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
+from identity_props.laws.base import law, rounding
+from identity_props.stack import Stack
+from identity_props.strategies import Family
+
+SGD, RMSprop, Adam = torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam
+
+
+def test_every_law_says_what_from_where_and_how_its_tolerance_follows():
+    for name, one in LAWS.items():
+        assert one.name == name
+        assert all((one.statement, one.source, one.derivation))
+
+
+def test_every_axis_of_the_grid_is_exercised_by_a_law():
+    assert set().union(*(one.axes for one in LAWS.values())) == set(AXES)
+
+
+def test_nan_never_holds():
+    assert not Discrepancy(math.nan, math.inf, "x").holds
+    assert Discrepancy(0, 0, "x").holds
+
+
+def test_rounding_grows_with_steps_and_the_root_of_terms():
+    eps = torch.finfo(torch.float32).eps
+    assert rounding(torch.float32, 0, 16) == 32 * eps
+    assert rounding(torch.float32, 9, 16, 4) == 8 * 10 * 6 * eps
+
+
+def test_data_sets_that_no_rate_fits_are_refused():
+    with pytest.raises(InputError, match=r"expected finite float64 \[K, n, d\]"):
+        Case(torch.ones(3, 2, dtype=torch.float64))
+    with pytest.raises(InputError, match="one largest eigenvalue"):
+        Case(torch.stack([torch.eye(2), 2 * torch.eye(2)]).double())
+    with pytest.raises(InputError, match="above 0"):
+        Case(torch.zeros(1, 2, 2, dtype=torch.float64))
+    unequal = torch.stack([torch.eye(2), 2 * torch.eye(2)])
+    assert Case(scaled_alike(unequal)).critical_rate == pytest.approx(2)
+
+
+def test_a_law_needs_a_new_name_known_axes_and_a_derivation():
+    for name, axes in (("gd-trajectory", "sgd"), ("new", "sgd warp")):
+        with pytest.raises(InputError, match="expected a new name"):
+            law(name, "", "", axes)(lambda stack, case: None)
+
+
+# Controls: one stack for each law that breaks it -----------------------------------------------------
+
+
+class Scaled(SGD):
+    """Gradients 1.2 times too large."""
+
+    factor = 1.2
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad = self.factor * p.grad
+        return super().step(closure)
+
+
+class Faster(Scaled):
+    factor = 4.0
+
+
+class Decaying(SGD):
+    """Decays weights although nobody asked."""
+
+    def __init__(self, params, lr, **arguments):
+        super().__init__(params, lr, weight_decay=1e-3, momentum=0.0)
+
+
+class NoDecay(SGD):
+    """Drops the decay that was asked for."""
+
+    def __init__(self, params, lr, weight_decay=0.0):
+        super().__init__(params, lr)
+
+
+class NoMomentum(SGD):
+    """Drops the momentum that was asked for."""
+
+    def __init__(self, params, lr, momentum=0.0):
+        super().__init__(params, lr)
+
+
+class Uneven(SGD):
+    """Every entry has a rate of its own."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            rates = 1 + torch.arange(p.numel(), dtype=p.dtype).reshape(p.shape) / p.numel()
+            p.grad = rates * p.grad
+        return super().step(closure)
+
+
+class PerLayer(SGD):
+    """The last layer trains twice as fast."""
+
+    def step(self, closure=None):
+        last = self.param_groups[0]["params"][-1]
+        last.grad = 2 * last.grad
+        return super().step(closure)
+
+
+class Clipped(SGD):
+    """Clips by the norm over all replicas, as a global clip does."""
+
+    def step(self, closure=None):
+        nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 1e-6)
+        return super().step(closure)
+
+
+class Forgetful(SGD):
+    """Loses its momentum when it is loaded."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr, momentum=0.9)
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict({**state_dict, "state": {}})
+
+
+class Cached(SGD):
+    """Remembers for ever which parameters had a gradient at the first step (pytorch#139476)."""
+
+    def step(self, closure=None):
+        params = self.param_groups[0]["params"]
+        self.seen = getattr(self, "seen", None) or [p for p in params if p.grad is not None]
+        for p in params:
+            p.grad = p.grad if any(p is q for q in self.seen) else None
+        return super().step(closure)
+
+
+class ContiguousOnly(SGD):
+    """Writes to a temporary where a parameter is not contiguous (pytorch#118115)."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad if p.is_contiguous() else None
+        return super().step(closure)
+
+
+class FusedTwice(SGD):
+    """Its fused code scales twice (pytorch#94060)."""
+
+    def __init__(self, params, lr, foreach=None, fused=None):
+        super().__init__(params, lr * (2 if fused else 1))
+
+
+class OffByOnePercent(nn.Linear):
+    def forward(self, x):
+        return 1.01 * super().forward(x)
+
+
+class Shifted(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + 0.01
+
+
+class SizeDependent(nn.Linear):
+    """Depends on the size of its batch."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 + 1e-3 * x.shape[-2])
+
+
+class Drifting(nn.Linear):
+    """Depends on how often it was called, with or without gradients."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (1 + 1e-3 * self.calls)
+
+
+CONTROLS = {
+    "gd-trajectory": {"optimizer": Scaled},
+    "critical-step": {"optimizer": Scaled},
+    "fvu-prediction": {"optimizer": Scaled},
+    "off-span": {"optimizer": Decaying},
+    "dead-columns": {"optimizer": Decaying},
+    "equal-pixels": {"optimizer": Uneven},
+    "weight-decay": {"optimizer": NoDecay},
+    "no-noise-floor": {"optimizer": Scaled},
+    "momentum": {"optimizer": NoMomentum},
+    "momentum-edge": {"optimizer": Scaled},
+    "adaptive-floor": {"optimizer": SGD},
+    "adam-first-step": {"optimizer": RMSprop},
+    "balanced": {"optimizer": PerLayer},
+    "saxe-mode": {"optimizer": Scaled},
+    "negative-eigenvalue": {"optimizer": Faster},
+    "bottleneck": {"linear": OffByOnePercent},
+    "start-at-identity": {"linear": Shifted},
+    "representable": {"linear": OffByOnePercent},
+    "output-floor": {"linear": OffByOnePercent},
+    "dead-stays-dead": {"optimizer": Decaying},
+    "reflection": {"linear": Shifted},
+    "born-dead": {"linear": Shifted},
+    "scale-sgd": {"optimizer": Adam},
+    "scale-adaptive": {"optimizer": SGD},
+    "permute": {"optimizer": Uneven},
+    "rotate": {"optimizer": Adam},
+    "replicate": {"linear": SizeDependent},
+    "accumulate": {"linear": SizeDependent},
+    "resume": {"optimizer": Forgetful},
+    "freeze": {"optimizer": Cached},
+    "evaluate": {"linear": Drifting},
+    "replica": {"optimizer": Clipped},
+    "layout": {"optimizer": ContiguousOnly},
+    "elementwise": {"optimizer": Uneven},
+    "implementations": {"optimizer": FusedTwice},
+    "dtype-floor": {"optimizer": Scaled},
+}
+CASE = Family(d=9, n=20, rank=9, seed=1)
+
+
+def test_every_law_has_a_control():
+    assert set(CONTROLS) == set(LAWS)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_stack_that_breaks_a_law_is_seen_by_it(name):
+    case = CASE.case(4)
+    assert LAWS[name].measure(Stack(dtype=torch.float64), case).holds
+    seen = LAWS[name].measure(Stack(dtype=torch.float64, **CONTROLS[name]), case)
+    assert not seen.holds
+    assert not math.isnan(seen.measured)
+
+
+# Laws that predict a trajectory to rounding see a rate fault far too small for any loss curve.
+@pytest.mark.parametrize("name", ["gd-trajectory", "fvu-prediction", "momentum", "weight-decay"])
+@pytest.mark.parametrize("factor", [0.9999, 1.0001])
+def test_a_rate_that_is_off_by_a_hundredth_of_a_percent_is_seen_on_either_side(name, factor):
+    class Slightly(Scaled):
+        pass
+
+    Slightly.factor = factor
+    assert not LAWS[name].measure(Stack(optimizer=Slightly, dtype=torch.float64), CASE.case(4)).holds
