@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from identity_props.data import mnist as mnist
     from identity_props.errors import InputError as InputError
     from identity_props.errors import MissingError as MissingError
+    from identity_props.laws import LAWS as LAWS
+    from identity_props.laws import Case as Case
+    from identity_props.laws import Discrepancy as Discrepancy
+    from identity_props.laws import Law as Law
     from identity_props.models import VARIANTS as VARIANTS
     from identity_props.models import Variant as Variant
     from identity_props.running import judge_all as judge_all
@@ -27,8 +31,12 @@ if TYPE_CHECKING:
 # name: module, imported at first use, since pytest loads the plugin, hence this package, everywhere
 _HOME = {
     "CLAIMS": "claims",
+    "Case": "laws",
     "Claim": "claims",
+    "Discrepancy": "laws",
     "InputError": "errors",
+    "LAWS": "laws",
+    "Law": "laws",
     "MissingError": "errors",
     "Outcome": "verdict",
     "Pixels": "data",

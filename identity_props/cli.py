@@ -145,6 +145,19 @@ def list_claims() -> int:
     return ALL_HOLD
 
 
+@commands.command(name="laws")
+def list_laws() -> int:
+    """List the laws: what is exactly true, its source, and where its tolerance comes from."""
+    from identity_props.laws import LAWS
+
+    for law in LAWS.values():
+        click.echo(f"{law.name}: {law.statement}.")
+        click.echo(f"  source     {law.source}")
+        click.echo(f"  tolerance  {' '.join(law.derivation.split())}")
+        click.echo(f"  exercises  {', '.join(sorted(law.axes))}")
+    return ALL_HOLD
+
+
 def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
     """Claims that were named, or all that are not slow, as far as they apply to the pixels."""
     from identity_props.claims import matching

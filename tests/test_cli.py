@@ -96,6 +96,13 @@ def test_claims_lists_each_with_its_evidence_and_error_rates(capsys):
     assert "said wrongly with probability 0.01 at most" in listed
 
 
+def test_laws_lists_each_with_its_source_and_tolerance(capsys):
+    assert main(["laws"]) == 0
+    listed = capsys.readouterr().out
+    assert "gd-trajectory: full-batch gradient descent is W_k - I" in listed
+    assert "tolerance  Rounding over k steps" in listed
+
+
 @pytest.mark.parametrize(
     "command", [["identity_props"], ["identity_props", "run"], ["identity_props", "claims"]]
 )

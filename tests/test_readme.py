@@ -10,6 +10,7 @@ import pytest
 
 from identity_props.claims import CLAIMS
 from identity_props.cli import commands
+from identity_props.laws import LAWS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -36,6 +37,11 @@ def test_its_table_names_every_claim_of_the_default_run():
     assert rows == [claim.name for claim in CLAIMS.values() if not claim.slow]
 
 
+def test_its_numbers_of_claims_and_laws_are_true():
+    assert f"measures {len(LAWS)} laws" in README
+    assert f"trains {len([claim for claim in CLAIMS.values() if not claim.slow])} claims" in README
+
+
 def test_its_options_are_those_of_the_plugin(pytestconfig):
     shown = set(re.findall(r"`(--identity-[a-z-]+)`", README))
     actions = pytestconfig._parser.optparser._actions
@@ -48,11 +54,13 @@ def test_its_tox_environments_are_those_of_tox_ini():
     assert sorted(re.findall(r"`(\w+)`", shown)) == sorted(environments)
 
 
-def test_its_example_runs():
-    (example,) = blocks("python")
+@pytest.mark.parametrize(
+    ("example", "said"), list(zip(blocks("python"), ["measured ", "linear-1"], strict=True))
+)
+def test_its_examples_run(example, said):
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "linear-1" in done.stdout
+    assert said in done.stdout
 
 
 def test_ci_runs_its_test_command():
