@@ -1,0 +1,113 @@
+"""Laws of an optimizer's steps by themselves, on gradients that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from identity_props.laws.base import ADAM, RMSPROP, SGD, Case, Discrepancy, law, optimizer_of, relative
+from identity_props.stack import Stack
+
+SGD_ARGUMENTS = {"momentum": 0.9, "weight_decay": 0.01}
+
+
+def _given(
+    stack: Stack, case: Case, name: str, arrange: Callable[[Tensor], Tensor], **arguments: Any
+) -> Tensor:
+    """A parameter [d, d] after case.steps steps on gradients drawn from the case, laid out by ``arrange``."""
+    drawn = case.generator()
+    draw = torch.randn(case.steps + 1, case.d, case.d, generator=drawn, dtype=torch.float64)
+    start, *gradients = (arrange(g.to(stack.device, stack.dtype)) for g in draw)
+    parameter = torch.nn.Parameter(start)
+    optimizer = optimizer_of(stack, name, [parameter], 1 / 128, arguments)
+    for gradient in gradients:
+        parameter.grad = gradient
+        optimizer.step()
+    return parameter.detach().double().cpu()
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return x.mT.contiguous().mT  # the same numbers, laid out by columns
+
+
+@law(
+    "layout",
+    "a parameter that is not contiguous takes the same steps as one that is",
+    "a layout is no value; pytorch#118115",
+    "sgd rmsprop adam decay momentum non-contiguous three-steps",
+)
+def layout(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step: vector and scalar code may contract differently."""
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        one, other = (_given(stack, case, name, a, **given) for a in (torch.clone, _transposed))
+        apart.append(relative([other[None]], [one[None]]))
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(max(apart), tolerance, "|W - W'| / |W|")
+
+
+@law(
+    "elementwise",
+    "permuting a parameter's entries permutes its steps: each depends on its own gradients alone",
+    "SGD, RMSprop and Adam are elementwise",
+    "sgd rmsprop adam decay momentum three-steps odd-width",
+)
+def elementwise(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step: vector and scalar code may contract differently."""
+    order = torch.randperm(case.d, generator=case.generator())
+
+    def shuffled(x: Tensor) -> Tensor:
+        return x[order]
+
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        one, other = (_given(stack, case, name, a, **given) for a in (torch.clone, shuffled))
+        apart.append(relative([other[None]], [one[order][None]]))
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(max(apart), tolerance, "|W - P W'| / |W|")
+
+
+@law(
+    "implementations",
+    "the for-loop, foreach and fused implementations of an optimizer take the same steps",
+    "one algorithm, three codes",
+    "sgd adam decay momentum three-steps",
+)
+def implementations(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step, of operations in another order."""
+    ways = ({"foreach": False}, {"foreach": True}, {"fused": True})
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        loop, *others = (_given(stack, case, name, torch.clone, **given, **way) for way in ways)
+        apart.append(relative([other[None] for other in others], [loop[None]] * 2))
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(max(apart), tolerance, "|W - W'| / |W|")
+
+
+LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one counted
+
+
+@law(
+    "dtype-floor",
+    "a step from 1 is lost up to 2^-9 down and 2^-8 up in bfloat16, 2^-12 and 2^-11 in float16, and no other",
+    "numbers below 1 lie 2^-p apart, above 2^(1-p), p = 8 and 11; ties round to even, which is 1",
+    "sgd bfloat16",
+)
+def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
+    """None: a step is lost or it is not. Steps lie 1/8 off each power of two, and on it."""
+    wrong = 0
+    for dtype, p in LOST.items():
+        sizes = [2.0**-j * f for j in range(p - 4, p + 6) for f in (0.875, 1, 1.125)]
+        steps = torch.tensor(sizes + [-size for size in sizes], dtype=torch.float64)
+        parameter = torch.nn.Parameter(torch.ones(len(steps), dtype=dtype, device=stack.device))
+        parameter.grad = steps.to(parameter)
+        optimizer_of(stack, SGD, [parameter], 1.0).step()
+        lost = torch.where(steps > 0, steps <= 2.0 ** -(p + 1), -steps <= 2.0**-p)
+        wrong += int(((parameter.detach().cpu() == 1) != lost).sum())
+    return Discrepancy(wrong, 0, "steps lost that should count, or the other way")
