@@ -26,7 +26,7 @@ def resolve(name: str) -> Any:
         raise InputError(f"{name}: module {module!r} has no {attribute!r}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stack:
     """The implementation that trains: optimizer, linear layer, device and dtype.
 

@@ -6,11 +6,14 @@ own layers, autograd and optimizer; nothing that is under test is rewritten here
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,39 +116,109 @@ def train(
     stack: Stack | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Run:
-    """Train one replica a seed, all in one pass, for exactly ``trial.steps`` optimizer steps.
+    """Train one replica a seed for exactly ``trial.steps`` optimizer steps each.
 
+    All train in one pass where ``reason_to_train_alone`` finds none against it, else one by one.
     ``pixels`` are unscaled; the variant's scaling is applied here. Replica k depends on seeds[k]
     alone: its initial weights and batch order come from that seed, its loss from its own outputs.
-    A replica that diverges keeps its NaN to itself. ``on_step`` hears each step and may raise to
-    stop. Raises InputError without seeds.
+    A replica that diverges keeps its NaN to itself. ``on_step`` hears each step, of all replicas,
+    and may raise to stop. Raises InputError without seeds.
     """
-    stack, started = stack or Stack(), time.perf_counter()
-    scaled = pixels.scaled(trial.variant.scaling)
+    if not seeds:
+        raise InputError("replicas: expected at least 1, got 0")
+    stack, on_step = stack or Stack(), on_step or (lambda step: None)
+    make = partial(_networks, trial, pixels.d, stack)
+    if reason_to_train_alone(stack, trial) is None:
+        return _train(trial, pixels, make(seeds), stack, on_step)
+    runs = []
+    for k, seed in enumerate(seeds):
+        heard = _every(len(seeds), k * trial.steps, on_step)
+        runs.append(_train(trial, pixels, make([seed], alone=True), stack, heard))
+    return _joined(runs)
+
+
+def _every(replicas: int, before: int, on_step: Callable[[int], None]) -> Callable[[int], None]:
+    """One step of all replicas for as many steps of single ones, counted on from ``before``."""
+
+    def heard(step: int) -> None:
+        if (before + step) % replicas == 0:
+            on_step((before + step) // replicas)
+
+    return heard
+
+
+def _train(
+    trial: Trial, pixels: Pixels, networks: Ensemble, stack: Stack, on_step: Callable[[int], None]
+) -> Run:
+    started, scaled = time.perf_counter(), pixels.scaled(trial.variant.scaling)
     data = scaled.train.to(stack.device, stack.dtype)  # [n, d]
     test = scaled.test.to(stack.device, stack.dtype)  # [m, d]
-    ensemble = Ensemble(trial.variant, pixels.d, seeds, stack, trial.recipe.init)
-    optimizer, scheduler = _optimizer(trial, list(ensemble.state.values()), stack)
-    batches = _batches(data, trial.recipe.batch_size, ensemble.generators)
+    optimizer, scheduler = _optimizer(trial, networks.parameters, stack)
+    batches = _batches(data, trial.recipe.batch_size, networks.generators)
     steps, curve, variance = measured_steps(trial.steps), [], pixel_variance(test)
     for step in range(trial.steps + 1):
         if step in steps:
-            curve.append(ensemble.squared_error(test) / variance)
+            with _evaluating(optimizer):
+                curve.append(networks.squared_error(test) / variance)
         if step == trial.steps:
             break
-        optimizer.zero_grad()
-        ensemble.loss(next(batches)).backward()
-        optimizer.step()
+        take_step(optimizer, partial(networks.loss, next(batches)))
         scheduler.step()
-        if on_step is not None:
-            on_step(step)
+        on_step(step)
+    with _evaluating(optimizer):
+        return Run(
+            seeds=networks.seeds,
+            steps=steps,
+            fvu=torch.stack(curve, 1).cpu(),
+            fvu_pixels=_fvu_pixels(networks, scaled, test, curve[-1]).cpu(),
+            state={name: p.detach().cpu().clone() for name, p in networks.state.items()},
+            seconds=time.perf_counter() - started,
+        )
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
+    """One training step; an optimizer whose ``step`` wants a closure is given one."""
+
+    def closure() -> Any:  # torch says float and means a tensor
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    if needs_closure(optimizer):
+        optimizer.step(closure)
+    else:
+        closure()
+        optimizer.step()
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``step`` cannot be called without the closure that evaluates the loss, as L-BFGS'."""
+    wanted = inspect.signature(optimizer.step).parameters.get("closure")
+    return wanted is not None and wanted.default is inspect.Parameter.empty
+
+
+@contextmanager
+def _evaluating(optimizer: Any) -> Iterator[None]:
+    """Schedule-free optimizers keep other weights to train on than to evaluate, and switch between them."""
+    switch = hasattr(optimizer, "eval") and hasattr(optimizer, "train")
+    if switch:
+        optimizer.eval()
+    try:
+        yield
+    finally:
+        if switch:
+            optimizer.train()
+
+
+def _joined(runs: Sequence[Run]) -> Run:
     return Run(
-        seeds=tuple(seeds),
-        steps=steps,
-        fvu=torch.stack(curve, 1).cpu(),
-        fvu_pixels=_fvu_pixels(ensemble, scaled, test, curve[-1]).cpu(),
-        state={name: p.detach().cpu() for name, p in ensemble.state.items()},
-        seconds=time.perf_counter() - started,
+        seeds=tuple(seed for run in runs for seed in run.seeds),
+        steps=runs[0].steps,
+        fvu=torch.cat([run.fvu for run in runs]),
+        fvu_pixels=torch.cat([run.fvu_pixels for run in runs]),
+        state={name: torch.cat([run.state[name] for run in runs]) for name in runs[0].state},
+        seconds=sum(run.seconds for run in runs),
     )
 
 
@@ -180,7 +253,7 @@ class Ensemble:
     ) -> None:
         if not seeds:
             raise InputError("replicas: expected at least 1, got 0")
-        stack = stack or Stack()
+        stack, self.seeds = stack or Stack(), tuple(seeds)
         models, self.generators = [], []
         for seed in seeds:
             model, generator = _seeded(variant, d, seed, stack.linear, init)
@@ -188,6 +261,11 @@ class Ensemble:
             self.generators.append(generator)
         self.model = models[0]
         self.state, self.buffers = stack_module_state(models)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What an optimizer is given."""
+        return [p for p in self.state.values() if p.requires_grad]
 
     def predict(self, x: Tensor) -> Tensor:
         """[n, d] shared by all replicas, or [K, n, d] one batch each, to [K, n, d]."""
@@ -210,8 +288,80 @@ class Ensemble:
 
     @torch.no_grad()
     def squared_error(self, x: Tensor, back: Tensor | None = None) -> Tensor:
-        """Mean squared error [K] on x [m, d], see metrics."""
-        return squared_error(self.predict, x, back)
+        """Mean squared error [K] on x [m, d] in eval mode, see metrics."""
+        self.model.eval()
+        try:
+            return squared_error(self.predict, x, back)
+        finally:
+            self.model.train()
+
+
+class Single(Ensemble):
+    """One network by itself, in the shapes of an ensemble of one; its optimizer sees its own parameters."""
+
+    def __init__(self, variant: Variant, d: int, seed: int, stack: Stack, init: str = "glorot") -> None:
+        self.seeds = (seed,)
+        model, generator = _seeded(variant, d, seed, stack.linear, init)
+        self.model, self.generators = model.to(stack.device, stack.dtype), [generator]
+
+    @property
+    def state(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """Parameters [1, ...], views of the network's own."""
+        return {name: p[None] for name, p in self.model.named_parameters()}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """[n, d] or [1, n, d] to [1, n, d]."""
+        out: Tensor = self.model(x if x.ndim == 2 else x[0])
+        return out[None]
+
+
+def _networks(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
+    if alone:
+        return Single(trial.variant, d, seeds[0], stack, trial.recipe.init)
+    return Ensemble(trial.variant, d, seeds, stack, trial.recipe.init)
+
+
+PROBE = 5, 8, 3  # pixels, examples, steps
+
+
+@lru_cache(maxsize=64)
+def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
+    """Why replicas have to train one by one, or None where stacking them changes nothing.
+
+    Two replicas train for 3 steps on random data, stacked and alone: an optimizer that mixes
+    replicas or wants matrices, and a layer that ``torch.func.vmap`` refuses, show at once. torch's
+    own layer under SGD, RMSprop or Adam is not asked. What fails alone too raises its own error.
+    """
+    if stack.linear is nn.Linear and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE:
+        return None
+    d, n, steps = PROBE
+    stack = replace(stack, dtype=torch.float64)  # where rounding hides nothing
+    x = torch.rand(n, d, generator=torch.Generator().manual_seed(0)).to(stack.device, stack.dtype)
+    short = replace(trial, steps=steps, variant=replace(trial.variant, depth=min(trial.variant.depth, 2)))
+    alone = torch.cat([_probed(short, stack, [seed], x, True) for seed in (0, 1)])
+    try:
+        together = _probed(short, stack, [0, 1], x, False)
+    except Exception as error:  # whatever a user's part raises on stacked parameters is the reason
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    same = (together - alone).abs().max() <= 1e-6 * alone.abs().max()
+    return None if same else "two replicas train differently together than alone"
+
+
+ELEMENTWISE = (torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam)
+
+
+def _probed(trial: Trial, stack: Stack, seeds: list[int], x: Tensor, alone: bool) -> Tensor:
+    """Changes of the outputs [K, n, d] in a few steps."""
+    networks = _networks(trial, x.shape[1], stack, seeds, alone)
+    before = networks.predict(x).detach().clone()
+    optimizer, _ = _optimizer(trial, networks.parameters, stack)
+    for _ in range(trial.steps):
+        take_step(optimizer, partial(networks.loss, x))
+    return networks.predict(x).detach() - before
 
 
 def _replica_axis(x: Tensor) -> int | None:

@@ -13,7 +13,15 @@ from identity_props.errors import InputError
 from identity_props.models import Variant
 from identity_props.stack import Stack
 from identity_props.strategies import recipes, seeds, variants
-from identity_props.training import Recipe, Run, Trial, flushed_denormals, measured_steps, train
+from identity_props.training import (
+    Recipe,
+    Run,
+    Trial,
+    flushed_denormals,
+    measured_steps,
+    reason_to_train_alone,
+    train,
+)
 from tests.conftest import drawn
 
 DOUBLE = Stack(dtype=torch.float64)
@@ -103,9 +111,11 @@ def test_a_budget_is_spent_to_the_step(budget):
             counted.append(self.param_groups[0]["lr"])
             super().step()
 
-    heard = []
-    recipe = Recipe("torch.optim:SGD", 0.5, schedule="linear-decay")
-    run = train(Trial(LINEAR, recipe, budget), drawn(), [0], Stack(optimizer=Counted), heard.append)
+    heard, stack = [], Stack(optimizer=Counted)
+    trial = Trial(LINEAR, Recipe("torch.optim:SGD", 0.5, schedule="linear-decay"), budget)
+    assert reason_to_train_alone(stack, trial) is None  # asked now, for it takes steps of its own
+    counted.clear()
+    run = train(trial, drawn(), [0], stack, heard.append)
     assert counted == pytest.approx([0.5 * (1 - step / budget) for step in range(budget)])
     assert heard == list(range(budget))
     assert run.steps[-1] == budget
@@ -136,6 +146,71 @@ def test_fvu_is_reported_in_the_space_trained_in_and_in_pixels(small):
     assert run.fvu[0, -1].item() == pytest.approx(fvu.item(), rel=1e-12)
     expected = in_pixels.square().mean() / small.test.var(0, correction=0).mean()
     assert run.fvu_pixels.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+# One by one ---------------------------------------------------------------------------------------
+
+
+class GlobalClip(torch.optim.SGD):
+    """Clips by the norm over all it was given: stacked replicas would share one norm."""
+
+    def step(self, closure=None):
+        nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 1e-3)
+        return super().step(closure)
+
+
+class MatricesOnly(torch.optim.SGD):
+    """Refuses anything but matrices, as Muon does."""
+
+    def __init__(self, params, lr):
+        params = list(params)
+        if any(p.ndim != 2 for p in params):
+            raise ValueError("only 2-D parameters")
+        super().__init__(params, lr)
+
+
+class Branching(nn.Linear):
+    """Looks at its data, which vmap refuses."""
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else x
+
+
+UNBIASED = Variant("linear", 2, bias=False)
+REASONS = {
+    "a global norm": (Stack(optimizer=GlobalClip), "train differently together than alone"),
+    "matrices": (Stack(optimizer=MatricesOnly), "ValueError: only 2-D parameters"),
+    "a closure": (Stack(optimizer=torch.optim.LBFGS), "train differently together than alone"),
+    "control flow": (Stack(linear=Branching), "RuntimeError: vmap"),
+}
+
+
+@pytest.mark.parametrize(("stack", "reason"), REASONS.values(), ids=REASONS)
+def test_replicas_that_cannot_be_stacked_are_trained_one_by_one(stack, reason, small):
+    trial, heard = Trial(UNBIASED, Recipe("torch.optim:SGD", 0.05, batch_size=None), 6), []
+    assert reason in reason_to_train_alone(stack, trial)
+    run = train(trial, small, [3, 5, 8], stack, heard.append)
+    each = [train(trial, small, [seed], stack) for seed in (3, 5, 8)]
+    assert torch.equal(run.fvu, torch.cat([one.fvu for one in each]))
+    assert run.state["layers.0.weight"].shape == (3, 4, 4)
+    assert heard == list(range(6))
+    assert not run.diverged.any()
+
+
+def test_a_part_that_works_nowhere_raises_its_own_error(small):
+    class Broken(torch.optim.SGD):
+        def step(self, closure=None):
+            raise ArithmeticError("broken at step 1")
+
+    with pytest.raises(ArithmeticError, match="broken at step 1"):
+        train(Trial(LINEAR, SGD, 3), small, [0], Stack(optimizer=Broken))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.NAdam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.Rprop]
+)
+def test_elementwise_optimizers_are_found_to_be_stackable(optimizer):
+    assert reason_to_train_alone(Stack(optimizer=optimizer), Trial(LINEAR, SGD, 3)) is None
 
 
 @settings(max_examples=200)
