@@ -31,10 +31,10 @@ class Stack:
     """The implementation that trains: optimizer, linear layer, device and dtype.
 
     ``optimizer(params, lr=..., **arguments)`` and ``linear(fan_in, fan_out, bias=...)`` are real
-    classes or factories; ``optimizer=None`` takes the class that each recipe names. Replicas share
-    one optimizer over parameters stacked along a first axis [K, ...], which is the same training
-    only for an optimizer that works element by element and a layer that ``torch.func.vmap`` accepts.
-    Raises MissingError for a device that is not there.
+    classes or factories; ``optimizer=None`` takes the class that each recipe names, ``lr=None`` its
+    rate. Replicas share one optimizer over parameters stacked along a first axis [K, ...] where that
+    is the same training, else they train one by one. Raises MissingError for a device that is not
+    there, InputError for a part that cannot be called or a dtype that is not floating.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
@@ -42,6 +42,7 @@ class Stack:
     linear: Callable[..., nn.Module] = nn.Linear
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -54,6 +55,9 @@ class Stack:
                 raise MissingError(
                     f"device {self.device}: torch sees {found} CUDA devices; --device cpu works"
                 )
+        for name, part in (("optimizer", self.optimizer), ("linear", self.linear)):
+            if part is not None and not callable(part):
+                raise InputError(f"{name}: expected a class or function, got {part!r}")
         if not self.dtype.is_floating_point:
             raise InputError(f"dtype: expected a floating one, got {self.dtype}")
 

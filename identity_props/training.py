@@ -263,9 +263,14 @@ class Ensemble:
         self.state, self.buffers = stack_module_state(models)
 
     @property
+    def leaves(self) -> dict[str, Tensor]:
+        """The parameters that an optimizer moves and that gradients gather on, by name."""
+        return self.state
+
+    @property
     def parameters(self) -> list[Tensor]:
         """What an optimizer is given."""
-        return [p for p in self.state.values() if p.requires_grad]
+        return [p for p in self.leaves.values() if p.requires_grad]
 
     def predict(self, x: Tensor) -> Tensor:
         """[n, d] shared by all replicas, or [K, n, d] one batch each, to [K, n, d]."""
@@ -307,11 +312,11 @@ class Single(Ensemble):
     @property
     def state(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Parameters [1, ...], views of the network's own."""
-        return {name: p[None] for name, p in self.model.named_parameters()}
+        return {name: p[None] for name, p in self.leaves.items()}
 
     @property
-    def parameters(self) -> list[Tensor]:
-        return [p for p in self.model.parameters() if p.requires_grad]
+    def leaves(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters())
 
     def predict(self, x: Tensor) -> Tensor:
         """[n, d] or [1, n, d] to [1, n, d]."""
@@ -388,7 +393,7 @@ def _optimizer(
         factory, arguments = resolve(recipe.optimizer), dict(recipe.arguments)
     else:
         factory, arguments = stack.optimizer, dict(stack.arguments)
-    optimizer = factory(parameters, lr=recipe.lr, **arguments)
+    optimizer = factory(parameters, lr=stack.lr or recipe.lr, **arguments)
     factor = SCHEDULES[recipe.schedule]
     return optimizer, LambdaLR(optimizer, lambda step: factor(step, trial.steps))
 

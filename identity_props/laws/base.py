@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from identity_props.errors import InputError
 from identity_props.models import Variant
 from identity_props.stack import Stack, resolve
 from identity_props.theory import second_moment
-from identity_props.training import Ensemble
+from identity_props.training import Ensemble, Single, take_step
 
 SGD, RMSPROP, ADAM = "torch.optim:SGD", "torch.optim:RMSprop", "torch.optim:Adam"
 LAYER = Variant("linear", 1, "none", bias=False)
@@ -124,13 +124,17 @@ def isotropic(case: Case) -> Tensor:
 class Law:
     """An exact statement about a stack: ``measure`` says how far the stack is from it on a case.
 
-    ``derivation`` says where the tolerance comes from; ``axes`` what of AXES it exercises.
+    ``derivation`` says where the tolerance comes from; ``axes`` what of AXES it exercises; ``needs``
+    what the optimizer has to be for the law to speak of it, words of traits.TRAITS; ``kind`` how a
+    stack that breaks it is wrong.
     """
 
     name: str
     statement: str
     source: str
     axes: frozenset[str]
+    needs: frozenset[str]
+    kind: str
     derivation: str
     measure: Callable[[Stack, Case], Discrepancy] = field(repr=False)
 
@@ -139,15 +143,17 @@ LAWS: dict[str, Law] = {}
 
 
 def law(
-    name: str, statement: str, source: str, axes: str
+    name: str, statement: str, source: str, axes: str, needs: str = "", kind: str = "wrong step"
 ) -> Callable[[Callable[[Stack, Case], Discrepancy]], Callable[[Stack, Case], Discrepancy]]:
-    """Register a measurement as a law; its docstring is the derivation, ``axes`` are words of AXES."""
+    """Register a measurement as a law; its docstring is the derivation, axes and needs are words."""
 
     def register(measure: Callable[[Stack, Case], Discrepancy]) -> Callable[[Stack, Case], Discrepancy]:
         words = frozenset(axes.split())
         if name in LAWS or not words <= set(AXES) or not measure.__doc__:
             raise InputError(f"law {name}: expected a new name, axes of {', '.join(AXES)} and a docstring")
-        LAWS[name] = Law(name, statement, source, words, measure.__doc__, measure)
+        LAWS[name] = Law(
+            name, statement, source, words, frozenset(needs.split()), kind, measure.__doc__, measure
+        )
         return measure
 
     return register
@@ -164,9 +170,13 @@ def rounding(dtype: torch.dtype, steps: int, *terms: int) -> float:
 
 
 def relative(measured: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Largest relative distance |a - b| / |b| over steps and replicas, tensors [K, ...]; NaN stays."""
+    """Largest relative distance |a - b| / |b| over steps and replicas, tensors [K, ...]; NaN stays.
+
+    Where b is 0 nothing but 0 is near it.
+    """
+    least = torch.finfo(torch.float64).tiny
     worst = [
-        ((a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).max()
+        ((a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1).clamp_min(least)).max()
         for a, b in zip(measured, expected, strict=True)
     ]
     return float(torch.stack(worst).max())
@@ -197,8 +207,15 @@ class Descent:
 def ensemble_of(
     stack: Stack, case: Case, variant: Variant, start: Mapping[str, Tensor] | None = None
 ) -> Ensemble:
-    """The case's networks, drawn from its seeds, with the parameters in ``start`` put in their place."""
-    ensemble = Ensemble(variant, case.d, case.seeds, stack)
+    """The case's networks, drawn from its seeds, with the parameters in ``start`` put in their place.
+
+    A case of one data set trains one network by itself, for stacks that cannot train more at once.
+    """
+    ensemble = (
+        Single(variant, case.d, case.seed, stack)
+        if case.replicas == 1
+        else Ensemble(variant, case.d, case.seeds, stack)
+    )
     for name, value in (start or {}).items():
         ensemble.state[name].data.copy_(value)
     return ensemble
@@ -214,6 +231,16 @@ def optimizer_of(
     """The stack's own optimizer, or the one that the law names, with the law's arguments."""
     factory = stack.optimizer or resolve(name)
     return factory(list(parameters), lr=lr, **{**stack.arguments, **(arguments or {})})
+
+
+def gentle(stack: Stack, case: Case, optimizer: str = SGD) -> float:
+    """A rate for two layers, whose curvature is twice that of one or more.
+
+    The stack's own, else a tenth of the case's for gradient descent, else 1/128.
+    """
+    if stack.lr is not None:
+        return stack.lr
+    return case.lr / 10 if optimizer == SGD else 1 / 128
 
 
 def snapshot(ensemble: Ensemble) -> State:
@@ -238,11 +265,9 @@ def descend(
     seen = (case.x if x is None else x).to(stack.device, stack.dtype)
     aim = None if target is None else target.to(seen)
     ensemble = ensemble_of(stack, case, variant, start)
-    stepper = optimizer_of(stack, optimizer, ensemble.state.values(), lr, arguments)
+    stepper = optimizer_of(stack, optimizer, ensemble.parameters, lr, arguments)
     states = [snapshot(ensemble)]
     for batch in batches(seen) if batches else [seen] * case.steps:
-        stepper.zero_grad()
-        ensemble.loss(batch, aim).backward()
-        stepper.step()
+        take_step(stepper, partial(ensemble.loss, batch, aim))
         states.append(snapshot(ensemble))
     return Descent(seen.double().cpu(), lr, states)

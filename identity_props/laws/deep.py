@@ -19,6 +19,7 @@ from identity_props.laws.base import (
     changed,
     descend,
     ensemble_of,
+    gentle,
     isotropic,
     law,
     rounding,
@@ -38,21 +39,17 @@ TWO_RELU = Variant("plain-relu", 2, "none")
 FIRST, SECOND = "layers.0.weight", "layers.1.weight"
 
 
-def _gentle(case: Case) -> float:
-    """A tenth of the case's rate: two layers of Glorot's size double the curvature of one, or more."""
-    return case.lr / 10
-
-
 @law(
     "balanced",
     "W_2^T W_2 - W_1 W_1^T changes only by the squares of the steps, (dW_2)^T dW_2 - dW_1 dW_1^T: gradient"
     " flow keeps it",
     "Du, Hu, Lee 2018, 1806.00900; the discrete form follows from W_2^T G_2 = G_1 W_1^T",
     "sgd three-steps odd-width float64",
+    needs="gradient-descent",
 )
 def balanced(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over k steps of sums over examples and pixels, of products of weights."""
-    descent = descend(stack, case, TWO_LINEAR, lr=_gentle(case))
+    descent = descend(stack, case, TWO_LINEAR, lr=gentle(stack, case))
 
     def gap(first: Tensor, second: Tensor) -> Tensor:
         return second.mT @ second - first @ first.mT
@@ -74,6 +71,8 @@ SAXE_STEP, SAXE_STEPS, SAXE_START = 1 / 64, 128, 0.1  # eta lambda, so t = 2, an
     " sudden rise",
     "Saxe, McClelland, Ganguli 2014, 1312.6120",
     "sgd three-steps",
+    needs="gradient-descent",
+    kind="rate",
 )
 def saxe(stack: Stack, case: Case) -> Discrepancy:
     """Euler's error for da/dt = a (1 - a^2), u = a^2, is at most h (max |a''| / 2)(e^t - 1) in a, since
@@ -103,6 +102,8 @@ def saxe(stack: Stack, case: Case) -> Discrepancy:
     "Bartlett, Helmbold, Long 2018, 1802.06093; derived here: with h (a^2 + 1) < 1 a mode a of both layers"
     " stays positive, so the product never falls below 0",
     "sgd three-steps",
+    needs="gradient-descent",
+    kind="wrong fixed point",
 )
 def negative_eigenvalue(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of the product; half of the statement, that the mode does shrink, is checked by sign."""
@@ -129,6 +130,7 @@ def negative_eigenvalue(stack: Stack, case: Case) -> Discrepancy:
     " attains it with the r leading eigenvectors",
     "Eckart, Young 1936; Baldi, Hornik 1989",
     "sgd odd-width float64",
+    kind="floor",
 )
 def bottleneck(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of errors, sums over examples and pixels of the size of the data's own."""
@@ -139,7 +141,7 @@ def bottleneck(stack: Stack, case: Case) -> Discrepancy:
     leading = v[:, :, -width:]
     best = {FIRST: leading.mT, SECOND: leading}
     x = case.x.to(stack.device, stack.dtype)
-    trained = descend(stack, case, variant, lr=_gentle(case))
+    trained = descend(stack, case, variant, lr=gentle(stack, case))
     under = max(float(((floor - _error(trained.x, state)) / total).max()) for state in trained.states)
     attained = ensemble_of(stack, case, variant, best)
     error = (attained.predict(x).detach() - x).double().square().mean((1, 2))
@@ -157,6 +159,7 @@ def _error(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     "a residual net whose branches are 0 is the identity at step 0, bit for bit, and stays it",
     "x + relu(0); ReZero 2003.04887, Fixup 1901.09321. It is no proof of learning: a dead optimizer passes",
     "sgd",
+    kind="wrong output",
 )
 def start_at_identity(stack: Stack, case: Case) -> Discrepancy:
     """None: zeros are added, and the gradient of a perfect answer is 0."""
@@ -176,6 +179,7 @@ def start_at_identity(stack: Stack, case: Case) -> Discrepancy:
     " matter of optimisation, not of capacity",
     "relu(x) = x for x >= 0",
     "sgd",
+    kind="wrong output",
 )
 def representable(stack: Stack, case: Case) -> Discrepancy:
     """None: each output is one product with 1 and sums of zeros."""
@@ -193,10 +197,11 @@ def representable(stack: Stack, case: Case) -> Discrepancy:
     " it with W = I",
     "derived in theory.relu_floor",
     "sgd adam",
+    kind="floor",
 )
 def output_floor(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of a mean over examples and pixels."""
-    trained = descend(stack, case, TWO_RELU, ADAM, lr=1 / 64)
+    trained = descend(stack, case, TWO_RELU, ADAM, lr=gentle(stack, case, ADAM))
     floor, size = relu_floor(trained.x), trained.x.square().mean((1, 2))
     x = case.x.to(stack.device, stack.dtype)
     eye = torch.eye(case.d, dtype=torch.float64).expand(case.replicas, -1, -1)
@@ -219,6 +224,8 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
     " read it",
     "the derivative of relu is 0 below 0; exact without decay",
     "sgd rmsprop adam momentum three-steps",
+    needs="still",
+    kind="off-span moved",
 )
 def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
     """None: nothing is added, so nothing is rounded. The unit's bias lies below anything W x can reach."""
@@ -226,7 +233,7 @@ def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
     for optimizer, arguments in ((SGD, {"momentum": 0.9}), (RMSPROP, {}), (ADAM, {})):
         start = {"layers.0.bias": _killed(stack, case)}
         given = {} if stack.optimizer else arguments
-        lr = _gentle(case) if optimizer == SGD else 1 / 256
+        lr = gentle(stack, case, optimizer)
         trained = descend(stack, case, TWO_RELU, optimizer, lr, start=start, arguments=given)
         first, last = (_unit(state) for state in (trained.states[0], trained.states[-1]))
         wrong += changed(first, last)
@@ -254,6 +261,7 @@ def _unit(state: dict[str, Tensor]) -> dict[str, Tensor]:
     " f(c x) = c f(x) for c > 0, for any weights",
     "relu(z) - relu(-z) = z and relu(z) + relu(-z) = |z|",
     "odd-width",
+    kind="wrong output",
 )
 def reflection(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of sums over d pixels, twice."""
@@ -288,6 +296,7 @@ NETWORKS, WIDTH, HIDDEN = 512, 2, 4
     " (1 - 2^-N)^L",
     "Rister, Rubin 2020, 2007.06192; Lu et al. 2019, 1903.06733",
     "odd-width",
+    kind="wrong init",
 )
 def born_dead(stack: Stack, case: Case) -> Discrepancy:
     """A binomial test over 512 networks at 1e-6 false alarms: discrepancy -log10 p, allowed 6. For

@@ -55,6 +55,7 @@ def layout(stack: Stack, case: Case) -> Discrepancy:
     "permuting a parameter's entries permutes its steps: each depends on its own gradients alone",
     "SGD, RMSprop and Adam are elementwise",
     "sgd rmsprop adam decay momentum three-steps odd-width",
+    needs="elementwise",
 )
 def elementwise(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step: vector and scalar code may contract differently."""
@@ -77,6 +78,7 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
     "the for-loop, foreach and fused implementations of an optimizer take the same steps",
     "one algorithm, three codes",
     "sgd adam decay momentum three-steps",
+    needs="implementations",
 )
 def implementations(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, of operations in another order."""
@@ -98,6 +100,8 @@ LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one c
     "a step from 1 is lost up to 2^-9 down and 2^-8 up in bfloat16, 2^-12 and 2^-11 in float16, and no other",
     "numbers below 1 lie 2^-p apart, above 2^(1-p), p = 8 and 11; ties round to even, which is 1",
     "sgd bfloat16",
+    needs="gradient-descent",
+    kind="floor",
 )
 def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
     """None: a step is lost or it is not. Steps lie 1/8 off each power of two, and on it."""

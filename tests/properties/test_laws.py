@@ -16,6 +16,12 @@ EXPLICIT = (
     Family(d=7, n=5, rank=7, decades=6, factor=0.95, log_scale=3, steps=12),
     Family(d=32, n=48, rank=32, decades=6, sign="non-negative", dead=5, equal=3, log_scale=-3, factor=0.05),
     Family(d=9, n=20, rank=9, sign="non-negative", sparsity=0.9, dead=7, equal=2),
+    # gradients of mere rounding, 1e-22, that an eps of 1e-30 was not negligible to
+    Family(24, 7, 11, 0.0, "non-negative", 0.5, dead=18, log_scale=-3.0, factor=0.05, steps=5, seed=2026),
+    # a last pixel that is 0 in all examples
+    Family(
+        2, 2, 1, 4.175111766322363, sparsity=0.5, log_scale=0.6967812592240306, factor=0.05, steps=5, seed=1
+    ),
 )
 
 

@@ -1,0 +1,133 @@
+"""Traits: what an optimizer is, found by trying it on given gradients and never by its name.
+
+A law that speaks of gradient descent says nothing of Adam; which laws apply follows from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from identity_props.stack import Stack
+from identity_props.theory import adam_first_step
+
+LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
+CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
+
+Walk = Callable[..., Tensor]
+TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
+
+
+def traits(stack: Stack) -> frozenset[str]:
+    """Names in TRAITS that fit the stack's optimizer, in float64; all if it has none of its own."""
+    if stack.optimizer is None:
+        return frozenset(TRAITS)
+    optimizer = stack.optimizer
+
+    def walk(gradients: Tensor, **arguments: Any) -> Tensor:
+        """Changes [STEPS, ...] of a parameter on gradients [STEPS, ...], one after the other."""
+        start = torch.ones(gradients.shape[1:], dtype=gradients.dtype)
+        parameter = torch.nn.Parameter(start.clone())
+        made = optimizer([parameter], lr=LR, **{**stack.arguments, **arguments})
+        changes = []
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            made.step()
+            changes.append(parameter.detach() - start)
+        return torch.stack(changes)
+
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(STEPS, *SHAPE, generator=generator, dtype=torch.float64)
+    return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
+
+
+def _tried(fits: Callable[[Walk, Tensor], bool], walk: Walk, gradients: Tensor) -> bool:
+    try:
+        return fits(walk, gradients)
+    except Exception:  # an argument that it does not take, a closure or another shape that it wants
+        return False
+
+
+def trait(name: str) -> Callable[[Callable[[Walk, Tensor], bool]], Callable[[Walk, Tensor], bool]]:
+    """Register a test of a trait: whether ``walk(gradients, **arguments)`` goes as the trait says."""
+
+    def register(fits: Callable[[Walk, Tensor], bool]) -> Callable[[Walk, Tensor], bool]:
+        TRAITS[name] = fits
+        return fits
+
+    return register
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= CLOSE * b.abs().max())
+
+
+@trait("gradient-descent")
+def gradient_descent(walk: Walk, gradients: Tensor) -> bool:
+    """Changes are -lr times the sum of the gradients."""
+    return _same(walk(gradients), -LR * gradients.cumsum(0))
+
+
+@trait("momentum")
+def momentum(walk: Walk, gradients: Tensor) -> bool:
+    """Takes ``momentum`` and is the heavy ball: v <- mu v + g, change -lr v."""
+    velocity = [gradients[0]]
+    for gradient in gradients[1:]:
+        velocity.append(0.9 * velocity[-1] + gradient)
+    return _same(walk(gradients, momentum=0.9), -LR * torch.stack(velocity).cumsum(0))
+
+
+@trait("decay")
+def decay(walk: Walk, gradients: Tensor) -> bool:
+    """Takes ``weight_decay`` and couples it: one step is -lr (g + wd w), from w = 1."""
+    return _same(walk(gradients[:1], weight_decay=0.1), -LR * (gradients[:1] + 0.1))
+
+
+@trait("still")
+def still(walk: Walk, gradients: Tensor) -> bool:
+    """Moves nothing, bit for bit, where the gradient is 0 and always was."""
+    return not walk(torch.zeros_like(gradients)).any()
+
+
+@trait("elementwise")
+def elementwise(walk: Walk, gradients: Tensor) -> bool:
+    """Permuting the entries permutes the changes."""
+    order = torch.randperm(gradients[0].numel(), generator=torch.Generator().manual_seed(1))
+
+    def shuffled(x: Tensor) -> Tensor:
+        return x.flatten(1)[:, order].reshape(x.shape)
+
+    return _same(walk(shuffled(gradients)), shuffled(walk(gradients)))
+
+
+@trait("scale-free")
+def scale_free(walk: Walk, gradients: Tensor) -> bool:
+    """Gradients a million times as large change nothing, once eps is out of the way."""
+    large = 1e6 * gradients
+    return bool((walk(1e6 * large) - walk(large)).abs().max() <= 1e-6 * walk(large).abs().max())
+
+
+@trait("adam")
+def adam(walk: Walk, gradients: Tensor) -> bool:
+    """Its first step is -lr g / (|g| + 1e-8)."""
+    return _same(walk(gradients[:1]), adam_first_step(gradients[:1], LR))
+
+
+@trait("rmsprop")
+def rmsprop(walk: Walk, gradients: Tensor) -> bool:
+    """Takes ``alpha`` and ``eps`` and divides by the root of the running mean of squares."""
+    mean, change, changes = torch.zeros_like(gradients[0]), torch.zeros_like(gradients[0]), []
+    for gradient in gradients:
+        mean = 0.9 * mean + 0.1 * gradient.square()
+        change = change - LR * gradient / (mean.sqrt() + 1e-30)
+        changes.append(change)
+    return _same(walk(gradients, alpha=0.9, eps=1e-30), torch.stack(changes))
+
+
+@trait("implementations")
+def implementations(walk: Walk, gradients: Tensor) -> bool:
+    """Takes ``foreach`` and ``fused``."""
+    return all(bool(walk(gradients[:1], **{way: True}).isfinite().all()) for way in ("foreach", "fused"))
