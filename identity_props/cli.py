@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -126,6 +128,78 @@ def run(
     if interrupted:
         return INTERRUPTED
     return ALL_HOLD if all(outcome.holds for outcome in outcomes) else ONE_FAILS
+
+
+@commands.command()
+@click.option("--optimizer", metavar="PKG.MOD:NAME", help="Optimizer to judge.  [default: the laws' own]")
+@click.option(
+    "--optimizer-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+)
+@click.option("--linear", metavar="PKG.MOD:NAME", help="Linear layer to judge.  [default: nn.Linear]")
+@click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
+@click.option(
+    "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+)
+@click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal.")
+@click.option("--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one.")
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float64", "float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of training, and of the laws that hold in it; other laws are measured in float64.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def check(
+    optimizer: str | None,
+    arguments: tuple[str, ...],
+    linear: str | None,
+    like: str | None,
+    like_arguments: tuple[str, ...],
+    like_linear: str | None,
+    lr: str,
+    device: str,
+    dtype: str,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Judge an optimizer or a linear layer by the laws that apply to it.
+
+    Which ones apply is found by trying the optimizer, or follows from --like.
+    """
+    from identity_props import conformance, report
+    from identity_props.stack import arguments_of, resolve, stack_of
+
+    sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
+    rate = None if lr == "auto" else _rate(lr)
+    stack = stack_of(optimizer, arguments, linear, device, dtype, rate)
+    if like is not None and optimizer is None:
+        raise InputError("--like: expected an --optimizer to compare with it, got none")
+    reference = conformance.Reference(
+        resolve(like) if like else None,
+        arguments_of(like_arguments),
+        resolve(like_linear) if like_linear else None,
+    )
+    rows = []
+    for row in conformance.check(stack, reference, seed):
+        rows.append(row)
+        _say(f"{len(rows)} {row.verdict} {row.name}")
+    _print(report.check_results(rows, stack, seed) if as_json else report.check_table(rows))
+    return ONE_FAILS if any(row.verdict == conformance.FAIL for row in rows) else ALL_HOLD
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"--lr: expected auto or a finite rate above 0, got {text!r}")
+    return rate
 
 
 @commands.command(name="claims")

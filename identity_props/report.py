@@ -9,6 +9,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from identity_props import __version__
+from identity_props.conformance import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.data import Pixels
 from identity_props.errors import InputError
 from identity_props.metrics import FAILED, NEAR_IDENTITY
@@ -160,3 +163,44 @@ def write(out: Path, document: dict[str, Any]) -> Path:
         finally:
             Path(file.name).unlink(missing_ok=True)
     return out / RESULTS
+
+
+CHECK_SCHEMA = "identity-props/check/1"
+
+
+def check_table(rows: Sequence[Row]) -> Table:
+    """One row a law, claim or comparison: verdict, measured, allowed, and why."""
+    counts = ", ".join(f"{sum(r.verdict == v for r in rows)} {v}" for v in (PASS, FAIL, NOT_APPLICABLE))
+    grid = Table(caption=counts, caption_justify="left", box=SIMPLE_HEAD)
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
+    for heading in ("law", "verdict"):
+        grid.add_column(heading, no_wrap=True)
+    for heading in ("measured", "allowed"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("of what, or why")
+    for row in rows:
+        figures = ("" if value is None else f"{value:.1e}" for value in (row.measured, row.allowed))
+        note = ": ".join(filter(None, (row.kind, row.note)))
+        style = {FAIL: "bold red", NOT_APPLICABLE: "dim"}.get(row.verdict)
+        short = "n/a" if row.verdict == NOT_APPLICABLE else row.verdict
+        grid.add_row(row.name, short, *figures, Text(note), style=style)
+    return grid
+
+
+def check_results(rows: Sequence[Row], stack: Stack, seed: int) -> dict[str, Any]:
+    """What ``check --json`` prints; null stands for a figure that is not finite or not there."""
+
+    def shown(row: Row) -> dict[str, Any]:
+        values = asdict(row)
+        return {
+            key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()
+        }
+
+    return {
+        "schema": CHECK_SCHEMA,
+        "versions": _versions(),
+        "machine": _machine(stack),
+        "seed": seed,
+        "stack": stack.describe(),
+        "rows": [shown(row) for row in rows],
+    }

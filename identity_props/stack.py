@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,8 @@ def resolve(name: str) -> Any:
         raise MissingError(f"{name}: there is no module {error.name!r} to import") from error
     except AttributeError as error:
         raise InputError(f"{name}: module {module!r} has no {attribute!r}") from error
+    except Exception as error:  # a module of the user's may raise anything while it is imported
+        raise InputError(f"{name}: importing {module!r} raised {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,3 +74,52 @@ class Stack:
 
 def _name(part: Callable[..., Any]) -> str:
     return f"{part.__module__}:{getattr(part, '__qualname__', repr(part))}"
+
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def arguments_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Arguments from ``key=value`` texts, values as Python literals, else as they are."""
+    arguments = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key.isidentifier() and equals):
+            raise InputError(f"argument: expected key=value, such as weight_decay=0.1, got {pair!r}")
+        try:
+            arguments[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            arguments[key] = value
+    return arguments
+
+
+def stack_of(
+    optimizer: str | None = None,
+    arguments: Sequence[str] = (),
+    linear: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    lr: float | None = None,
+) -> Stack:
+    """A stack from what a command line says: names as pkg.mod:Name, arguments as key=value."""
+    if arguments and optimizer is None:
+        raise InputError("optimizer arguments: expected an optimizer that takes them, got none")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return Stack(
+        optimizer=None if optimizer is None else resolve(optimizer),
+        arguments=arguments_of(arguments),
+        linear=nn.Linear if linear is None else resolve(linear),
+        device=device,
+        dtype=DTYPES[dtype],
+        lr=lr,
+    )
+
+
+def without_eps(optimizer: Callable[..., Any]) -> dict[str, float]:
+    """Arguments that take an optimizer's ``eps`` out of the way, where it has one."""
+    try:
+        takes_eps = "eps" in inspect.signature(optimizer).parameters
+    except ValueError:  # no signature to be read
+        takes_eps = False
+    return {"eps": torch.finfo(torch.float64).tiny} if takes_eps else {}

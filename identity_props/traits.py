@@ -5,19 +5,39 @@ A law that speaks of gradient descent says nothing of Adam; which laws apply fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from identity_props.stack import Stack
+from identity_props.stack import Stack, without_eps
 from identity_props.theory import adam_first_step
 
 LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
 CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
 
-Walk = Callable[..., Tensor]
+
+@dataclass(frozen=True)
+class Walk:
+    """Changes [STEPS, ...] of a parameter of ones on gradients [STEPS, ...], one after the other."""
+
+    optimizer: Callable[..., torch.optim.Optimizer]
+    arguments: Mapping[str, Any]
+
+    def __call__(self, gradients: Tensor, **arguments: Any) -> Tensor:
+        start = torch.ones_like(gradients[0])
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = self.optimizer([parameter], lr=LR, **{**self.arguments, **arguments})
+        changes = []
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+            changes.append(parameter.detach() - start)
+        return torch.stack(changes)
+
+
 TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
 
 
@@ -25,22 +45,9 @@ def traits(stack: Stack) -> frozenset[str]:
     """Names in TRAITS that fit the stack's optimizer, in float64; all if it has none of its own."""
     if stack.optimizer is None:
         return frozenset(TRAITS)
-    optimizer = stack.optimizer
-
-    def walk(gradients: Tensor, **arguments: Any) -> Tensor:
-        """Changes [STEPS, ...] of a parameter on gradients [STEPS, ...], one after the other."""
-        start = torch.ones(gradients.shape[1:], dtype=gradients.dtype)
-        parameter = torch.nn.Parameter(start.clone())
-        made = optimizer([parameter], lr=LR, **{**stack.arguments, **arguments})
-        changes = []
-        for gradient in gradients:
-            parameter.grad = gradient.clone()
-            made.step()
-            changes.append(parameter.detach() - start)
-        return torch.stack(changes)
-
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(STEPS, *SHAPE, generator=generator, dtype=torch.float64)
+    walk = Walk(stack.optimizer, stack.arguments)
     return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
 
 
@@ -69,6 +76,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def gradient_descent(walk: Walk, gradients: Tensor) -> bool:
     """Changes are -lr times the sum of the gradients."""
     return _same(walk(gradients), -LR * gradients.cumsum(0))
+
+
+@trait("stepping on given gradients")
+def closure_free(walk: Walk, gradients: Tensor) -> bool:
+    """Steps without a closure that evaluates the loss again."""
+    return bool(walk(gradients).isfinite().all())
 
 
 @trait("momentum")
@@ -105,9 +118,9 @@ def elementwise(walk: Walk, gradients: Tensor) -> bool:
 
 @trait("scale-free")
 def scale_free(walk: Walk, gradients: Tensor) -> bool:
-    """Gradients a million times as large change nothing, once eps is out of the way."""
-    large = 1e6 * gradients
-    return bool((walk(1e6 * large) - walk(large)).abs().max() <= 1e-6 * walk(large).abs().max())
+    """Gradients 16 times as large change nothing, bit for bit, once eps is out of the way."""
+    eps = without_eps(walk.optimizer)
+    return bool(torch.equal(walk(16 * gradients, **eps), walk(gradients, **eps)))
 
 
 @trait("adam")

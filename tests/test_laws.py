@@ -156,6 +156,13 @@ class FusedTwice(SGD):
         super().__init__(params, lr * (2 if fused else 1))
 
 
+class Slow(RMSprop):
+    """Takes a tenth of the rate."""
+
+    def __init__(self, params, lr, **arguments):
+        super().__init__(params, lr / 10, **arguments)
+
+
 class OffByOnePercent(nn.Linear):
     def forward(self, x):
         return 1.01 * super().forward(x)
@@ -194,7 +201,7 @@ CONTROLS = {
     "no-noise-floor": {"optimizer": Scaled},
     "momentum": {"optimizer": NoMomentum},
     "momentum-edge": {"optimizer": Scaled},
-    "adaptive-floor": {"optimizer": SGD},
+    "adaptive-floor": {"optimizer": Slow},
     "adam-first-step": {"optimizer": RMSprop},
     "balanced": {"optimizer": PerLayer},
     "saxe-mode": {"optimizer": Scaled},

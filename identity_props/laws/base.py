@@ -152,7 +152,14 @@ def law(
         if name in LAWS or not words <= set(AXES) or not measure.__doc__:
             raise InputError(f"law {name}: expected a new name, axes of {', '.join(AXES)} and a docstring")
         LAWS[name] = Law(
-            name, statement, source, words, frozenset(needs.split()), kind, measure.__doc__, measure
+            name,
+            statement,
+            source,
+            words,
+            frozenset(filter(None, needs.split(", "))),
+            kind,
+            measure.__doc__,
+            measure,
         )
         return measure
 

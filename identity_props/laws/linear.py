@@ -187,7 +187,7 @@ def equal_pixels(stack: Stack, case: Case) -> Discrepancy:
     "coupled decay leads to W* = S (S + (d wd / 2) I)^-1, on a trajectory known at every step",
     "derived in theory.gd_weights",
     "sgd decay three-steps odd-width float64",
-    needs="gradient-descent decay",
+    needs="gradient-descent, decay",
     kind="wrong fixed point",
 )
 def weight_decay(stack: Stack, case: Case) -> Discrepancy:
@@ -294,7 +294,7 @@ def adaptive_floor(stack: Stack, case: Case) -> Discrepancy:
     def often(x: Tensor) -> Iterable[Tensor]:
         return [x] * 96
 
-    arguments = {} if stack.optimizer else {"alpha": alpha, "eps": 1e-30}
+    arguments = {"alpha": alpha, "eps": 1e-30}
     descent = descend(
         stack, case, x=isotropic(case), lr=lr, optimizer=RMSPROP, batches=often, arguments=arguments
     )

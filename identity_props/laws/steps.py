@@ -38,6 +38,7 @@ def _transposed(x: Tensor) -> Tensor:
     "a parameter that is not contiguous takes the same steps as one that is",
     "a layout is no value; pytorch#118115",
     "sgd rmsprop adam decay momentum non-contiguous three-steps",
+    needs="stepping on given gradients",
 )
 def layout(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step: vector and scalar code may contract differently."""

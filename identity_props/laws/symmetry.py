@@ -30,7 +30,7 @@ from identity_props.laws.base import (
     snapshot,
 )
 from identity_props.models import Variant
-from identity_props.stack import Stack
+from identity_props.stack import Stack, resolve, without_eps
 from identity_props.training import Ensemble, take_step
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
@@ -65,12 +65,12 @@ def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
     needs="scale-free",
 )
 def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
-    """None: c is a power of two, so that every product is scaled exactly; eps is the least normal number,
-    far below a gradient of mere rounding.
+    """None: c is a power of two, so that every product is scaled exactly; eps, where there is
+    one, is the least normal number, far below a gradient of mere rounding.
     """
     apart = 0
     for optimizer in (RMSPROP, ADAM):
-        arguments = {} if stack.optimizer else {"eps": torch.finfo(stack.dtype).tiny}
+        arguments = without_eps(stack.optimizer or resolve(optimizer))
         one, other = (
             descend(stack, case, optimizer=optimizer, lr=1 / 128, x=c * case.x, arguments=arguments)
             for c in (1, 4)

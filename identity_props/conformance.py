@@ -1,0 +1,330 @@
+"""Conformance: the laws and claims that apply to a user's stack, one verdict each.
+
+Which laws apply follows from what the optimizer is found to be (``traits``), or from what it is
+declared to be like; then it also has to take the same steps as that reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.claims import Claim, budget, learns
+from identity_props.data import Pixels, digits
+from identity_props.errors import InputError
+from identity_props.laws import LAWS, Discrepancy, Law
+from identity_props.metrics import FAILED, NEAR_IDENTITY
+from identity_props.models import Variant
+from identity_props.stack import Stack
+from identity_props.strategies import Family
+from identity_props.training import Recipe, Trial, reason_to_train_alone, train
+from identity_props.traits import traits
+from identity_props.verdict import Outcome, judge, trainer
+
+PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
+
+# spectra from flat to steep, more and fewer examples than pixels, dead and equal pixels, odd widths
+FAMILIES = (
+    Family(d=9, n=20, rank=9),
+    Family(d=7, n=5, rank=7, decades=4, factor=0.9, log_scale=0.5),
+    Family(d=16, n=24, rank=12, sign="non-negative", dead=3, equal=2, log_scale=-0.5),
+)
+REPLICAS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One law, claim or comparison: its verdict, what was measured, what is allowed, and why."""
+
+    name: str
+    verdict: str
+    measured: float | None = None
+    allowed: float | None = None
+    kind: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
+        return ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, figures, self.note)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a part is declared to be like: an optimizer with its arguments, and a linear layer."""
+
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    arguments: Mapping[str, Any] | None = None
+    linear: Callable[..., nn.Module] | None = None
+
+
+def check(stack: Stack, like: Reference | None = None, seed: int = 0) -> Iterator[Row]:
+    """Judge a stack: comparisons with what it is like, the laws that apply, whether it learns.
+
+    A row that raises is a failure that names the error; the others still run. ``stack.lr=None``
+    searches a rate for the last row. Raises InputError for a negative seed.
+    """
+    if seed < 0:
+        raise InputError(f"seed: expected 0 or more, got {seed}")
+    like = like or Reference()
+    if like.optimizer is not None:
+        yield _guarded("like-optimizer", partial(_steps_row, stack, like, seed))
+    if like.linear is not None:
+        yield _guarded("like-linear", partial(_layer_row, stack, like, seed))
+    known = replace(stack, optimizer=like.optimizer or stack.optimizer, arguments=_declared(stack, like))
+    fits = traits(known)
+    for law in LAWS.values():
+        yield _guarded(law.name, partial(_law_row, law, stack, fits, seed))
+    yield _guarded(LEARNS, partial(_learns_row, stack, seed))
+
+
+def _declared(stack: Stack, like: Reference) -> Mapping[str, Any]:
+    return stack.arguments if like.optimizer is None else like.arguments or {}
+
+
+def _guarded(name: str, measure: Callable[[], Row]) -> Row:
+    try:
+        return measure()
+    except Exception as error:  # a user's part may raise anything, and the other rows still run
+        return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _judged(name: str, discrepancy: Discrepancy, kind: str = "", note: str = "") -> Row:
+    verdict = PASS if discrepancy.holds else FAIL
+    note = "; ".join(filter(None, (discrepancy.what, note)))
+    return Row(
+        name, verdict, discrepancy.measured, discrepancy.tolerance, "" if verdict == PASS else kind, note
+    )
+
+
+# Laws ---------------------------------------------------------------------------------------------
+
+
+def _law_row(law: Law, stack: Stack, fits: frozenset[str], seed: int) -> Row:
+    missing = law.needs - fits
+    if missing:
+        return Row(law.name, NOT_APPLICABLE, note=f"not {', '.join(sorted(missing))}")
+    if not _plain(stack):
+        return Row(law.name, NOT_APPLICABLE, note="parameters are not weight and bias")
+    stack = replace(stack, lr=None if "gradient-descent" in fits else 1 / 128)
+    if str(stack.dtype).removeprefix("torch.") not in law.axes:
+        stack = replace(stack, dtype=torch.float64)
+    replicas = 1 if _alone(stack) else REPLICAS
+    cases = [replace(family, seed=seed).case(replicas) for family in FAMILIES]
+    found = [law.measure(stack, case) for case in cases]
+    worst = max(found, key=lambda one: (not one.holds, one.measured))
+    return _judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+
+
+def _plain(stack: Stack) -> bool:
+    names = {name for name, _ in stack.linear(3, 3, bias=True).named_parameters()}
+    return names == {"weight", "bias"}
+
+
+def _alone(stack: Stack) -> bool:
+    trial = Trial(
+        Variant("linear", 2, "none", bias=False), Recipe("torch.optim:SGD", 1 / 128, batch_size=None), 3
+    )
+    return reason_to_train_alone(stack, trial) is not None
+
+
+def _kind(law: Law, stack: Stack, seed: int) -> str:
+    """How it fails: for a rate, whether the first step is absent, too short or too long."""
+    if law.kind != "rate":
+        return law.kind
+    case = replace(FAMILIES[0], seed=seed).case(1)
+    expected, measured = (_first_step(one, case) for one in (Stack(dtype=stack.dtype), stack))
+    share = float((expected * measured).sum() / expected.square().sum())
+    if abs(share) < 1e-6:
+        return "flat"
+    return "too slow" if share < 1 - 1e-6 else "too fast" if share > 1 + 1e-6 else "wrong step"
+
+
+def _first_step(stack: Stack, case: Any) -> Tensor:
+    from identity_props.laws.base import descend
+
+    first, second, *_ = descend(stack, case).weights()
+    return second - first
+
+
+# Learning -----------------------------------------------------------------------------------------
+
+LEARNS = "learns-identity"
+RATES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 1e2 in half decades
+WHITENED = Variant("scaled-input", 1, "whiten")
+
+
+def _trial(lr: float, steps: int) -> Trial:
+    return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay"), steps)
+
+
+def find_rate(stack: Stack, pixels: Pixels, seeds: range = range(2)) -> float:
+    """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
+
+    The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
+    on whitened pixels. Raises InputError where no rate leaves a finite one.
+    """
+    steps = budget(pixels.d) // 4
+    ends = {}
+    for lr in RATES:
+        run = train(_trial(lr, steps), pixels, seeds, replace(stack, lr=None))
+        ends[lr] = float(run.fvu[:, -1].nan_to_num(math.inf).max())
+    best = min(ends, key=lambda lr: ends[lr])
+    if not math.isfinite(ends[best]):
+        raise InputError(f"lr: expected a finite FVU at one of {RATES[0]:g} to {RATES[-1]:g}, got none")
+    return best
+
+
+def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
+    """Whether the stack learns the identity: a linear layer on whitened digits, and at which rate."""
+    pixels = digits(7)
+    lr = find_rate(stack, pixels) if stack.lr is None else stack.lr
+    claim = Claim(
+        name=LEARNS,
+        expects="learns",
+        statement="a linear layer on whitened pixels ends near-identity within 1,250 steps",
+        source="its spectrum is flat: gradient descent needs one step",
+        evidence="torch's SGD, RMSprop and Adam: all of 64 seeds",
+        share=1 / 2,
+        plan=lambda pixels: (_trial(lr, budget(pixels.d)),),
+        succeeded=learns,
+    )
+    return judge(claim, pixels, trainer(pixels, replace(stack, lr=lr)), seed=seed), lr
+
+
+def _learns_row(stack: Stack, seed: int) -> Row:
+    outcome, lr = learning(stack, seed)
+    worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
+    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g}"
+    if outcome.holds:
+        return Row(LEARNS, PASS, worst, NEAR_IDENTITY, note=note)
+    return Row(LEARNS, FAIL, worst, NEAR_IDENTITY, _how_it_fails(worst), note)
+
+
+def _how_it_fails(fvu: float) -> str:
+    if not math.isfinite(fvu):
+        return "diverges"
+    return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"
+
+
+# Likeness -------------------------------------------------------------------------------------------
+
+STEPS = 24
+SWITCHES: tuple[dict[str, float], ...] = (
+    {},
+    {"weight_decay": 0.1},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "weight_decay": 0.1},
+)
+
+
+def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if stack.optimizer is None or like.optimizer is None:
+        raise InputError("like: expected an optimizer to compare, got none")
+    ours, theirs = (
+        partial(stack.optimizer, **stack.arguments),
+        partial(like.optimizer, **(like.arguments or {})),
+    )
+    return _judged("like-optimizer", likeness(ours, theirs, seed), "wrong step")
+
+
+def likeness(
+    optimizer: Callable[..., torch.optim.Optimizer],
+    reference: Callable[..., torch.optim.Optimizer],
+    seed: int = 0,
+) -> Discrepancy:
+    """Largest relative distance from the reference's parameters over 24 steps, in float64.
+
+    Two parameter groups at two rates, with a parameter that is not contiguous, one that is all zeros
+    and has no gradient but zeros; with decay and momentum, alone and together, where the reference
+    takes them; saved and loaded half-way. Rounding: a dozen operations a step, 16 eps each.
+    """
+    worst = 0.0
+    for switches in SWITCHES:
+        try:
+            expected = _walked(partial(reference, **switches), seed)
+        except TypeError:
+            continue  # the reference has no such switch
+        measured = _walked(partial(optimizer, **switches), seed)
+        apart = ((a - b).norm() / b.norm().clamp_min(1e-300) for a, b in zip(measured, expected, strict=True))
+        worst = max(worst, *(float(one.nan_to_num(math.inf)) for one in apart))
+    return Discrepancy(worst, 16 * STEPS * torch.finfo(torch.float64).eps, "|p - p of the reference| / |p|")
+
+
+def _walked(make: Callable[..., torch.optim.Optimizer], seed: int) -> list[Tensor]:
+    """Parameters after each step, flattened, one tensor a step."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((5, 7), (7, 5), (7,), (3, 3))
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    values = [draw(shape) for shape in shapes]
+    values[1] = values[1].mT.contiguous().mT
+    values[3].zero_()
+    parameters = [nn.Parameter(value) for value in values]
+
+    def fresh() -> torch.optim.Optimizer:
+        return make([{"params": parameters[:2]}, {"params": parameters[2:], "lr": 1 / 32}], lr=1 / 128)
+
+    optimizer, walked = fresh(), []
+    for step in range(STEPS):
+        if step == STEPS // 2:
+            saved = optimizer.state_dict()
+            optimizer = fresh()
+            optimizer.load_state_dict(saved)
+        for p in parameters[:3]:
+            p.grad = draw(p.shape)
+        parameters[3].grad = torch.zeros_like(parameters[3])
+        optimizer.step()
+        walked.append(torch.cat([p.detach().flatten() for p in parameters]).clone())
+    return walked
+
+
+def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if like.linear is None:
+        raise InputError("like: expected a linear layer to compare with, got none")
+    return _judged("like-linear", layer_likeness(stack.linear, like.linear, seed), "wrong output")
+
+
+def layer_likeness(
+    linear: Callable[..., nn.Module], reference: Callable[..., nn.Module], seed: int = 0
+) -> Discrepancy:
+    """Largest relative distance of outputs and gradients from the reference layer's, in float64.
+
+    Same parameters, odd shapes, with and without bias. Rounding of sums over up to 7 terms.
+    """
+    worst = 0.0
+    for bias in (True, False):
+        parts = []
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+        theirs, ours = reference(5, 7, bias=bias).double(), linear(5, 7, bias=bias).double()
+        ours.load_state_dict(theirs.state_dict())
+        for layer in (ours, theirs):
+            seen = x.clone().requires_grad_()
+            out = layer(seen)
+            (out * torch.arange(7)).square().sum().backward()
+            parts.append([out.detach(), seen.grad, *(p.grad for p in layer.parameters())])
+        apart = ((a - b).norm() / b.norm() for a, b in zip(*parts, strict=True))
+        worst = max(worst, *(float(one.nan_to_num(math.inf)) for one in apart))
+    return Discrepancy(worst, 64 * torch.finfo(torch.float64).eps, "|output or gradient - the reference's|")
+
+
+# For a user's own tests -----------------------------------------------------------------------------
+
+
+def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) -> None:
+    """Raise AssertionError, with predicted and measured figures, for each row of ``check`` that fails."""
+    __tracebackhide__ = True
+    failed = [row for row in check(stack, like, seed) if row.verdict == FAIL]
+    assert not failed, "\n".join(str(row) for row in failed)
+
+
+def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
+    """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
+    __tracebackhide__ = True
+    outcome, lr = learning(stack, seed)
+    assert outcome.holds, f"{outcome}; at lr {lr:.3g}"
