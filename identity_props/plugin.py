@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +56,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DEVICE",
         help="cpu, cuda (one GPU a worker, in turn) or cuda:N (default: cpu)",
     )
+    group.addoption("--identity-optimizer", metavar="PKG.MOD:NAME", help="optimizer under test")
+    group.addoption(
+        "--identity-optimizer-arg",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="argument of that optimizer; repeat",
+    )
+    group.addoption("--identity-linear", metavar="PKG.MOD:NAME", help="linear layer under test")
+    group.addoption(
+        "--identity-dtype",
+        choices=("float64", "float32", "bfloat16"),
+        default="float32",
+        help="dtype of training (default: float32)",
+    )
     parser.addini(
         "identity_workers",
         type="bool",
@@ -64,16 +80,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; a device that was asked for and is not there is a usage error."""
+    """Register the markers; a stack that is not there is a usage error, before any test."""
     config.addinivalue_line("markers", "mnist: needs the MNIST files")
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
-    if config.getoption("identity_device") != "cpu":
-        from identity_props.stack import Stack
-
+    if any(config.getoption(f"identity_{name}") for name in ("optimizer", "optimizer_arg", "linear")) or (
+        config.getoption("identity_device") != "cpu"
+    ):
         try:
-            Stack(device=config.getoption("identity_device"))
+            _stack(config)
         except (InputError, MissingError) as error:
             raise pytest.UsageError(str(error)) from error
+
+
+def _stack(config: pytest.Config) -> Stack:
+    from identity_props.stack import stack_of
+
+    names = ("optimizer", "optimizer_arg", "linear", "device", "dtype")
+    return stack_of(*(config.getoption(f"identity_{name}") for name in names))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -99,15 +122,21 @@ def identity_pixels(pytestconfig: pytest.Config) -> Pixels:
 @pytest.fixture(scope="session")
 def identity_stack(pytestconfig: pytest.Config) -> Stack:
     """The stack that the options describe; xdist workers take the visible GPUs in turn."""
-    from identity_props.stack import Stack
-
-    device: str = pytestconfig.getoption("identity_device")
-    if device != "cuda":
-        return Stack(device=device)
+    stack = _stack(pytestconfig)
+    if stack.device != "cuda":
+        return stack
     import torch
 
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return Stack(device=f"cuda:{worker % torch.cuda.device_count()}")
+    return replace(stack, device=f"cuda:{worker % torch.cuda.device_count()}")
+
+
+@pytest.fixture(scope="session")
+def identity_traits(identity_stack: Stack) -> frozenset[str]:
+    """What the stack's optimizer is found to be; laws that need more do not apply."""
+    from identity_props.traits import traits
+
+    return traits(identity_stack)
 
 
 @pytest.fixture(scope="session")

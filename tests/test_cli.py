@@ -52,6 +52,15 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(monkeypatch, capsys):
         (["run", "--device", "gpu"], 2, "expected cpu, cuda or cuda:N, got 'gpu'"),
         (["run", "--device", "cuda:99"], 3, "torch sees"),
         (["run", "--out", "/proc/identity"], 2, "--out /proc/identity: expected a folder to write to"),
+        (["check", "--optimizer", "SGD"], 2, "expected pkg.mod:Name, such as torch.optim:SGD, got 'SGD'"),
+        (["check", "--optimizer", "no_such:Name"], 3, "no module 'no_such' to import"),
+        (["check", "--optimizer", "math:pi"], 2, "optimizer: expected a class or function, got 3.14"),
+        (["check", "--optimizer-arg", "lr=1"], 2, "expected an optimizer that takes them"),
+        (["check", "--optimizer", "torch.optim:SGD", "--optimizer-arg", "lr"], 2, "expected key=value"),
+        (["check", "--like", "torch.optim:SGD"], 2, "--like: expected an --optimizer"),
+        (["check", "--lr", "-1"], 2, "--lr: expected auto or a finite rate above 0, got '-1'"),
+        (["check", "--lr", "nan"], 2, "--lr: expected auto"),
+        (["check", "--dtype", "half"], 2, "'half' is not one of"),
         (["run", "--claims", "seed-network-1"], 2, "seed-network-1 do not apply to digits with 49 pixels"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -103,8 +112,44 @@ def test_laws_lists_each_with_its_source_and_tolerance(capsys):
     assert "tolerance  Rounding over k steps" in listed
 
 
+CHECK = ("check", "--optimizer", "torch.optim:SGD", "--lr", "1")
+
+
+def test_check_prints_a_row_for_each_law_and_exits_with_zero(capsys):
+    assert main([*CHECK, "--like", "torch.optim:SGD"]) == 0
+    out = capsys.readouterr().out
+    assert "like-optimizer       pass" in out
+    assert "gd-trajectory        pass" in out
+    assert "adam-first-step      n/a" in out
+    assert "0 fail" in out
+
+
+def test_check_exits_with_one_where_a_row_fails_and_says_which_in_json(capsys):
+    assert (
+        main(
+            [
+                *CHECK,
+                "--optimizer-arg",
+                "dampening=0.5",
+                "--optimizer-arg",
+                "momentum=0.5",
+                "--like",
+                "torch.optim:SGD",
+                "--like-arg",
+                "momentum=0.5",
+                "--json",
+            ]
+        )
+        == 1
+    )
+    document = json.loads(capsys.readouterr().out)
+    failed = [row for row in document["rows"] if row["verdict"] == "fail"]
+    assert failed[0]["name"] == "like-optimizer"
+    assert failed[0]["measured"] > failed[0]["allowed"]
+
+
 @pytest.mark.parametrize(
-    "command", [["identity_props"], ["identity_props", "run"], ["identity_props", "claims"]]
+    "command", [["identity_props"], ["identity_props", "run"], ["identity_props", "check"]]
 )
 def test_help_answers_without_torch(command):
     code = f"import runpy, sys; sys.argv = {[*command, '--help']}\n"

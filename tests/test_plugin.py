@@ -83,3 +83,29 @@ def test_absent_mnist_is_an_error_not_a_pass(project, tmp_path):
     )
     assert done.returncode == 1
     assert "MissingError: MNIST: expected" in done.stdout
+
+
+def test_the_stack_under_test_is_named_by_options(project, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\n\nclass Mine(torch.optim.SGD): pass")
+    body = "def test_it(identity_stack, identity_traits):\n"
+    body += "    assert identity_stack.optimizer.__name__ == 'Mine'\n"
+    body += "    assert identity_stack.arguments == {'momentum': 0.5}\n"
+    body += "    assert 'gradient-descent' not in identity_traits and 'momentum' in identity_traits"
+    options = ("--identity-optimizer", "mine:Mine", "--identity-optimizer-arg", "momentum=0.5")
+    done = project(body, *options, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--identity-optimizer", "no_such:Name"), "no_such:Name: there is no module 'no_such' to import"),
+        (("--identity-optimizer", "SGD"), "expected pkg.mod:Name"),
+        (("--identity-optimizer-arg", "momentum=1"), "expected an optimizer that takes them"),
+    ],
+)
+def test_a_stack_that_is_not_there_ends_the_run_in_one_clear_line(options, message, project):
+    done = project("def test_it(): pass", *options)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert message in done.stderr
+    assert done.stderr.strip().count("\n") == 0

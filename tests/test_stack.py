@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from identity_props.errors import InputError, MissingError
-from identity_props.stack import Stack, resolve
+from identity_props.stack import Stack, arguments_of, resolve, stack_of
 
 
 def test_a_name_is_resolved_to_the_object_itself():
@@ -45,3 +45,43 @@ def test_a_stack_describes_itself_by_name():
         "device": "cpu",
         "dtype": "float64",
     }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "arguments"),
+    [
+        ([], {}),
+        (
+            ["lr=0.1", "nesterov=True", "betas=(0.9,0.99)"],
+            {"lr": 0.1, "nesterov": True, "betas": (0.9, 0.99)},
+        ),
+        (["rule=heavy", "path=a=b"], {"rule": "heavy", "path": "a=b"}),
+    ],
+)
+def test_arguments_are_read_as_python_values_or_else_as_text(pairs, arguments):
+    assert arguments_of(pairs) == arguments
+
+
+@pytest.mark.parametrize("pair", ["momentum", "=1", "a b=1", ""])
+def test_an_argument_that_is_not_key_value_is_refused(pair):
+    with pytest.raises(InputError, match="argument: expected key=value"):
+        arguments_of([pair])
+
+
+def test_a_stack_is_made_from_names():
+    stack = stack_of("torch.optim:SGD", ["momentum=0.5"], "torch.nn:Linear", "cpu", "float64", 0.5)
+    assert stack.optimizer is torch.optim.SGD
+    assert (stack.arguments, stack.dtype, stack.lr) == ({"momentum": 0.5}, torch.float64, 0.5)
+    with pytest.raises(InputError, match="expected an optimizer that takes them, got none"):
+        stack_of(arguments=["momentum=0.5"])
+    with pytest.raises(InputError, match="dtype: expected one of float64, float32, bfloat16, got 'half'"):
+        stack_of(dtype="half")
+    with pytest.raises(InputError, match=r"optimizer: expected a class or function, got 'heavy'"):
+        Stack(optimizer="heavy")
+
+
+def test_a_module_that_raises_while_it_is_imported_is_refused_by_name(tmp_path, monkeypatch):
+    (tmp_path / "raises_at_import.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="importing 'raises_at_import' raised ZeroDivisionError"):
+        resolve("raises_at_import:Name")

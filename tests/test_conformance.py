@@ -1,0 +1,211 @@
+"""Conformance: real parts pass, broken ones fail by the right row, and nothing stops the other rows."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from identity_props.claims import budget
+from identity_props.conformance import (
+    FAIL,
+    LEARNS,
+    NOT_APPLICABLE,
+    PASS,
+    Reference,
+    assert_conforms,
+    assert_learns_identity,
+    check,
+    find_rate,
+    layer_likeness,
+    likeness,
+)
+from identity_props.errors import InputError
+from identity_props.laws import LAWS
+from identity_props.models import Variant
+from identity_props.stack import Stack
+from identity_props.training import Recipe, Trial, train
+
+SGD, Adam = torch.optim.SGD, torch.optim.Adam
+
+
+def rows(stack, like=None, seed=0):
+    return {row.name: row for row in check(stack, like, seed)}
+
+
+def failed(found):
+    return {name for name, row in found.items() if row.verdict == FAIL}
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [(SGD, 1.0), (Adam, 1 / 32), (torch.optim.RMSprop, 1 / 32)])
+def test_torch_s_own_optimizers_conform_and_are_like_themselves(optimizer, lr):
+    found = rows(Stack(optimizer=optimizer, lr=lr), Reference(optimizer=optimizer))
+    assert failed(found) == set()
+    assert set(found) == {"like-optimizer", *LAWS, LEARNS}
+    assert found["gd-trajectory"].verdict == (PASS if optimizer is SGD else NOT_APPLICABLE)
+
+
+class Scaled(SGD):
+    factor = 0.9
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad = None if p.grad is None else p.grad * self.factor
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(("factor", "kind"), [(0.9, "too slow"), (1.1, "too fast"), (0.0, "flat")])
+def test_a_wrong_rate_is_named_slow_fast_or_flat(factor, kind):
+    class Wrong(Scaled):
+        pass
+
+    Wrong.factor = factor
+    found = rows(Stack(optimizer=Wrong, lr=1.0), Reference(optimizer=SGD))
+    assert {"like-optimizer", "gd-trajectory", "fvu-prediction"} <= failed(found)
+    assert found["gd-trajectory"].kind == kind
+    assert found[LEARNS].verdict == (FAIL if kind == "flat" else PASS)
+
+
+def test_what_an_optimizer_is_not_does_not_count_against_it():
+    found = rows(Stack(optimizer=Scaled, lr=1.0))
+    assert failed(found) == set()
+    assert found["gd-trajectory"].note == "not gradient-descent"
+
+
+class Breaks(SGD):
+    """Raises at its third step."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        if self.steps == 3:
+            raise ArithmeticError("out of\npatience")
+        return super().step(closure)
+
+
+class ReturnsNan(SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            p.data.fill_(math.nan)
+
+
+class WrongShape(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)[..., :-1]
+
+
+def test_a_part_that_raises_fails_its_rows_by_name_and_the_others_still_run():
+    found = rows(Stack(optimizer=Breaks, lr=1.0), Reference(optimizer=SGD))
+    assert found["gd-trajectory"].kind == "error"
+    assert found["gd-trajectory"].note == "ArithmeticError: out of patience"
+    assert found["representable"].verdict == PASS
+
+
+def test_nan_passes_no_row_that_trains():
+    found = rows(Stack(optimizer=ReturnsNan, lr=1.0), Reference(optimizer=SGD))
+    assert {"like-optimizer", "gd-trajectory", "resume", "evaluate", LEARNS} <= failed(found)
+    assert found[LEARNS].kind == "diverges"
+
+
+def test_a_layer_of_the_wrong_shape_fails_and_says_so():
+    found = rows(Stack(linear=WrongShape, lr=1.0), Reference(linear=nn.Linear))
+    assert {"like-linear", "representable", LEARNS} <= failed(found)
+
+
+# Likeness -------------------------------------------------------------------------------------------
+
+
+class Rewritten(torch.optim.Optimizer):
+    """Adam from its formula; ``fault`` breaks one line of it."""
+
+    fault = None
+
+    def __init__(self, params, lr=1e-3, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.move(p, group["lr"] if self.fault != "groups" else self.param_groups[0]["lr"], group)
+
+    def move(self, p, lr, group):
+        state = self.state[p]
+        if not state:
+            state.update(step=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+        g = p.grad if self.fault == "decay" else p.grad + group["weight_decay"] * p
+        state["step"] += 1
+        state["m"].lerp_(g, 0.1)
+        if self.fault != "layout" or p.is_contiguous():
+            state["v"].mul_(0.999).addcmul_(g, g, value=0.001)
+        k = 1 if self.fault == "bias" else state["step"]
+        root = (state["v"] / (1 - 0.999**k)).sqrt()
+        p.sub_(lr * state["m"] / (1 - 0.9**k) / (root + 1e-8))
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict({**state_dict, "state": {}} if self.fault == "resume" else state_dict)
+
+
+def test_a_rewrite_that_is_right_is_like_its_original():
+    assert likeness(Rewritten, Adam).holds
+
+
+@pytest.mark.parametrize("fault", ["groups", "decay", "layout", "bias", "resume"])
+def test_a_rewrite_that_is_wrong_in_one_line_is_not(fault):
+    broken = type("Broken", (Rewritten,), {"fault": fault})
+    assert not likeness(broken, Adam).holds
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x
+
+    @staticmethod
+    def backward(context, gradient):
+        return 2 * gradient
+
+
+class WrongBackward(nn.Linear):
+    def forward(self, x):
+        return Doubled.apply(super().forward(x))
+
+
+class Transposed(nn.Linear):
+    def forward(self, x):
+        out = x @ self.weight.T
+        return out if self.bias is None else out + self.bias
+
+
+def test_a_layer_is_compared_forward_and_backward():
+    assert layer_likeness(Transposed, nn.Linear).holds
+    assert not layer_likeness(WrongBackward, nn.Linear).holds
+
+
+# A user's own tests -----------------------------------------------------------------------------------
+
+
+def test_the_assertions_pass_what_is_right_and_name_what_is_not():
+    assert_learns_identity(Stack(optimizer=Adam, lr=1 / 32))
+    half, flat = (type("Wrong", (Scaled,), {"factor": factor}) for factor in (0.5, 0.0))
+    with pytest.raises(AssertionError, match=r"gd-trajectory fail: too slow: measured .*, allowed"):
+        assert_conforms(Stack(optimizer=half, lr=1.0), Reference(optimizer=SGD))
+    with pytest.raises(AssertionError, match=r"learns-identity fails: 0 of 8 .*at lr 1"):
+        assert_learns_identity(Stack(optimizer=flat, lr=1.0))
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_a_rate_is_found_at_which_an_optimizer_learns(optimizer, small):
+    stack = Stack(optimizer=optimizer)
+    recipe = Recipe("torch.optim:SGD", find_rate(stack, small), schedule="linear-decay")
+    run = train(Trial(Variant("scaled-input", 1, "whiten"), recipe, budget(small.d)), small, range(4), stack)
+    assert (run.steps_to_identity <= budget(small.d)).all()
+
+
+def test_no_rate_and_no_seed_are_refused(small):
+    with pytest.raises(InputError, match=r"lr: expected a finite FVU at one of 0.0001 to 100, got none"):
+        find_rate(Stack(optimizer=ReturnsNan), small)
+    with pytest.raises(InputError, match="seed: expected 0 or more"):
+        list(check(Stack(), seed=-1))

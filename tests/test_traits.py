@@ -1,0 +1,53 @@
+"""Traits: an optimizer is what it does."""
+
+import pytest
+import torch
+
+from identity_props.laws import LAWS
+from identity_props.stack import Stack
+from identity_props.traits import TRAITS, traits
+
+SGD, Adam = torch.optim.SGD, torch.optim.Adam
+GIVEN = "stepping on given gradients"
+
+
+class Renamed(SGD):
+    """Gradient descent under another name, with arguments of its own."""
+
+    def __init__(self, params, lr, verbose=True):
+        super().__init__(params, lr)
+
+
+@pytest.mark.parametrize(
+    ("stack", "fits"),
+    [
+        (Stack(optimizer=SGD), "gradient-descent, momentum, decay, still, elementwise, implementations"),
+        (
+            Stack(optimizer=SGD, arguments={"momentum": 0.5}),
+            "momentum, decay, still, elementwise, implementations",
+        ),
+        (
+            Stack(optimizer=SGD, arguments={"nesterov": True, "momentum": 0.5}),
+            "decay, still, elementwise, implementations",
+        ),
+        (Stack(optimizer=Renamed), "gradient-descent, still, elementwise"),
+        (Stack(optimizer=Adam), "adam, scale-free, still, elementwise, implementations"),
+        (Stack(optimizer=torch.optim.AdamW), "scale-free, elementwise, implementations"),
+        (Stack(optimizer=torch.optim.RMSprop), "rmsprop, scale-free, still, elementwise"),
+        (Stack(optimizer=torch.optim.Adafactor), "still"),
+    ],
+    ids=lambda value: value.describe()["optimizer"] if isinstance(value, Stack) else "",
+)
+def test_an_optimizer_has_the_traits_that_it_shows(stack, fits):
+    shown = traits(stack) - {GIVEN, "decay"} if "nesterov" in stack.arguments else traits(stack) - {GIVEN}
+    expected = set(fits.split(", ")) - ({"decay"} if "nesterov" in stack.arguments else set())
+    assert shown == expected
+
+
+def test_an_optimizer_that_wants_a_closure_has_no_traits():
+    assert traits(Stack(optimizer=torch.optim.LBFGS)) == frozenset()
+
+
+def test_a_stack_without_an_optimizer_of_its_own_meets_every_law():
+    assert traits(Stack()) == frozenset(TRAITS)
+    assert set().union(*(law.needs for law in LAWS.values())) <= set(TRAITS)
