@@ -8,6 +8,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from identity_props.claims import CLAIMS as CLAIMS
     from identity_props.claims import Claim as Claim
+    from identity_props.conformance import Reference as Reference
+    from identity_props.conformance import Row as Row
+    from identity_props.conformance import assert_conforms as assert_conforms
+    from identity_props.conformance import assert_learns_identity as assert_learns_identity
+    from identity_props.conformance import check as check
     from identity_props.data import Pixels as Pixels
     from identity_props.data import digits as digits
     from identity_props.data import mnist as mnist
@@ -41,11 +46,16 @@ _HOME = {
     "Outcome": "verdict",
     "Pixels": "data",
     "Recipe": "training",
+    "Reference": "conformance",
+    "Row": "conformance",
     "Run": "training",
     "Stack": "stack",
     "Trial": "training",
     "VARIANTS": "models",
     "Variant": "models",
+    "assert_conforms": "conformance",
+    "assert_learns_identity": "conformance",
+    "check": "conformance",
     "digits": "data",
     "judge": "verdict",
     "judge_all": "running",

@@ -164,7 +164,7 @@ def _first_step(stack: Stack, case: Any) -> Tensor:
 
 LEARNS = "learns-identity"
 RATES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 1e2 in half decades
-WHITENED = Variant("scaled-input", 1, "whiten")
+WHITENED = Variant("scaled-input", 1, "whiten", bias=False)  # of mean 0, so a bias has nothing to do
 
 
 def _trial(lr: float, steps: int) -> Trial:

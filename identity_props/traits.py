@@ -84,6 +84,12 @@ def closure_free(walk: Walk, gradients: Tensor) -> bool:
     return bool(walk(gradients).isfinite().all())
 
 
+@trait("for any shape")
+def any_shape(walk: Walk, gradients: Tensor) -> bool:
+    """Takes vectors as well as matrices."""
+    return bool(walk(gradients[:, 0]).isfinite().all())
+
+
 @trait("momentum")
 def momentum(walk: Walk, gradients: Tensor) -> bool:
     """Takes ``momentum`` and is the heavy ball: v <- mu v + g, change -lr v."""

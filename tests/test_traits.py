@@ -8,7 +8,7 @@ from identity_props.stack import Stack
 from identity_props.traits import TRAITS, traits
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
-GIVEN = "stepping on given gradients"
+GIVEN = {"stepping on given gradients", "for any shape"}
 
 
 class Renamed(SGD):
@@ -39,9 +39,11 @@ class Renamed(SGD):
     ids=lambda value: value.describe()["optimizer"] if isinstance(value, Stack) else "",
 )
 def test_an_optimizer_has_the_traits_that_it_shows(stack, fits):
-    shown = traits(stack) - {GIVEN, "decay"} if "nesterov" in stack.arguments else traits(stack) - {GIVEN}
-    expected = set(fits.split(", ")) - ({"decay"} if "nesterov" in stack.arguments else set())
-    assert shown == expected
+    assert traits(stack) == GIVEN | set(fits.split(", "))
+
+
+def test_an_optimizer_of_matrices_says_so():
+    assert traits(Stack(optimizer=torch.optim.Muon)) == {"scale-free", "stepping on given gradients"}
 
 
 def test_an_optimizer_that_wants_a_closure_has_no_traits():

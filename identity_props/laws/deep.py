@@ -159,6 +159,7 @@ def _error(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     "a residual net whose branches are 0 is the identity at step 0, bit for bit, and stays it",
     "x + relu(0); ReZero 2003.04887, Fixup 1901.09321. It is no proof of learning: a dead optimizer passes",
     "sgd",
+    needs="for any shape",
     kind="wrong output",
 )
 def start_at_identity(stack: Stack, case: Case) -> Discrepancy:
@@ -197,6 +198,7 @@ def representable(stack: Stack, case: Case) -> Discrepancy:
     " it with W = I",
     "derived in theory.relu_floor",
     "sgd adam",
+    needs="for any shape",
     kind="floor",
 )
 def output_floor(stack: Stack, case: Case) -> Discrepancy:
@@ -224,7 +226,7 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
     " read it",
     "the derivative of relu is 0 below 0; exact without decay",
     "sgd rmsprop adam momentum three-steps",
-    needs="still",
+    needs="still, for any shape",
     kind="off-span moved",
 )
 def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
