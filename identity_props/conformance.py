@@ -19,6 +19,7 @@ from identity_props.claims import Claim, budget, learns
 from identity_props.data import Pixels, digits
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Discrepancy, Law
+from identity_props.likeness import SHAPES, same_layer, same_steps
 from identity_props.metrics import FAILED, NEAR_IDENTITY
 from identity_props.models import Variant
 from identity_props.stack import Stack
@@ -168,7 +169,8 @@ WHITENED = Variant("scaled-input", 1, "whiten", bias=False)  # of mean 0, so a b
 
 
 def _trial(lr: float, steps: int) -> Trial:
-    return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay"), steps)
+    # full batches: Rprop and L-BFGS are made for them, and the others do not mind
+    return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay", batch_size=None), steps)
 
 
 def find_rate(stack: Stack, pixels: Pixels, seeds: range = range(2)) -> float:
@@ -190,14 +192,14 @@ def find_rate(stack: Stack, pixels: Pixels, seeds: range = range(2)) -> float:
 
 def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
     """Whether the stack learns the identity: a linear layer on whitened digits, and at which rate."""
-    pixels = digits(7)
+    pixels = digits(7, train=512, test=512)
     lr = find_rate(stack, pixels) if stack.lr is None else stack.lr
     claim = Claim(
         name=LEARNS,
         expects="learns",
         statement="a linear layer on whitened pixels ends near-identity within 1,250 steps",
         source="its spectrum is flat: gradient descent needs one step",
-        evidence="torch's SGD, RMSprop and Adam: all of 64 seeds",
+        evidence="8 of 8 seeds with each of 12 optimizers of torch 2.15, five times over",
         share=1 / 2,
         plan=lambda pixels: (_trial(lr, budget(pixels.d)),),
         succeeded=learns,
@@ -222,103 +224,23 @@ def _how_it_fails(fvu: float) -> str:
 
 # Likeness -------------------------------------------------------------------------------------------
 
-STEPS = 24
-SWITCHES: tuple[dict[str, float], ...] = (
-    {},
-    {"weight_decay": 0.1},
-    {"momentum": 0.9},
-    {"momentum": 0.9, "weight_decay": 0.1},
-)
-
 
 def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
     if stack.optimizer is None or like.optimizer is None:
         raise InputError("like: expected an optimizer to compare, got none")
-    ours, theirs = (
-        partial(stack.optimizer, **stack.arguments),
-        partial(like.optimizer, **(like.arguments or {})),
-    )
-    return _judged("like-optimizer", likeness(ours, theirs, seed), "wrong step")
-
-
-def likeness(
-    optimizer: Callable[..., torch.optim.Optimizer],
-    reference: Callable[..., torch.optim.Optimizer],
-    seed: int = 0,
-) -> Discrepancy:
-    """Largest relative distance from the reference's parameters over 24 steps, in float64.
-
-    Two parameter groups at two rates, with a parameter that is not contiguous, one that is all zeros
-    and has no gradient but zeros; with decay and momentum, alone and together, where the reference
-    takes them; saved and loaded half-way. Rounding: a dozen operations a step, 16 eps each.
-    """
-    worst = 0.0
-    for switches in SWITCHES:
-        try:
-            expected = _walked(partial(reference, **switches), seed)
-        except TypeError:
-            continue  # the reference has no such switch
-        measured = _walked(partial(optimizer, **switches), seed)
-        apart = ((a - b).norm() / b.norm().clamp_min(1e-300) for a, b in zip(measured, expected, strict=True))
-        worst = max(worst, *(float(one.nan_to_num(math.inf)) for one in apart))
-    return Discrepancy(worst, 16 * STEPS * torch.finfo(torch.float64).eps, "|p - p of the reference| / |p|")
-
-
-def _walked(make: Callable[..., torch.optim.Optimizer], seed: int) -> list[Tensor]:
-    """Parameters after each step, flattened, one tensor a step."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = ((5, 7), (7, 5), (7,), (3, 3))
-    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
-    values = [draw(shape) for shape in shapes]
-    values[1] = values[1].mT.contiguous().mT
-    values[3].zero_()
-    parameters = [nn.Parameter(value) for value in values]
-
-    def fresh() -> torch.optim.Optimizer:
-        return make([{"params": parameters[:2]}, {"params": parameters[2:], "lr": 1 / 32}], lr=1 / 128)
-
-    optimizer, walked = fresh(), []
-    for step in range(STEPS):
-        if step == STEPS // 2:
-            saved = optimizer.state_dict()
-            optimizer = fresh()
-            optimizer.load_state_dict(saved)
-        for p in parameters[:3]:
-            p.grad = draw(p.shape)
-        parameters[3].grad = torch.zeros_like(parameters[3])
-        optimizer.step()
-        walked.append(torch.cat([p.detach().flatten() for p in parameters]).clone())
-    return walked
+    arguments = like.arguments or {}
+    fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
+    if "stepping on given gradients" not in fits:
+        return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
+    shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
+    ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
+    return _judged("like-optimizer", same_steps(ours, theirs, seed, shapes), "wrong step")
 
 
 def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
     if like.linear is None:
         raise InputError("like: expected a linear layer to compare with, got none")
-    return _judged("like-linear", layer_likeness(stack.linear, like.linear, seed), "wrong output")
-
-
-def layer_likeness(
-    linear: Callable[..., nn.Module], reference: Callable[..., nn.Module], seed: int = 0
-) -> Discrepancy:
-    """Largest relative distance of outputs and gradients from the reference layer's, in float64.
-
-    Same parameters, odd shapes, with and without bias. Rounding of sums over up to 7 terms.
-    """
-    worst = 0.0
-    for bias in (True, False):
-        parts = []
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(6, 5, generator=generator, dtype=torch.float64)
-        theirs, ours = reference(5, 7, bias=bias).double(), linear(5, 7, bias=bias).double()
-        ours.load_state_dict(theirs.state_dict())
-        for layer in (ours, theirs):
-            seen = x.clone().requires_grad_()
-            out = layer(seen)
-            (out * torch.arange(7)).square().sum().backward()
-            parts.append([out.detach(), seen.grad, *(p.grad for p in layer.parameters())])
-        apart = ((a - b).norm() / b.norm() for a, b in zip(*parts, strict=True))
-        worst = max(worst, *(float(one.nan_to_num(math.inf)) for one in apart))
-    return Discrepancy(worst, 64 * torch.finfo(torch.float64).eps, "|output or gradient - the reference's|")
+    return _judged("like-linear", same_layer(stack.linear, like.linear, seed), "wrong output")
 
 
 # For a user's own tests -----------------------------------------------------------------------------

@@ -17,11 +17,10 @@ from identity_props.conformance import (
     assert_learns_identity,
     check,
     find_rate,
-    layer_likeness,
-    likeness,
 )
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
+from identity_props.likeness import same_layer, same_steps
 from identity_props.models import Variant
 from identity_props.stack import Stack
 from identity_props.training import Recipe, Trial, train
@@ -149,13 +148,13 @@ class Rewritten(torch.optim.Optimizer):
 
 
 def test_a_rewrite_that_is_right_is_like_its_original():
-    assert likeness(Rewritten, Adam).holds
+    assert same_steps(Rewritten, Adam).holds
 
 
 @pytest.mark.parametrize("fault", ["groups", "decay", "layout", "bias", "resume"])
 def test_a_rewrite_that_is_wrong_in_one_line_is_not(fault):
     broken = type("Broken", (Rewritten,), {"fault": fault})
-    assert not likeness(broken, Adam).holds
+    assert not same_steps(broken, Adam).holds
 
 
 class Doubled(torch.autograd.Function):
@@ -180,8 +179,8 @@ class Transposed(nn.Linear):
 
 
 def test_a_layer_is_compared_forward_and_backward():
-    assert layer_likeness(Transposed, nn.Linear).holds
-    assert not layer_likeness(WrongBackward, nn.Linear).holds
+    assert same_layer(Transposed, nn.Linear).holds
+    assert not same_layer(WrongBackward, nn.Linear).holds
 
 
 # A user's own tests -----------------------------------------------------------------------------------

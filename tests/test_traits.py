@@ -28,7 +28,7 @@ class Renamed(SGD):
         ),
         (
             Stack(optimizer=SGD, arguments={"nesterov": True, "momentum": 0.5}),
-            "decay, still, elementwise, implementations",
+            "still, elementwise, implementations",
         ),
         (Stack(optimizer=Renamed), "gradient-descent, still, elementwise"),
         (Stack(optimizer=Adam), "adam, scale-free, still, elementwise, implementations"),
