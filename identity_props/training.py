@@ -352,7 +352,8 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
         together = _probed(short, stack, [0, 1], x, False)
     except Exception as error:  # whatever a user's part raises on stacked parameters is the reason
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    same = (together - alone).abs().max() <= 1e-6 * alone.abs().max()
+    near = 1e-6 * float(alone.nan_to_num(0, 0, 0).abs().max())
+    same = torch.allclose(together, alone, rtol=1e-6, atol=near, equal_nan=True)
     return None if same else "two replicas train differently together than alone"
 
 

@@ -79,7 +79,8 @@ class Oracle(Broken):
     """Sets every weight to I and every bias to 0: the perfect solution of a plain ReLU stack."""
 
     def put(self, p):
-        p.copy_(torch.eye(p.shape[-1]) if p.ndim == 3 else torch.zeros_like(p))
+        weight = p.ndim > 1 and p.shape[-1] == p.shape[-2]
+        p.copy_(torch.eye(p.shape[-1]) if weight else torch.zeros_like(p))
 
 
 class OneWay(Broken):

@@ -197,6 +197,15 @@ def test_replicas_that_cannot_be_stacked_are_trained_one_by_one(stack, reason, s
     assert not run.diverged.any()
 
 
+def test_an_optimizer_that_returns_nan_does_so_in_one_pass():
+    class Nan(torch.optim.SGD):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.data.fill_(torch.nan)
+
+    assert reason_to_train_alone(Stack(optimizer=Nan), Trial(LINEAR, SGD, 3)) is None
+
+
 def test_a_part_that_works_nowhere_raises_its_own_error(small):
     class Broken(torch.optim.SGD):
         def step(self, closure=None):
