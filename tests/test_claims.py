@@ -23,6 +23,7 @@ from identity_props.errors import InputError
 from identity_props.stack import Stack
 from identity_props.training import Run
 from identity_props.verdict import FAILS, judge, trainer
+from tests.conftest import drawn
 
 TRAINED = [claim for claim in CLAIMS.values() if not claim.slow]
 
@@ -99,10 +100,11 @@ CONTROLS = {
 
 
 @pytest.fixture(scope="module")
-def judged(small):
-    trainers = {optimizer: trainer(small, Stack(optimizer=optimizer)) for optimizer in CONTROLS}
+def judged():
+    smallest = drawn(d=2)  # the budget grows with the width
+    trainers = {optimizer: trainer(smallest, Stack(optimizer=optimizer)) for optimizer in CONTROLS}
     # 32 replicas settle a share of 1/4 at the first look
-    return lambda optimizer, claim: judge(claim, small, trainers[optimizer], replicas=32)
+    return lambda optimizer, claim: judge(claim, smallest, trainers[optimizer], replicas=32)
 
 
 @pytest.mark.parametrize(
