@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from identity_props import conformance
 from identity_props.claims import budget
 from identity_props.conformance import (
     FAIL,
@@ -26,6 +27,13 @@ from identity_props.stack import Stack
 from identity_props.training import Recipe, Trial, train
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
+
+
+@pytest.fixture(autouse=True)
+def _one_family(request, monkeypatch):
+    """One family of data shows a broken part as well as three, in a third of the time."""
+    if "conform_and_are_like" not in request.node.name:
+        monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
 
 
 def rows(stack, like=None, seed=0):
