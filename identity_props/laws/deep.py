@@ -144,7 +144,7 @@ def bottleneck(stack: Stack, case: Case) -> Discrepancy:
     trained = descend(stack, case, variant, lr=gentle(stack, case))
     under = max(float(((floor - _error(trained.x, state)) / total).max()) for state in trained.states)
     attained = ensemble_of(stack, case, variant, best)
-    error = (attained.predict(x).detach() - x).double().square().mean((1, 2))
+    error = (attained.predict(x).detach() - x).double().square().mean((1, 2)).cpu()
     missed = float(((error - floor).abs() / total).max())
     tolerance = rounding(stack.dtype, 1, case.d, case.x.shape[1])
     return Discrepancy(max(under, missed), tolerance, "error below, or optimum off, the floor / E[x^2]")
@@ -212,7 +212,7 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
     errors = []
     for state in (trained.states[0], trained.states[-1], perfect):
         out = ensemble_of(stack, case, TWO_RELU, state).predict(x).detach()
-        errors.append((out - x).double().square().mean((1, 2)))
+        errors.append((out - x).double().square().mean((1, 2)).cpu())
     under = max(float(((floor - error) / size).max()) for error in errors)
     missed = float(((errors[-1] - floor).abs() / size).max())
     tolerance = rounding(stack.dtype, 1, case.d, case.x.shape[1])
