@@ -8,7 +8,7 @@ from torch import nn
 
 from identity_props.errors import InputError
 from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
-from identity_props.laws.base import law, rounding
+from identity_props.laws.base import law, rounding, worst
 from identity_props.stack import Stack
 from identity_props.strategies import Family
 
@@ -242,6 +242,37 @@ def test_a_stack_that_breaks_a_law_is_seen_by_it(name):
     seen = LAWS[name].measure(Stack(dtype=torch.float64, **CONTROLS[name]), case)
     assert not seen.holds
     assert not math.isnan(seen.measured)
+
+
+class ReturnsNan(SGD):
+    """NaN in one entry of the first parameter, from its third step on."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.steps += 1
+        if self.steps >= 3:
+            self.param_groups[0]["params"][0].data.flatten()[-1] = math.nan
+
+    def __init__(self, params, lr, **arguments):
+        super().__init__(params, lr)
+
+
+STEPLESS = {"representable", "reflection", "born-dead"}  # these train nothing
+FEW_STEPS = {"adam-first-step", "dtype-floor"}  # and these fewer than three steps
+ELSEWHERE = {"dead-columns", "dead-stays-dead"}  # and these look at other entries
+
+
+@pytest.mark.parametrize("name", sorted(set(LAWS) - STEPLESS - FEW_STEPS - ELSEWHERE))
+def test_nan_in_one_entry_passes_no_law_that_looks_at_it(name):
+    stack = Stack(optimizer=ReturnsNan, dtype=torch.float64)
+    assert not LAWS[name].measure(stack, CASE.case(4)).holds
+
+
+def test_the_worst_of_some_values_is_nan_wherever_nan_stands():
+    assert all(math.isnan(worst(values)) for values in ([math.nan, 1], [1, math.nan], [1, math.nan, 2]))
+    assert worst([1, 3, 2]) == 3
 
 
 # Laws that predict a trajectory to rounding see a rate fault far too small for any loss curve.

@@ -176,17 +176,22 @@ def rounding(dtype: torch.dtype, steps: int, *terms: int) -> float:
     return 8 * (steps + 1) * sum(math.sqrt(n) for n in terms) * torch.finfo(dtype).eps
 
 
+def worst(values: Iterable[float]) -> float:
+    """The largest value, NaN if one is NaN: Python's ``max`` may pass over it."""
+    return float(torch.tensor([*values], dtype=torch.float64).max())
+
+
 def relative(measured: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Largest relative distance |a - b| / |b| over steps and replicas, tensors [K, ...]; NaN stays.
 
     Where b is 0 nothing but 0 is near it.
     """
     least = torch.finfo(torch.float64).tiny
-    worst = [
+    apart = [
         ((a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1).clamp_min(least)).max()
         for a, b in zip(measured, expected, strict=True)
     ]
-    return float(torch.stack(worst).max())
+    return float(torch.stack(apart).max())
 
 
 def changed(a: State, b: State) -> int:

@@ -23,6 +23,7 @@ from identity_props.laws.base import (
     isotropic,
     law,
     rounding,
+    worst,
 )
 from identity_props.models import Variant
 from identity_props.stack import Stack
@@ -57,7 +58,7 @@ def balanced(stack: Stack, case: Case) -> Discrepancy:
     pairs = list(zip(descent.weights(FIRST), descent.weights(SECOND), strict=True))
     squares = sum(gap(b - a, d - c) for (a, c), (b, d) in pairwise(pairs))
     drift = gap(*pairs[-1]) - gap(*pairs[0]) - squares
-    size = max(float(w.norm(dim=(1, 2)).max()) for pair in pairs for w in pair) ** 2
+    size = worst(float(w.norm(dim=(1, 2)).max()) for pair in pairs for w in pair) ** 2
     tolerance = rounding(stack.dtype, case.steps, case.d, case.x.shape[1])
     return Discrepancy(float(drift.norm(dim=(1, 2)).max()) / size, tolerance, "unexplained drift / |W|^2")
 
@@ -121,7 +122,7 @@ def negative_eigenvalue(stack: Stack, case: Case) -> Discrepancy:
     descent = descend(stack, case, TWO_LINEAR, lr=lr, x=examples, batches=often, start=start, target=target)
     mode = (descent.weights(SECOND)[-1] @ descent.weights(FIRST)[-1])[:, 0, 0]
     below, above = float((-mode).max()), float(mode.max()) - 0.1
-    return Discrepancy(max(below, above), rounding(stack.dtype, 24, case.d), "mode outside of 0 to 0.1")
+    return Discrepancy(worst([below, above]), rounding(stack.dtype, 24, case.d), "mode outside of 0 to 0.1")
 
 
 @law(
@@ -142,12 +143,12 @@ def bottleneck(stack: Stack, case: Case) -> Discrepancy:
     best = {FIRST: leading.mT, SECOND: leading}
     x = case.x.to(stack.device, stack.dtype)
     trained = descend(stack, case, variant, lr=gentle(stack, case))
-    under = max(float(((floor - _error(trained.x, state)) / total).max()) for state in trained.states)
+    under = worst(float(((floor - _error(trained.x, state)) / total).max()) for state in trained.states)
     attained = ensemble_of(stack, case, variant, best)
     error = (attained.predict(x).detach() - x).double().square().mean((1, 2)).cpu()
     missed = float(((error - floor).abs() / total).max())
     tolerance = rounding(stack.dtype, 1, case.d, case.x.shape[1])
-    return Discrepancy(max(under, missed), tolerance, "error below, or optimum off, the floor / E[x^2]")
+    return Discrepancy(worst([under, missed]), tolerance, "error below, or optimum off, the floor / E[x^2]")
 
 
 def _error(x: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -213,11 +214,11 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
     for state in (trained.states[0], trained.states[-1], perfect):
         out = ensemble_of(stack, case, TWO_RELU, state).predict(x).detach()
         errors.append((out - x).double().square().mean((1, 2)).cpu())
-    under = max(float(((floor - error) / size).max()) for error in errors)
+    under = worst(float(((floor - error) / size).max()) for error in errors)
     missed = float(((errors[-1] - floor).abs() / size).max())
     tolerance = rounding(stack.dtype, 1, case.d, case.x.shape[1])
     # W = I attains E[relu(relu(x)) - x]^2 too, so one optimum serves any depth
-    return Discrepancy(max(under, missed), tolerance, "error below, or optimum off, the floor / E[x^2]")
+    return Discrepancy(worst([under, missed]), tolerance, "error below, or optimum off, the floor / E[x^2]")
 
 
 @law(
@@ -285,7 +286,7 @@ def reflection(stack: Stack, case: Case) -> Discrepancy:
         f(3 * x) - 3 * f(x),
     )
     size = (inner.norm(dim=(1, 2)) * w2.norm(dim=(1, 2))).clamp_min(torch.finfo(torch.float64).tiny)
-    off = max(float((a.norm(dim=(1, 2)) / size).max()) for a in apart)
+    off = worst(float((a.norm(dim=(1, 2)) / size).max()) for a in apart)
     return Discrepancy(off, 3 * rounding(stack.dtype, 1, case.d), "|f - its parts| / |W_2||W_1 x|")
 
 

@@ -24,6 +24,7 @@ from identity_props.laws.base import (
     optimizer_of,
     relative,
     rounding,
+    worst,
 )
 from identity_props.stack import Stack
 from identity_props.theory import (
@@ -179,7 +180,7 @@ def equal_pixels(stack: Stack, case: Case) -> Discrepancy:
     outputs = relative([descent.x @ swapped.mT], [descent.x @ last.mT])
     moved = float((apart.norm(dim=1) / last.norm(dim=(1, 2))).max())
     tolerance = rounding(stack.dtype, case.steps, *x.shape[1:])
-    return Discrepancy(max(outputs, moved), tolerance, "updates or outputs apart after a swap")
+    return Discrepancy(worst([outputs, moved]), tolerance, "updates or outputs apart after a swap")
 
 
 @law(
@@ -240,7 +241,7 @@ def momentum(stack: Stack, case: Case) -> Discrepancy:
     expected = [momentum_weights(start, descent.moment, lr, 0.9, k) for k in range(case.steps + 1)]
     exact = _exact(stack, descent, expected, "|W - predicted| / |I|")
     size = case.d**0.5  # weights pass through zero on their way, so they are compared with |I|
-    apart = max(
+    apart = worst(
         float((a - b).norm(dim=(1, 2)).max()) for a, b in zip(descent.weights(), expected, strict=True)
     )
     return Discrepancy(apart / size, 10 * exact.tolerance * (1 + _spread(start)), exact.what)
@@ -299,7 +300,7 @@ def adaptive_floor(stack: Stack, case: Case) -> Discrepancy:
         stack, case, x=isotropic(case), lr=lr, optimizer=RMSPROP, batches=often, arguments=arguments
     )
     eye = torch.eye(case.d, dtype=torch.float64)
-    farthest = max(float((w - eye).abs().max()) for w in descent.weights()[64:])
+    farthest = worst(float((w - eye).abs().max()) for w in descent.weights()[64:])
     tolerance = rmsprop_floor(lr, alpha) * (1 + rounding(stack.dtype, 96, case.d))
     return Discrepancy(farthest, tolerance, "largest |W - I| from step 64 on")
 

@@ -28,6 +28,7 @@ from identity_props.laws.base import (
     relative,
     rounding,
     snapshot,
+    worst,
 )
 from identity_props.models import Variant
 from identity_props.stack import Stack, resolve, without_eps
@@ -156,7 +157,7 @@ def _plain(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> N
 
 
 def _farthest(a: list[State], b: list[State]) -> float:
-    return max(relative([s[name] for s in a], [s[name] for s in b]) for name in a[0])
+    return worst(relative([s[name] for s in a], [s[name] for s in b]) for name in a[0])
 
 
 @law(
