@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.laws import Discrepancy
+from identity_props.stack import ready
 
 STEPS = 24
 SHAPES = ((5, 7), (7, 5), (3, 3), (7,))  # contiguous, not contiguous, without gradient, a vector
@@ -61,7 +62,7 @@ def _walked(make: Factory, seed: int, shapes: Sequence[tuple[int, ...]]) -> list
     parameters = [nn.Parameter(value) for value in values]
 
     def fresh() -> torch.optim.Optimizer:
-        return make([{"params": parameters[:2]}, {"params": parameters[2:], "lr": 1 / 32}], lr=1 / 128)
+        return ready(make([{"params": parameters[:2]}, {"params": parameters[2:], "lr": 1 / 32}], lr=1 / 128))
 
     optimizer, walked = fresh(), []
     for step in range(STEPS):

@@ -116,6 +116,13 @@ def stack_of(
     )
 
 
+def ready(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer, switched to training where it knows of a difference, as schedule-free ones do."""
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    return optimizer
+
+
 def without_eps(optimizer: Callable[..., Any]) -> dict[str, float]:
     """Arguments that take an optimizer's ``eps`` out of the way, where it has one."""
     try:

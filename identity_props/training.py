@@ -25,7 +25,7 @@ from identity_props.data import Pixels
 from identity_props.errors import InputError
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance, squared_error
 from identity_props.models import LinearFactory, Variant
-from identity_props.stack import Stack, resolve
+from identity_props.stack import Stack, ready, resolve
 
 # factor on the learning rate at a step (from 0) of a budget
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
@@ -394,7 +394,7 @@ def _optimizer(
         factory, arguments = resolve(recipe.optimizer), dict(recipe.arguments)
     else:
         factory, arguments = stack.optimizer, dict(stack.arguments)
-    optimizer = factory(parameters, lr=stack.lr or recipe.lr, **arguments)
+    optimizer = ready(factory(parameters, lr=stack.lr or recipe.lr, **arguments))
     factor = SCHEDULES[recipe.schedule]
     return optimizer, LambdaLR(optimizer, lambda step: factor(step, trial.steps))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from identity_props.stack import Stack, without_eps
+from identity_props.stack import Stack, ready, without_eps
 from identity_props.theory import adam_first_step
 
 LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
@@ -29,7 +29,7 @@ class Walk:
     def __call__(self, gradients: Tensor, **arguments: Any) -> Tensor:
         start = torch.ones_like(gradients[0])
         parameter = torch.nn.Parameter(start.clone())
-        optimizer = self.optimizer([parameter], lr=LR, **{**self.arguments, **arguments})
+        optimizer = ready(self.optimizer([parameter], lr=LR, **{**self.arguments, **arguments}))
         changes = []
         for gradient in gradients:
             parameter.grad = gradient.clone()

@@ -197,6 +197,35 @@ def test_replicas_that_cannot_be_stacked_are_trained_one_by_one(stack, reason, s
     assert not run.diverged.any()
 
 
+class TwoFaced(torch.optim.SGD):
+    """Steps in train mode only, and shows other weights in eval mode, as schedule-free optimizers do."""
+
+    mode = None
+
+    def train(self):
+        self.mode = "train"
+
+    def eval(self):
+        self.mode = "eval"
+
+    def step(self, closure=None):
+        assert self.mode == "train"
+        return super().step(closure)
+
+
+def test_an_optimizer_with_two_modes_trains_in_one_and_is_measured_in_the_other(small):
+    modes = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            modes.append((self.training, torch.is_grad_enabled()))
+            return super().forward(x)
+
+    run = train(Trial(LINEAR, SGD, 5), small, [0], Stack(optimizer=TwoFaced, linear=Watched))
+    assert not run.diverged.any()
+    assert set(modes) == {(True, True), (False, False)}
+
+
 def test_an_optimizer_that_returns_nan_does_so_in_one_pass():
     class Nan(torch.optim.SGD):
         def step(self, closure=None):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from identity_props.errors import InputError
 from identity_props.models import Variant
-from identity_props.stack import Stack, resolve
+from identity_props.stack import Stack, ready, resolve
 from identity_props.theory import second_moment
 from identity_props.training import Ensemble, Single, take_step
 
@@ -242,7 +242,7 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """The stack's own optimizer, or the one that the law names, with the law's arguments."""
     factory = stack.optimizer or resolve(name)
-    return factory(list(parameters), lr=lr, **{**stack.arguments, **(arguments or {})})
+    return ready(factory(list(parameters), lr=lr, **{**stack.arguments, **(arguments or {})}))
 
 
 def gentle(stack: Stack, case: Case, optimizer: str = SGD) -> float:
