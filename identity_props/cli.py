@@ -136,6 +136,10 @@ def run(
     "--optimizer-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
 )
 @click.option("--linear", metavar="PKG.MOD:NAME", help="Linear layer to judge.  [default: nn.Linear]")
+@click.option("--activation", metavar="PKG.MOD:NAME", help="Stands in for ReLU.  [default: torch.relu]")
+@click.option(
+    "--init", metavar="PKG.MOD:NAME", help="Draws a layer's parameters in place.  [default: Glorot's]"
+)
 @click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
 @click.option(
     "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
@@ -151,6 +155,28 @@ def run(
     help="Of training, and of the laws that hold in it; other laws are measured in float64.",
 )
 @click.option(
+    "--mode",
+    type=click.Choice(["eager", "compiled"]),
+    default="eager",
+    show_default=True,
+    help="Loss and step as they are, or through torch.compile.",
+)
+@click.option(
+    "--ranks",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train data-parallel, under DistributedDataParallel with gloo.",
+)
+@click.option(
+    "--guard",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="A step that takes longer hangs; 0 waits for ever.",
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
@@ -158,25 +184,30 @@ def check(
     optimizer: str | None,
     arguments: tuple[str, ...],
     linear: str | None,
+    activation: str | None,
+    init: str | None,
     like: str | None,
     like_arguments: tuple[str, ...],
     like_linear: str | None,
     lr: str,
     device: str,
     dtype: str,
+    mode: str,
+    ranks: int,
+    guard: float,
     seed: int,
     as_json: bool,
 ) -> int:
-    """Judge an optimizer or a linear layer by the laws that apply to it.
+    """Judge an optimizer, a layer, or where they run, by the laws that apply to them.
 
-    Which ones apply is found by trying the optimizer, or follows from --like.
+    Which ones apply is found by trying the parts, or follows from --like and --like-linear.
     """
     from identity_props import conformance, report
     from identity_props.stack import arguments_of, resolve, stack_of
 
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     rate = None if lr == "auto" else _rate(lr)
-    stack = stack_of(optimizer, arguments, linear, device, dtype, rate)
+    stack = stack_of(optimizer, arguments, linear, activation, init, device, dtype, mode, ranks, rate)
     if like is not None and optimizer is None:
         raise InputError("--like: expected an --optimizer to compare with it, got none")
     reference = conformance.Reference(
@@ -185,7 +216,7 @@ def check(
         resolve(like_linear) if like_linear else None,
     )
     rows = []
-    for row in conformance.check(stack, reference, seed):
+    for row in conformance.check(stack, reference, seed, guard):
         rows.append(row)
         _say(f"{len(rows)} {row.verdict} {row.name}")
     _print(report.check_results(rows, stack, seed) if as_json else report.check_table(rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,13 +18,22 @@ from torch import Tensor, nn
 from identity_props.claims import Claim, budget, learns
 from identity_props.data import Pixels, digits
 from identity_props.errors import InputError
-from identity_props.laws import LAWS, Discrepancy, Law
+from identity_props.guard import HangError, time_limit
+from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
+from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.likeness import SHAPES, same_layer, same_steps
 from identity_props.metrics import FAILED, NEAR_IDENTITY
 from identity_props.models import Variant
-from identity_props.stack import Stack
+from identity_props.stack import Stack, at_home
 from identity_props.strategies import Family
-from identity_props.training import Recipe, Trial, reason_to_train_alone, train
+from identity_props.training import (
+    RanksDifferError,
+    Recipe,
+    Trial,
+    reason_to_train_alone,
+    take_step,
+    train,
+)
 from identity_props.traits import traits
 from identity_props.verdict import Outcome, judge, trainer
 
@@ -37,6 +46,8 @@ FAMILIES = (
     Family(d=16, n=24, rank=12, sign="non-negative", dead=3, equal=2, log_scale=-0.5),
 )
 REPLICAS = 8
+GUARD = 60.0  # seconds a step may take
+MOVES, LEARNS, HANGS = "moves", "learns-identity", "hangs"
 
 
 @dataclass(frozen=True)
@@ -64,33 +75,53 @@ class Reference:
     linear: Callable[..., nn.Module] | None = None
 
 
-def check(stack: Stack, like: Reference | None = None, seed: int = 0) -> Iterator[Row]:
-    """Judge a stack: comparisons with what it is like, the laws that apply, whether it learns.
+def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: float = GUARD) -> Iterator[Row]:
+    """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
 
-    A row that raises is a failure that names the error; the others still run. ``stack.lr=None``
-    searches a rate for the last row. Raises InputError for a negative seed.
+    A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
+    others still run, with a tenth of the guard once one hung. ``stack.lr=None`` searches a rate for
+    the last row. Raises InputError for a negative seed or guard.
     """
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
-    like = like or Reference()
+    if not guard >= 0:
+        raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
+    limit = guard
+    for name, measure in _plan(stack, like or Reference(), seed):
+        row = _guarded(name, measure, limit)
+        limit = guard / 10 if row.kind == HANGS else limit
+        yield row
+
+
+def _plan(stack: Stack, like: Reference, seed: int) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """The rows by name, each with what measures it."""
+    yield MOVES, partial(_moves_row, stack, seed)
     if like.optimizer is not None:
-        yield _guarded("like-optimizer", partial(_steps_row, stack, like, seed))
+        yield "like-optimizer", partial(_steps_row, stack, like, seed)
     if like.linear is not None:
-        yield _guarded("like-linear", partial(_layer_row, stack, like, seed))
-    known = replace(stack, optimizer=like.optimizer or stack.optimizer, arguments=_declared(stack, like))
-    fits = traits(known)
+        yield "like-linear", partial(_layer_row, stack, like, seed)
+    fits = cache(partial(traits, _declared(stack, like)))
     for law in LAWS.values():
-        yield _guarded(law.name, partial(_law_row, law, stack, fits, seed))
-    yield _guarded(LEARNS, partial(_learns_row, stack, seed))
+        yield law.name, partial(_law_row, law, stack, fits, seed)
+    yield LEARNS, partial(_learns_row, stack, seed)
 
 
-def _declared(stack: Stack, like: Reference) -> Mapping[str, Any]:
-    return stack.arguments if like.optimizer is None else like.arguments or {}
+def _declared(stack: Stack, like: Reference) -> Stack:
+    """The stack with its parts taken for what they are declared to be like."""
+    known = replace(stack, linear=like.linear or stack.linear)
+    if like.optimizer is None:
+        return known
+    return replace(known, optimizer=like.optimizer, arguments=like.arguments or {})
 
 
-def _guarded(name: str, measure: Callable[[], Row]) -> Row:
+def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
     try:
-        return measure()
+        with time_limit(seconds):
+            return measure()
+    except HangError as error:
+        return Row(name, FAIL, kind=HANGS, note=str(error))
+    except RanksDifferError as error:
+        return Row(name, FAIL, kind="ranks differ", note=str(error))
     except Exception as error:  # a user's part may raise anything, and the other rows still run
         return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
@@ -100,33 +131,50 @@ def _judged(name: str, found: Discrepancy, kind: str) -> Row:
     return Row(name, verdict, found.measured, found.tolerance, kind, found.what)
 
 
+# Moving -------------------------------------------------------------------------------------------
+
+
+def _moves_row(stack: Stack, seed: int) -> Row:
+    """Three steps of a small network: finite, of the same dtypes and shapes, and not where it was."""
+    case = replace(FAMILIES[0], seed=seed).case(1)
+    stack = replace(stack, ranks=1)
+    network = ensemble_of(stack, case, LAYER)
+    optimizer = optimizer_of(stack, SGD, network.parameters, stack.lr or 1 / 128)
+    x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
+    kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
+    for step in range(1, 4):
+        take_step(optimizer, partial(network.loss, x))
+        for name, p in network.state.items():
+            if (p.dtype, p.shape) != kinds[name]:
+                note = f"{name} is {p.dtype} {[*p.shape]} after step {step}"
+                return Row(MOVES, FAIL, kind="other dtype or shape", note=note)
+            if not p.isfinite().all():
+                return Row(MOVES, FAIL, kind="diverges", note=f"{name} is not finite after step {step}")
+    moved = changed(before, snapshot(network))
+    note = f"{moved} of {sum(p.numel() for p in before.values())} weights changed in three steps"
+    return Row(MOVES, PASS, note=note) if moved else Row(MOVES, FAIL, kind="flat", note=note)
+
+
 # Laws ---------------------------------------------------------------------------------------------
 
 
-def _law_row(law: Law, stack: Stack, fits: frozenset[str], seed: int) -> Row:
+def _law_row(law: Law, stack: Stack, traits_of_stack: Callable[[], frozenset[str]], seed: int) -> Row:
+    fits = traits_of_stack()
     missing = law.needs - fits
     if missing:
         return Row(law.name, NOT_APPLICABLE, note=f"not {', '.join(sorted(missing))}")
-    if not _plain(stack):
-        return Row(law.name, NOT_APPLICABLE, note="parameters are not weight and bias")
     stack = for_laws(stack, fits)
     if str(stack.dtype).removeprefix("torch.") not in law.axes:
         stack = replace(stack, dtype=torch.float64)
     replicas = 1 if _alone(stack) else REPLICAS
     cases = [replace(family, seed=seed).case(replicas) for family in FAMILIES]
-    found = [law.measure(stack, case) for case in cases]
-    worst = max(found, key=lambda one: (not one.holds, one.measured))
+    worst = worst_of(law.measure(stack, case) for case in cases)
     return _judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
 
 
 def for_laws(stack: Stack, fits: frozenset[str]) -> Stack:
     """The stack at the rate that laws train with: their own for gradient descent, else a small one."""
     return replace(stack, lr=None if "gradient-descent" in fits else 1 / 128)
-
-
-def _plain(stack: Stack) -> bool:
-    names = {name for name, _ in stack.linear(3, 3, bias=True).named_parameters()}
-    return names == {"weight", "bias"}
 
 
 def _alone(stack: Stack) -> bool:
@@ -144,23 +192,20 @@ def _kind(law: Law, stack: Stack, seed: int) -> str:
     if law.kind != "rate":
         return law.kind
     case = replace(FAMILIES[0], seed=seed).case(1)
-    expected, measured = (_first_step(one, case) for one in (Stack(dtype=stack.dtype), stack))
+    expected, measured = (_first_step(one, case) for one in (Stack(dtype=stack.dtype), at_home(stack)))
     share = float((expected * measured).sum() / expected.square().sum())
     if abs(share) < 1e-6:
         return "flat"
     return "too slow" if share < 1 - 1e-6 else "too fast" if share > 1 + 1e-6 else "wrong step"
 
 
-def _first_step(stack: Stack, case: Any) -> Tensor:
-    from identity_props.laws.base import descend
-
+def _first_step(stack: Stack, case: Case) -> Tensor:
     first, second, *_ = descend(stack, case).weights()
     return second - first
 
 
 # Learning -----------------------------------------------------------------------------------------
 
-LEARNS = "learns-identity"
 RATES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 1e2 in half decades
 WHITENED = Variant("scaled-input", 1, "whiten", bias=False)  # of mean 0, so a bias has nothing to do
 

@@ -18,27 +18,29 @@ from identity_props.errors import InputError
 
 DEPTHS = range(1, 9)
 LinearFactory = Callable[..., nn.Module]
+Activation = Callable[[Tensor], Tensor]
+Init = Callable[[nn.Module], None]
 
 
 class PlainReLU(nn.Module):
     """relu(W x + b), ``len(layers)`` times, the last layer included: [n, d] to [n, d], never negative."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, layers: list[nn.Module], activation: Activation = torch.relu) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers, self.activation = nn.ModuleList(layers), activation
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = torch.relu(layer(x))  # [n, width], then [n, d]
+            x = self.activation(layer(x))  # [n, width], then [n, d]
         return x
 
 
 class Linear(nn.Module):
     """W x + b, ``len(layers)`` times with nothing between: [n, d] to [n, d], an affine map."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, layers: list[nn.Module], activation: Activation | None = None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(layers)  # an activation is not used
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -49,34 +51,36 @@ class Linear(nn.Module):
 class Residual(nn.Module):
     """x + relu(W x + b), ``len(layers)`` times: [n, d] to [n, d], the identity where W = 0 and b = 0."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, layers: list[nn.Module], activation: Activation = torch.relu) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers, self.activation = nn.ModuleList(layers), activation
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
-            x = x + torch.relu(layer(x))  # [n, d]
+            x = x + self.activation(layer(x))  # [n, d]
         return x
 
 
 def glorot(layer: nn.Module) -> None:
-    """Weights uniform on +-sqrt(6 / (fan in + fan out)), zero bias (Glorot, Bengio 2010; Keras' default)."""
-    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if not isinstance(weight, Tensor) or weight.ndim != 2:
-        raise InputError(f"init glorot: expected a layer with weight [out, in], got {type(layer).__name__}")
-    nn.init.xavier_uniform_(weight)
-    if bias is not None:
-        nn.init.zeros_(bias)
+    """Weights uniform on +-sqrt(6 / (fan in + fan out)), zero bias (Glorot, Bengio 2010; Keras' default).
+
+    A layer that makes its weight of other parameters keeps what its constructor drew.
+    """
+    parameters = dict(layer.named_parameters())
+    if "weight" in parameters and parameters["weight"].ndim == 2:
+        nn.init.xavier_uniform_(parameters["weight"])
+    if "bias" in parameters:
+        nn.init.zeros_(parameters["bias"])
 
 
 def torch_default(layer: nn.Module) -> None:
     """What the layer's own constructor drew; for ``nn.Linear`` uniform on +-1 / sqrt(fan in)."""
 
 
-INITS: dict[str, Callable[[nn.Module], None]] = {"glorot": glorot, "torch": torch_default}
+INITS: dict[str, Init] = {"glorot": glorot, "torch": torch_default}
 
 
-VARIANTS: dict[str, Callable[[list[nn.Module]], nn.Module]] = {
+VARIANTS: dict[str, Callable[[list[nn.Module], Activation], nn.Module]] = {
     "plain-relu": PlainReLU,
     "linear": Linear,
     "residual": Residual,
@@ -112,13 +116,22 @@ class Variant:
         if self.width is not None and (self.width < 1 or self.name == "residual"):
             raise InputError(f"width: expected at least 1, and None for residual, got {self.width}")
 
-    def build(self, d: int, linear: LinearFactory = nn.Linear, init: str = "glorot") -> nn.Module:
-        """A network [n, d] to [n, d] of layers ``linear(fan in, fan out, bias=...)``, drawn from torch's RNG."""
-        if init not in INITS:
+    def build(
+        self,
+        d: int,
+        linear: LinearFactory = nn.Linear,
+        init: str | Init = "glorot",
+        activation: Activation = torch.relu,
+    ) -> nn.Module:
+        """A network [n, d] to [n, d] of layers ``linear(fan in, fan out, bias=...)``, drawn from torch's RNG.
+
+        ``init`` is one of INITS or a function that draws a layer's parameters in place.
+        """
+        if isinstance(init, str) and init not in INITS:
             raise InputError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
         hidden = d if self.width is None else self.width
         widths = [d, *[hidden] * (self.depth - 1), d]
         layers = [linear(i, o, bias=self.bias) for i, o in pairwise(widths)]
         for layer in layers:
-            INITS[init](layer)
-        return VARIANTS[self.name](layers)
+            (INITS[init] if isinstance(init, str) else init)(layer)
+        return VARIANTS[self.name](layers, activation)

@@ -6,11 +6,12 @@ import ast
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MethodType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 from identity_props.errors import InputError, MissingError
 
@@ -30,25 +31,47 @@ def resolve(name: str) -> Any:
         raise InputError(f"{name}: importing {module!r} raised {type(error).__name__}: {error}") from error
 
 
+MODES = ("eager", "compiled")
+
+
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The implementation that trains: optimizer, linear layer, device and dtype.
+    """The implementation that trains: optimizer, layers, init, device, dtype, mode and ranks.
 
     ``optimizer(params, lr=..., **arguments)`` and ``linear(fan_in, fan_out, bias=...)`` are real
-    classes or factories; ``optimizer=None`` takes the class that each recipe names, ``lr=None`` its
-    rate. Replicas share one optimizer over parameters stacked along a first axis [K, ...] where that
-    is the same training, else they train one by one. Raises MissingError for a device that is not
-    there, InputError for a part that cannot be called or a dtype that is not floating.
+    classes or factories, ``activation(x)`` stands in for ReLU and ``init(layer)`` draws a layer's
+    parameters in place; ``None`` for optimizer, ``lr`` or ``init`` takes what each recipe names.
+    ``mode`` compiled sends loss and optimizer step through ``torch.compile``; ``ranks`` above 1
+    trains in as many processes under DistributedDataParallel with gloo, each on its share of a batch.
+    Replicas share one optimizer over parameters stacked along a first axis [K, ...] where that
+    is the same training, else they train one by one. Raises MissingError for a device, a dtype on it
+    or ranks that are not there, InputError for a part that cannot be called or a value not listed.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     linear: Callable[..., nn.Module] = nn.Linear
+    activation: Callable[[Tensor], Tensor] = torch.relu
+    init: Callable[[nn.Module], None] | None = None
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    mode: str = "eager"
+    ranks: int = 1
     lr: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("optimizer", "linear", "activation", "init"):
+            part = getattr(self, name)
+            if part is not None and not callable(part):
+                raise InputError(f"{name}: expected a class or function, got {part!r}")
+        if not self.dtype.is_floating_point:
+            raise InputError(f"dtype: expected a floating one, got {self.dtype}")
+        if self.mode not in MODES:
+            raise InputError(f"mode: expected {' or '.join(MODES)}, got {self.mode!r}")
+        self._check_device()
+        self._check_ranks()
+
+    def _check_device(self) -> None:
         try:
             device = torch.device(self.device)
         except RuntimeError as error:
@@ -59,21 +82,30 @@ class Stack:
                 raise MissingError(
                     f"device {self.device}: torch sees {found} CUDA devices; --device cpu works"
                 )
-        for name, part in (("optimizer", self.optimizer), ("linear", self.linear)):
-            if part is not None and not callable(part):
-                raise InputError(f"{name}: expected a class or function, got {part!r}")
-        if not self.dtype.is_floating_point:
-            raise InputError(f"dtype: expected a floating one, got {self.dtype}")
+        try:
+            torch.ones(1, device=device, dtype=self.dtype)
+        except Exception as error:  # each backend has its own for a dtype that it lacks
+            raise MissingError(f"device {self.device}: has no {self.dtype}: {error}") from error
 
-    def describe(self) -> dict[str, str]:
+    def _check_ranks(self) -> None:
+        if self.ranks < 1:
+            raise InputError(f"ranks: expected at least 1, got {self.ranks}")
+        if self.ranks > 1 and self.mode != "eager":
+            raise InputError(f"ranks: expected mode eager for more than 1, got {self.mode!r}")
+        if self.ranks > 1 and not (distributed.is_available() and distributed.is_gloo_available()):
+            raise MissingError(f"ranks: expected a torch with gloo for {self.ranks}; 1 works without")
+
+    def describe(self) -> dict[str, Any]:
         """Names of the parts, for results.json."""
-        optimizer = "the recipe's" if self.optimizer is None else _name(self.optimizer)
-        parts = {"optimizer": optimizer, "linear": _name(self.linear), "device": self.device}
-        return parts | {"dtype": str(self.dtype).removeprefix("torch.")}
+        parts = {name: _name(getattr(self, name)) for name in ("optimizer", "linear", "activation", "init")}
+        dtype = str(self.dtype).removeprefix("torch.")
+        return parts | {"device": self.device, "dtype": dtype, "mode": self.mode, "ranks": self.ranks}
 
 
-def _name(part: Callable[..., Any]) -> str:
-    return f"{part.__module__}:{getattr(part, '__qualname__', repr(part))}"
+def _name(part: Callable[..., Any] | None) -> str:
+    if part is None:
+        return "the recipe's"
+    return f"{getattr(part, '__module__', None) or 'torch'}:{getattr(part, '__qualname__', repr(part))}"
 
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -97,8 +129,12 @@ def stack_of(
     optimizer: str | None = None,
     arguments: Sequence[str] = (),
     linear: str | None = None,
+    activation: str | None = None,
+    init: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    mode: str = "eager",
+    ranks: int = 1,
     lr: float | None = None,
 ) -> Stack:
     """A stack from what a command line says: names as pkg.mod:Name, arguments as key=value."""
@@ -110,17 +146,41 @@ def stack_of(
         optimizer=None if optimizer is None else resolve(optimizer),
         arguments=arguments_of(arguments),
         linear=nn.Linear if linear is None else resolve(linear),
+        activation=torch.relu if activation is None else resolve(activation),
+        init=None if init is None else resolve(init),
         device=device,
         dtype=DTYPES[dtype],
+        mode=mode,
+        ranks=ranks,
         lr=lr,
     )
 
 
-def ready(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer, switched to training where it knows of a difference, as schedule-free ones do."""
+def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None) -> Stack:
+    """The same parts where nothing is in their way: on the CPU, eager, in one process."""
+    return replace(stack, device=device, dtype=dtype or stack.dtype, mode="eager", ranks=1)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` through torch.compile, from an empty cache and never silently eager."""
+    torch.compiler.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(function)
+
+
+def ready(optimizer: Any, mode: str = "eager") -> torch.optim.Optimizer:
+    """The optimizer, switched to training where it knows of that, as schedule-free ones do; compiled on request."""
     if hasattr(optimizer, "train"):
         optimizer.train()
+    if mode == "compiled":
+        # a bound method, as schedulers want to wrap it
+        optimizer.step = MethodType(compiled(type(optimizer).step), optimizer)
     return optimizer
+
+
+def rate_of(stack: Stack, lr: float) -> float | Tensor:
+    """The rate in the form that a schedule may move: compiled code takes a float for a constant."""
+    return torch.tensor(lr, dtype=torch.float64) if stack.mode == "compiled" else lr
 
 
 def without_eps(optimizer: Callable[..., Any]) -> dict[str, float]:

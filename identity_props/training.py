@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,9 +23,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from identity_props.data import Pixels
 from identity_props.errors import InputError
+from identity_props.guard import alive
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance, squared_error
-from identity_props.models import LinearFactory, Variant
-from identity_props.stack import Stack, ready, resolve
+from identity_props.models import Variant
+from identity_props.ranks import data_parallel, inside, on_ranks
+from identity_props.stack import Stack, at_home, compiled, rate_of, ready, resolve
 
 # factor on the learning rate at a step (from 0) of a budget
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
@@ -127,6 +129,8 @@ def train(
     if not seeds:
         raise InputError("replicas: expected at least 1, got 0")
     stack, on_step = stack or Stack(), on_step or (lambda step: None)
+    if stack.ranks > 1 and not inside():
+        return _agreed(on_ranks(stack.ranks, train, trial, pixels, seeds, stack))
     make = partial(_networks, trial, pixels.d, stack)
     if reason_to_train_alone(stack, trial) is None:
         return _train(trial, pixels, make(seeds), stack, on_step)
@@ -135,6 +139,19 @@ def train(
         heard = _every(len(seeds), k * trial.steps, on_step)
         runs.append(_train(trial, pixels, make([seed], alone=True), stack, heard))
     return _joined(runs)
+
+
+class RanksDifferError(Exception):
+    """Data-parallel ranks ended with parameters that are not the same bit for bit."""
+
+
+def _agreed(runs: Sequence[Run]) -> Run:
+    first, *others = runs
+    for rank, run in enumerate(others, 1):
+        for name, p in run.state.items():
+            if not torch.equal(p.nan_to_num(), first.state[name].nan_to_num()):
+                raise RanksDifferError(f"rank {rank} ended with other {name} than rank 0")
+    return first
 
 
 def _every(replicas: int, before: int, on_step: Callable[[int], None]) -> Callable[[int], None]:
@@ -178,6 +195,8 @@ def _train(
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
     """One training step; an optimizer whose ``step`` wants a closure is given one."""
+
+    alive()
 
     def closure() -> Any:  # torch says float and means a tensor
         optimizer.zero_grad()
@@ -256,16 +275,22 @@ class Ensemble:
         stack, self.seeds = stack or Stack(), tuple(seeds)
         models, self.generators = [], []
         for seed in seeds:
-            model, generator = _seeded(variant, d, seed, stack.linear, init)
-            models.append(model.to(stack.device, stack.dtype))
+            model, generator = _seeded(variant, d, seed, stack, init)
+            models.append(model)
             self.generators.append(generator)
-        self.model = models[0]
-        self.state, self.buffers = stack_module_state(models)
+        self.stack, self.model = stack, models[0]
+        state, self.buffers = stack_module_state(models)
+        self._leaves = {name: nn.Parameter(p.detach(), p.requires_grad) for name, p in state.items()}
 
     @property
-    def leaves(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
+        """Parameters [K, ...] by name."""
+        return {**self._leaves}
+
+    @property
+    def leaves(self) -> dict[str, nn.Parameter]:
         """The parameters that an optimizer moves and that gradients gather on, by name."""
-        return self.state
+        return self._leaves
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -287,7 +312,17 @@ class Ensemble:
 
         x and target, which is x itself unless given, [n, d] shared or [K, n, d] one batch each.
         """
-        target = x if target is None else target
+        total: Tensor = self._loss(x, x if target is None else target)
+        return total
+
+    @cached_property
+    def _loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss as the stack evaluates it: compiled, on this rank's share, or as it is."""
+        if self.stack.ranks > 1:
+            return data_parallel(self.leaves, self._sum)
+        return compiled(self._sum) if self.stack.mode == "compiled" else self._sum
+
+    def _sum(self, x: Tensor, target: Tensor) -> Tensor:
         losses: Tensor = vmap(mse_loss, in_dims=(0, _replica_axis(target)))(self.predict(x), target)
         return losses.sum()
 
@@ -305,17 +340,17 @@ class Single(Ensemble):
     """One network by itself, in the shapes of an ensemble of one; its optimizer sees its own parameters."""
 
     def __init__(self, variant: Variant, d: int, seed: int, stack: Stack, init: str = "glorot") -> None:
-        self.seeds = (seed,)
-        model, generator = _seeded(variant, d, seed, stack.linear, init)
-        self.model, self.generators = model.to(stack.device, stack.dtype), [generator]
+        self.stack, self.seeds = stack, (seed,)
+        self.model, generator = _seeded(variant, d, seed, stack, init)
+        self.generators = [generator]
 
     @property
-    def state(self) -> dict[str, Tensor]:  # type: ignore[override]
+    def state(self) -> dict[str, Tensor]:
         """Parameters [1, ...], views of the network's own."""
         return {name: p[None] for name, p in self.leaves.items()}
 
     @property
-    def leaves(self) -> dict[str, Tensor]:
+    def leaves(self) -> dict[str, nn.Parameter]:
         return dict(self.model.named_parameters())
 
     def predict(self, x: Tensor) -> Tensor:
@@ -344,7 +379,7 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
     if stack.linear is nn.Linear and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE:
         return None
     d, n, steps = PROBE
-    stack = replace(stack, dtype=torch.float64)  # where rounding hides nothing
+    stack = at_home(stack, stack.device, torch.float64)  # where rounding hides nothing
     x = torch.rand(n, d, generator=torch.Generator().manual_seed(0)).to(stack.device, stack.dtype)
     short = replace(trial, steps=steps, variant=replace(trial.variant, depth=min(trial.variant.depth, 2)))
     alone = torch.cat([_probed(short, stack, [seed], x, True) for seed in (0, 1)])
@@ -375,15 +410,15 @@ def _replica_axis(x: Tensor) -> int | None:
 
 
 def _seeded(
-    variant: Variant, d: int, seed: int, linear: LinearFactory, init: str
+    variant: Variant, d: int, seed: int, stack: Stack, init: str
 ) -> tuple[nn.Module, torch.Generator]:
     """A network drawn from ``seed``, and a generator for its batches that goes on where init stopped."""
     generator = torch.Generator()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = variant.build(d, linear, init)
+        model = variant.build(d, stack.linear, stack.init or init, stack.activation)
         generator.set_state(torch.get_rng_state())
-    return model, generator
+    return model.to(stack.device, stack.dtype), generator
 
 
 def _optimizer(
@@ -394,7 +429,8 @@ def _optimizer(
         factory, arguments = resolve(recipe.optimizer), dict(recipe.arguments)
     else:
         factory, arguments = stack.optimizer, dict(stack.arguments)
-    optimizer = ready(factory(parameters, lr=stack.lr or recipe.lr, **arguments))
+    rate = rate_of(stack, stack.lr or recipe.lr)
+    optimizer = ready(factory(parameters, lr=rate, **arguments), stack.mode)
     factor = SCHEDULES[recipe.schedule]
     return optimizer, LambdaLR(optimizer, lambda step: factor(step, trial.steps))
 

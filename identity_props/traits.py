@@ -1,4 +1,4 @@
-"""Traits: what an optimizer is, found by trying it on given gradients and never by its name.
+"""Traits: what the parts of a stack are, found by trying them and never by their names.
 
 A law that speaks of gradient descent says nothing of Adam; which laws apply follows from these.
 """
@@ -42,7 +42,11 @@ TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
 
 
 def traits(stack: Stack) -> frozenset[str]:
-    """Names in TRAITS that fit the stack's optimizer, in float64; all if it has none of its own."""
+    """Names in TRAITS and FACTS that fit the stack; all of TRAITS if it has no optimizer of its own."""
+    return _of_optimizer(stack) | {name for name, holds in FACTS.items() if _tried(holds, stack)}
+
+
+def _of_optimizer(stack: Stack) -> frozenset[str]:
     if stack.optimizer is None:
         return frozenset(TRAITS)
     generator = torch.Generator().manual_seed(0)
@@ -51,9 +55,9 @@ def traits(stack: Stack) -> frozenset[str]:
     return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
 
 
-def _tried(fits: Callable[[Walk, Tensor], bool], walk: Walk, gradients: Tensor) -> bool:
+def _tried(fits: Callable[..., bool], *arguments: Any) -> bool:
     try:
-        return fits(walk, gradients)
+        return fits(*arguments)
     except Exception:  # an argument that it does not take, a closure or another shape that it wants
         return False
 
@@ -148,5 +152,48 @@ def rmsprop(walk: Walk, gradients: Tensor) -> bool:
 
 @trait("implementations")
 def implementations(walk: Walk, gradients: Tensor) -> bool:
-    """Takes ``foreach`` and ``fused``."""
-    return all(bool(walk(gradients[:1], **{way: True}).isfinite().all()) for way in ("foreach", "fused"))
+    """Takes ``foreach``."""
+    return bool(walk(gradients[:1], foreach=True).isfinite().all())
+
+
+# Of the rest of a stack ------------------------------------------------------------------------------
+
+
+def affine_layer(stack: Stack) -> bool:
+    """Parameters are weight [out, in] and bias [out], and outputs x W^T + b."""
+    x, near = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64), []
+    for bias in (True, False):
+        layer = stack.linear(5, 7, bias=bias).double()
+        parameters = dict(layer.named_parameters())
+        if parameters.keys() != ({"weight", "bias"} if bias else {"weight"}):
+            return False
+        with torch.no_grad():
+            near.append(_same(layer(x), torch.nn.functional.linear(x, **parameters)))
+    return all(near)
+
+
+def relu(stack: Stack) -> bool:
+    """The activation is max(x, 0), bit for bit."""
+    x = torch.linspace(-3, 3, 97, dtype=torch.float64)
+    return torch.equal(stack.activation(x), x.clamp_min(0))
+
+
+def symmetric_init(stack: Stack) -> bool:
+    """Weights are as often positive as not, to six deviations, and biases 0."""
+    if stack.init is None:
+        return True
+    layer = torch.nn.Linear(64, 64)
+    stack.init(layer)
+    positive = float((layer.weight > 0).float().mean())
+    return abs(positive - 0.5) <= 6 * 0.5 / 64 and not bool(layer.bias.any())
+
+
+FACTS: dict[str, Callable[[Stack], bool]] = {
+    "affine layer": affine_layer,
+    "relu": relu,
+    "symmetric init": symmetric_init,
+    "another device or mode": lambda stack: (stack.device, stack.mode, stack.ranks) != ("cpu", "eager", 1),
+    "cuda": lambda stack: torch.device(stack.device).type == "cuda",
+    "one rank": lambda stack: stack.ranks == 1,
+    "several ranks": lambda stack: stack.ranks > 1,
+}

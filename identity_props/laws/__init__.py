@@ -2,8 +2,8 @@
 
 # the registry is in the order of these imports
 # isort: off
-from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike
-from identity_props.laws import linear, deep, symmetry, steps
+from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
+from identity_props.laws import linear, deep, symmetry, steps, backends
 
 __all__ = [
     "AXES",
@@ -11,9 +11,11 @@ __all__ = [
     "Case",
     "Discrepancy",
     "Law",
+    "backends",
     "deep",
     "linear",
     "scaled_alike",
     "steps",
     "symmetry",
+    "worst_of",
 ]

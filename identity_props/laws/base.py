@@ -13,6 +13,7 @@ from torch import Tensor
 
 from identity_props.errors import InputError
 from identity_props.models import Variant
+from identity_props.ranks import inside, on_ranks
 from identity_props.stack import Stack, ready, resolve
 from identity_props.theory import second_moment
 from identity_props.training import Ensemble, Single, take_step
@@ -38,6 +39,8 @@ AXES = (
     "float64",
     "float32",
     "bfloat16",
+    "compiled",
+    "two-ranks",
 )
 
 State = dict[str, Tensor]  # parameters [K, ...] by name, in float64
@@ -159,11 +162,18 @@ def law(
             frozenset(filter(None, needs.split(", "))),
             kind,
             measure.__doc__,
-            measure,
+            partial(_everywhere, measure),
         )
         return measure
 
     return register
+
+
+def _everywhere(measure: Callable[[Stack, Case], Discrepancy], stack: Stack, case: Case) -> Discrepancy:
+    """Measured on each of the stack's ranks; the worst of what they find."""
+    if stack.ranks == 1 or inside():
+        return measure(stack, case)
+    return worst_of(on_ranks(stack.ranks, measure, stack, case))
 
 
 def rounding(dtype: torch.dtype, steps: int, *terms: int) -> float:
@@ -174,6 +184,11 @@ def rounding(dtype: torch.dtype, steps: int, *terms: int) -> float:
     one such error for each of its sums, and none of them grows below the critical rate.
     """
     return 8 * (steps + 1) * sum(math.sqrt(n) for n in terms) * torch.finfo(dtype).eps
+
+
+def worst_of(found: Iterable[Discrepancy]) -> Discrepancy:
+    """One that does not hold before all that do, then the largest."""
+    return max(found, key=lambda one: (not one.holds, one.measured))
 
 
 def worst(values: Iterable[float]) -> float:
@@ -237,12 +252,13 @@ def optimizer_of(
     stack: Stack,
     name: str,
     parameters: Iterable[Tensor],
-    lr: float,
+    lr: float | Tensor,
     arguments: Mapping[str, Any] | None = None,
 ) -> torch.optim.Optimizer:
     """The stack's own optimizer, or the one that the law names, with the law's arguments."""
     factory = stack.optimizer or resolve(name)
-    return ready(factory(list(parameters), lr=lr, **{**stack.arguments, **(arguments or {})}))
+    optimizer = factory(list(parameters), lr=lr, **{**stack.arguments, **(arguments or {})})
+    return ready(optimizer, stack.mode)
 
 
 def gentle(stack: Stack, case: Case, optimizer: str = SGD) -> float:

@@ -46,7 +46,7 @@ FIRST, SECOND = "layers.0.weight", "layers.1.weight"
     " flow keeps it",
     "Du, Hu, Lee 2018, 1806.00900; the discrete form follows from W_2^T G_2 = G_1 W_1^T",
     "sgd three-steps odd-width float64",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
 )
 def balanced(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over k steps of sums over examples and pixels, of products of weights."""
@@ -72,7 +72,7 @@ SAXE_STEP, SAXE_STEPS, SAXE_START = 1 / 64, 128, 0.1  # eta lambda, so t = 2, an
     " sudden rise",
     "Saxe, McClelland, Ganguli 2014, 1312.6120",
     "sgd three-steps",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
     kind="rate",
 )
 def saxe(stack: Stack, case: Case) -> Discrepancy:
@@ -103,7 +103,7 @@ def saxe(stack: Stack, case: Case) -> Discrepancy:
     "Bartlett, Helmbold, Long 2018, 1802.06093; derived here: with h (a^2 + 1) < 1 a mode a of both layers"
     " stays positive, so the product never falls below 0",
     "sgd three-steps",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
     kind="wrong fixed point",
 )
 def negative_eigenvalue(stack: Stack, case: Case) -> Discrepancy:
@@ -131,6 +131,7 @@ def negative_eigenvalue(stack: Stack, case: Case) -> Discrepancy:
     " attains it with the r leading eigenvectors",
     "Eckart, Young 1936; Baldi, Hornik 1989",
     "sgd odd-width float64",
+    needs="affine layer",
     kind="floor",
 )
 def bottleneck(stack: Stack, case: Case) -> Discrepancy:
@@ -160,7 +161,7 @@ def _error(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     "a residual net whose branches are 0 is the identity at step 0, bit for bit, and stays it",
     "x + relu(0); ReZero 2003.04887, Fixup 1901.09321. It is no proof of learning: a dead optimizer passes",
     "sgd",
-    needs="for any shape",
+    needs="for any shape, affine layer, relu",
     kind="wrong output",
 )
 def start_at_identity(stack: Stack, case: Case) -> Discrepancy:
@@ -181,6 +182,7 @@ def start_at_identity(stack: Stack, case: Case) -> Discrepancy:
     " matter of optimisation, not of capacity",
     "relu(x) = x for x >= 0",
     "sgd",
+    needs="affine layer, relu",
     kind="wrong output",
 )
 def representable(stack: Stack, case: Case) -> Discrepancy:
@@ -199,7 +201,7 @@ def representable(stack: Stack, case: Case) -> Discrepancy:
     " it with W = I",
     "derived in theory.relu_floor",
     "sgd adam",
-    needs="for any shape",
+    needs="for any shape, affine layer, relu",
     kind="floor",
 )
 def output_floor(stack: Stack, case: Case) -> Discrepancy:
@@ -227,7 +229,7 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
     " read it",
     "the derivative of relu is 0 below 0; exact without decay",
     "sgd rmsprop adam momentum three-steps",
-    needs="still, for any shape",
+    needs="still, for any shape, affine layer, relu",
     kind="off-span moved",
 )
 def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
@@ -264,6 +266,7 @@ def _unit(state: dict[str, Tensor]) -> dict[str, Tensor]:
     " f(c x) = c f(x) for c > 0, for any weights",
     "relu(z) - relu(-z) = z and relu(z) + relu(-z) = |z|",
     "odd-width",
+    needs="affine layer, relu",
     kind="wrong output",
 )
 def reflection(stack: Stack, case: Case) -> Discrepancy:
@@ -299,6 +302,7 @@ NETWORKS, WIDTH, HIDDEN = 256, 2, 4
     " (1 - 2^-N)^L",
     "Rister, Rubin 2020, 2007.06192; Lu et al. 2019, 1903.06733",
     "odd-width",
+    needs="affine layer, relu, symmetric init",
     kind="wrong init",
 )
 def born_dead(stack: Stack, case: Case) -> Discrepancy:

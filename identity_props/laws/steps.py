@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from identity_props.laws.base import ADAM, RMSPROP, SGD, Case, Discrepancy, law, optimizer_of, relative, worst
-from identity_props.stack import Stack
+from identity_props.laws.base import (
+    ADAM,
+    RMSPROP,
+    SGD,
+    Case,
+    Discrepancy,
+    law,
+    optimizer_of,
+    relative,
+    worst,
+)
+from identity_props.stack import Stack, at_home, resolve
 
 SGD_ARGUMENTS = {"momentum": 0.9, "weight_decay": 0.01}
 
@@ -80,19 +91,47 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
 
 @law(
     "implementations",
-    "the for-loop, foreach and fused implementations of an optimizer take the same steps",
-    "one algorithm, three codes",
+    "the for-loop, foreach, fused and capturable implementations of an optimizer take the same steps",
+    "one algorithm, many codes",
     "sgd adam decay momentum three-steps",
     needs="implementations",
 )
 def implementations(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step, of operations in another order."""
-    ways = ({"foreach": False}, {"foreach": True}, {"fused": True})
+    """A dozen roundings a step, of operations in another order. Capturable ones run on GPUs alone."""
     apart = []
     for name, arguments in ((SGD, SGD_ARGUMENTS), (ADAM, {"weight_decay": 0.01})):
         given = {} if stack.optimizer else arguments
-        loop, *others = (_given(stack, case, name, torch.clone, **given, **way) for way in ways)
-        apart.append(relative([other[None] for other in others], [loop[None]] * 2))
+        loop = _given(stack, case, name, torch.clone, **given, foreach=False)
+        for way in _ways(stack, name):
+            apart.append(
+                relative([_given(stack, case, name, torch.clone, **given, **way)[None]], [loop[None]])
+            )
+    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
+    return Discrepancy(worst(apart), tolerance, "|W - W'| / |W|")
+
+
+def _ways(stack: Stack, name: str) -> list[dict[str, bool]]:
+    """Implementations beside the for-loop that the optimizer offers on the stack's device."""
+    offered = inspect.signature(stack.optimizer or resolve(name)).parameters
+    on_gpu = torch.device(stack.device).type == "cuda"
+    names = ("foreach", "fused", "capturable") if on_gpu else ("foreach", "fused")
+    return [{way: True} for way in names if way in offered]
+
+
+@law(
+    "parity-steps",
+    "steps on given gradients are those of the same optimizer on the CPU, eager",
+    "a device or compiler changes how numbers are computed, not which",
+    "sgd rmsprop adam decay momentum three-steps compiled",
+    needs="stepping on given gradients, another device or mode",
+)
+def parity_steps(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step, of operations in another order."""
+    apart = []
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        there, here = (_given(one, case, name, torch.clone, **given) for one in (stack, at_home(stack)))
+        apart.append(relative([there[None]], [here[None]]))
     tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
     return Discrepancy(worst(apart), tolerance, "|W - W'| / |W|")
 

@@ -31,7 +31,7 @@ from identity_props.laws.base import (
     worst,
 )
 from identity_props.models import Variant
-from identity_props.stack import Stack, resolve, without_eps
+from identity_props.stack import Stack, rate_of, resolve, without_eps
 from identity_props.training import Ensemble, take_step
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
@@ -49,7 +49,7 @@ def _tolerance(stack: Stack, case: Case) -> float:
     "input c x at rate lr / c^2 gives the same weights under SGD",
     "the gradient of a bias-free linear layer is of second degree in x",
     "sgd three-steps float64 float32",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
 )
 def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps: c = 3 is not a power of two."""
@@ -63,7 +63,7 @@ def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
     "RMSprop and Adam give the same weights for x and c x as eps goes to 0: scaling the input does nothing",
     "an update is a ratio of moments of the gradient (Kingma, Ba 2015, 1412.6980)",
     "rmsprop adam three-steps",
-    needs="scale-free",
+    needs="scale-free, affine layer",
 )
 def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
     """None: c is a power of two, so that every product is scaled exactly; eps, where there is
@@ -85,7 +85,7 @@ def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
     "permuting pixels permutes rows and columns of the weights",
     "P W P^T, as no pixel is special",
     "sgd three-steps odd-width",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
 )
 def permute(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps, as sums run in another order."""
@@ -103,7 +103,7 @@ def permute(stack: Stack, case: Case) -> Discrepancy:
     " adaptive optimizer",
     "the loss is invariant, and so is its gradient's direction",
     "sgd three-steps odd-width",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
 )
 def rotate(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps, and of the rotation itself, sums over d pixels."""
@@ -121,7 +121,7 @@ def rotate(stack: Stack, case: Case) -> Discrepancy:
     "every example twice gives the same full-batch trajectory",
     "the loss is a mean over examples",
     "sgd three-steps",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
 )
 def replicate(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps of sums over twice the examples."""
@@ -204,7 +204,7 @@ def resume(stack: Stack, case: Case) -> Discrepancy:
 
 
 def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], stop: int | None) -> State:
-    lr, x = gentle(stack, case, name), case.x.to(stack.device, stack.dtype)
+    lr, x = rate_of(stack, gentle(stack, case, name)), case.x.to(stack.device, stack.dtype)
 
     def fresh() -> tuple[Ensemble, torch.optim.Optimizer, LambdaLR]:
         ensemble = ensemble_of(stack, case, TWO_LINEAR)
@@ -233,6 +233,7 @@ def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], s
     "a frozen layer stays bit for bit while the other trains, and trains once it is unfrozen",
     "no gradient, no step; the first step after thawing is that of a layer never frozen",
     "sgd adam freeze three-steps",
+    needs="affine layer, one rank",
 )
 def freeze(stack: Stack, case: Case) -> Discrepancy:
     """None: counts weights that moved while frozen, and replicas whose layer never moved after."""
@@ -288,7 +289,7 @@ def evaluate(stack: Stack, case: Case) -> Discrepancy:
     "a network of an ensemble is the same network trained alone",
     "its loss is its own, and an elementwise optimizer mixes nothing",
     "sgd rmsprop adam three-steps odd-width",
-    needs="gradient-descent",
+    needs="gradient-descent, affine layer",
 )
 def replica(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps under SGD. An adaptive step is lr g / |g| at first, so where |g| is near 0
