@@ -6,8 +6,9 @@ changes nothing about workers unless the ini option ``identity_workers`` is true
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,20 @@ import pytest
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
+    from identity_props.conformance import Reference
     from identity_props.data import Pixels
     from identity_props.stack import Stack
     from identity_props.verdict import Trainer
 
+SUITE = "identity_props.suite"
+PARTS = {
+    "optimizer": "optimizer under test",
+    "linear": "linear layer under test",
+    "activation": "what stands in for ReLU",
+    "init": "draws a layer's parameters in place",
+    "like": "optimizer that the one under test has to equal",
+    "like-linear": "layer that the one under test has to equal",
+}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -56,20 +67,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DEVICE",
         help="cpu, cuda (one GPU a worker, in turn) or cuda:N (default: cpu)",
     )
-    group.addoption("--identity-optimizer", metavar="PKG.MOD:NAME", help="optimizer under test")
-    group.addoption(
-        "--identity-optimizer-arg",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="argument of that optimizer; repeat",
-    )
-    group.addoption("--identity-linear", metavar="PKG.MOD:NAME", help="linear layer under test")
+    for part, what in PARTS.items():
+        group.addoption(f"--identity-{part}", metavar="PKG.MOD:NAME", help=what)
+    for part in ("optimizer", "like"):
+        group.addoption(
+            f"--identity-{part}-arg",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="argument of that optimizer; repeat",
+        )
     group.addoption(
         "--identity-dtype",
         choices=("float64", "float32", "bfloat16"),
         default="float32",
         help="dtype of training (default: float32)",
+    )
+    group.addoption(
+        "--identity-mode",
+        choices=("eager", "compiled"),
+        default="eager",
+        help="compiled sends loss and step through torch.compile (default: eager)",
+    )
+    group.addoption(
+        "--identity-ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that train data-parallel, with gloo (default: 1)",
     )
     parser.addini(
         "identity_workers",
@@ -83,26 +108,50 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; a stack that is not there is a usage error, before any test."""
     config.addinivalue_line("markers", "mnist: needs the MNIST files")
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
-    if any(config.getoption(f"identity_{name}") for name in ("optimizer", "optimizer_arg", "linear")) or (
-        config.getoption("identity_device") != "cpu"
-    ):
+    config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
+    if any(config.getoption(_option(name)) != default for name, default in NOTHING_ASKED.items()):
         try:
             _stack(config)
+            _like(config)
         except (InputError, MissingError) as error:
             raise pytest.UsageError(str(error)) from error
+
+
+NOTHING_ASKED: dict[str, object] = {"device": "cpu", "mode": "eager", "ranks": 1}
+NOTHING_ASKED |= dict.fromkeys(PARTS) | {"optimizer-arg": [], "like-arg": []}
+
+
+def _option(name: str) -> str:
+    return "identity_" + name.replace("-", "_")
 
 
 def _stack(config: pytest.Config) -> Stack:
     from identity_props.stack import stack_of
 
-    names = ("optimizer", "optimizer_arg", "linear", "device", "dtype")
-    return stack_of(*(config.getoption(f"identity_{name}") for name in names))
+    names = ("optimizer", "linear", "activation", "init", "device", "dtype", "mode", "ranks")
+    given = {name: config.getoption(_option(name)) for name in names}
+    return stack_of(arguments=config.getoption("identity_optimizer_arg"), **given)
+
+
+def _like(config: pytest.Config) -> Reference:
+    from identity_props.conformance import Reference
+    from identity_props.stack import arguments_of, resolve
+
+    optimizer, linear = config.getoption("identity_like"), config.getoption("identity_like_linear")
+    if optimizer and not config.getoption("identity_optimizer"):
+        raise InputError("--identity-like: expected an --identity-optimizer to compare with it, got none")
+    return Reference(
+        resolve(optimizer) if optimizer else None,
+        arguments_of(config.getoption("identity_like_arg")),
+        resolve(linear) if linear else None,
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object]:
     """Set threads and distribution before xdist, whose workers inherit this environment."""
-    if config.getini("identity_workers") and config.getoption("numprocesses", None):
+    ours = config.getini("identity_workers") or any(SUITE in argument for argument in config.args)
+    if ours and config.getoption("numprocesses", None):
         if not any(variable in os.environ for variable in THREADS):
             os.environ.update(dict.fromkeys(THREADS, "1"))
         if config.option.dist == "no":
@@ -123,20 +172,33 @@ def identity_pixels(pytestconfig: pytest.Config) -> Pixels:
 def identity_stack(pytestconfig: pytest.Config) -> Stack:
     """The stack that the options describe; xdist workers take the visible GPUs in turn."""
     stack = _stack(pytestconfig)
-    if stack.device != "cuda":
-        return stack
+    return replace(stack, device=_place(os.environ)) if stack.device == "cuda" else stack
+
+
+def _place(environment: Mapping[str, str]) -> str:
+    """The GPU of this xdist worker, taken in turn, and its share of that GPU's memory set."""
     import torch
 
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    return replace(stack, device=f"cuda:{worker % torch.cuda.device_count()}")
+    worker = int(environment.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(environment.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    gpus = torch.cuda.device_count()
+    torch.cuda.set_per_process_memory_fraction(1 / math.ceil(workers / gpus), worker % gpus)
+    return f"cuda:{worker % gpus}"
 
 
 @pytest.fixture(scope="session")
-def identity_traits(identity_stack: Stack) -> frozenset[str]:
-    """What the stack's optimizer is found to be; laws that need more do not apply."""
+def identity_like(pytestconfig: pytest.Config) -> Reference:
+    """What --identity-like and --identity-like-linear declare the stack's parts to be."""
+    return _like(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
+    """What the parts of the stack are found or declared to be; laws that need more do not apply."""
+    from identity_props.conformance import declared
     from identity_props.traits import traits
 
-    return traits(identity_stack)
+    return traits(declared(identity_stack, identity_like))
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,8 @@ class Stack:
 def _name(part: Callable[..., Any] | None) -> str:
     if part is None:
         return "the recipe's"
-    return f"{getattr(part, '__module__', None) or 'torch'}:{getattr(part, '__qualname__', repr(part))}"
+    name: str = getattr(part, "__qualname__", repr(part))
+    return f"{part.__module__}:{name.removeprefix('_VariableFunctionsClass.')}"  # torch.relu is torch:relu
 
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -183,10 +184,14 @@ def rate_of(stack: Stack, lr: float) -> float | Tensor:
     return torch.tensor(lr, dtype=torch.float64) if stack.mode == "compiled" else lr
 
 
-def without_eps(optimizer: Callable[..., Any]) -> dict[str, float]:
-    """Arguments that take an optimizer's ``eps`` out of the way, where it has one."""
+def without_eps(optimizer: Callable[..., Any], mode: str = "eager") -> dict[str, float]:
+    """Arguments that take an optimizer's ``eps`` out of the way, where it has one.
+
+    It is the least normal number; compiled code holds it in float32, where that of float64 is 0.
+    """
     try:
         takes_eps = "eps" in inspect.signature(optimizer).parameters
     except ValueError:  # no signature to be read
         takes_eps = False
-    return {"eps": torch.finfo(torch.float64).tiny} if takes_eps else {}
+    held = torch.float32 if mode == "compiled" else torch.float64
+    return {"eps": torch.finfo(held).tiny} if takes_eps else {}

@@ -11,6 +11,7 @@ from identity_props.claims import budget
 from identity_props.conformance import (
     FAIL,
     LEARNS,
+    MOVES,
     NOT_APPLICABLE,
     PASS,
     Reference,
@@ -48,7 +49,7 @@ def failed(found):
 def test_torch_s_own_optimizers_conform_and_are_like_themselves(optimizer, lr):
     found = rows(Stack(optimizer=optimizer, lr=lr), Reference(optimizer=optimizer))
     assert failed(found) == set()
-    assert set(found) == {"like-optimizer", *LAWS, LEARNS}
+    assert set(found) == {MOVES, "like-optimizer", *LAWS, LEARNS}
     assert found["gd-trajectory"].verdict == (PASS if optimizer is SGD else NOT_APPLICABLE)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from identity_props import ranks
 from identity_props.errors import InputError
 from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
 from identity_props.laws.base import law, rounding, worst
@@ -190,6 +191,45 @@ class Drifting(nn.Linear):
         return super().forward(x) * (1 + 1e-3 * self.calls)
 
 
+class PerRank(SGD):
+    """Each rank takes a rate of its own, by a bit."""
+
+    def step(self, closure=None):
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        self.param_groups[0]["lr"] *= 1 + rank * 2**-40
+        return super().step(closure)
+
+
+class PerRankLayer(nn.Linear):
+    """Only the first rank counts its examples."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return out if ranks.inside() and torch.distributed.get_rank() == 0 else out.detach() + 0 * out
+
+
+class WrongCompiled(SGD):
+    """Right in eager mode alone."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad * (1.01 if torch.compiler.is_compiling() else 1)
+        return super().step(closure)
+
+
+class WrongLayerCompiled(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * (1.0001 if torch.compiler.is_compiling() else 1)
+
+
+class Uncast(nn.Linear):
+    """Multiplies in float32 whatever autocast says."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
 CONTROLS = {
     "gd-trajectory": {"optimizer": Scaled},
     "critical-step": {"optimizer": Scaled},
@@ -226,7 +266,17 @@ CONTROLS = {
     "layout": {"optimizer": ContiguousOnly},
     "elementwise": {"optimizer": Uneven},
     "implementations": {"optimizer": FusedTwice},
+    "parity-steps": {"optimizer": WrongCompiled},
     "dtype-floor": {"optimizer": Scaled},
+    "parity-gradients": {"linear": WrongLayerCompiled},
+    "ranks-equal": {"optimizer": PerRank},
+    "autocast-floor": {"linear": Uncast},
+    "tf32-floor": {"linear": OffByOnePercent},
+}
+WHERE = {
+    "parity-steps": {"mode": "compiled"},
+    "parity-gradients": {"mode": "compiled"},
+    "ranks-equal": {"ranks": 2},
 }
 CASE = Family(d=9, n=20, rank=9, seed=1)
 
@@ -237,9 +287,9 @@ def test_every_law_has_a_control():
 
 @pytest.mark.parametrize("name", LAWS)
 def test_a_stack_that_breaks_a_law_is_seen_by_it(name):
-    case = CASE.case(4)
-    assert LAWS[name].measure(Stack(dtype=torch.float64), case).holds
-    seen = LAWS[name].measure(Stack(dtype=torch.float64, **CONTROLS[name]), case)
+    case, where = CASE.case(4), WHERE.get(name, {})
+    assert LAWS[name].measure(Stack(dtype=torch.float64, **where), case).holds
+    seen = LAWS[name].measure(Stack(dtype=torch.float64, **where, **CONTROLS[name]), case)
     assert not seen.holds
     assert not math.isnan(seen.measured)
 
@@ -259,20 +309,42 @@ class ReturnsNan(SGD):
         super().__init__(params, lr)
 
 
-STEPLESS = {"representable", "reflection", "born-dead"}  # these train nothing
+# these train nothing
+STEPLESS = {
+    "representable",
+    "reflection",
+    "born-dead",
+    "parity-gradients",
+    "autocast-floor",
+    "tf32-floor",
+}
 FEW_STEPS = {"adam-first-step", "dtype-floor"}  # and these fewer than three steps
 ELSEWHERE = {"dead-columns", "dead-stays-dead"}  # and these look at other entries
 
 
 @pytest.mark.parametrize("name", sorted(set(LAWS) - STEPLESS - FEW_STEPS - ELSEWHERE))
 def test_nan_in_one_entry_passes_no_law_that_looks_at_it(name):
-    stack = Stack(optimizer=ReturnsNan, dtype=torch.float64)
+    stack = Stack(optimizer=ReturnsNan, dtype=torch.float64, **WHERE.get(name, {}))
     assert not LAWS[name].measure(stack, CASE.case(4)).holds
 
 
 def test_the_worst_of_some_values_is_nan_wherever_nan_stands():
     assert all(math.isnan(worst(values)) for values in ([math.nan, 1], [1, math.nan], [1, math.nan, 2]))
     assert worst([1, 3, 2]) == 3
+
+
+# Where a stack runs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 2}], ids=str)
+@pytest.mark.parametrize("name", ["gd-trajectory", "parity-steps", "resume"])
+def test_compiled_code_and_two_ranks_meet_the_laws(name, where):
+    assert LAWS[name].measure(Stack(dtype=torch.float64, **where), CASE.case(4)).holds
+
+
+def test_a_rank_that_keeps_its_examples_to_itself_is_seen():
+    stack = Stack(dtype=torch.float64, ranks=2, linear=PerRankLayer)
+    assert not LAWS["parity-gradients"].measure(stack, CASE.case(4)).holds
 
 
 # Laws that predict a trajectory to rounding see a rate fault far too small for any loss curve.

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from identity_props.errors import InputError
 from identity_props.models import DEPTHS, VARIANTS, Variant
@@ -94,8 +95,21 @@ def test_a_variant_that_does_not_exist_is_refused_with_what_does(arguments, mess
         Variant(*arguments)
 
 
-def test_init_refuses_an_unknown_name_and_a_layer_without_a_weight_matrix():
+def test_an_init_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="init: expected one of glorot, torch, got 'zeros'"):
         Variant("linear").build(2, init="zeros")
-    with pytest.raises(InputError, match="expected a layer with weight"):
-        Variant("linear").build(2, linear=lambda i, o, bias: nn.Identity())
+
+
+def test_glorot_leaves_a_layer_that_makes_its_weight_of_others_as_it_was_drawn():
+    (layer,) = Variant("linear").build(3, lambda i, o, bias: weight_norm(nn.Linear(i, o, bias))).layers
+    assert 0 < layer.weight.abs().max() <= 3**-0.5
+    assert not layer.bias.any()
+
+
+def test_a_network_takes_another_activation_and_init():
+    network = Variant("plain-relu").build(
+        2, init=lambda layer: nn.init.eye_(layer.weight), activation=torch.tanh
+    )
+    assert torch.equal(network.layers[0].weight, torch.eye(2))
+    x = torch.randn(3, 2)
+    assert torch.equal(network(x), torch.tanh(network.layers[0](x)))

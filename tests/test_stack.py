@@ -32,6 +32,27 @@ def test_a_device_or_dtype_that_cannot_train_is_refused():
         Stack(dtype=torch.int32)
 
 
+def test_a_mode_or_number_of_ranks_that_is_not_there_is_refused(monkeypatch):
+    with pytest.raises(InputError, match="mode: expected eager or compiled, got 'jit'"):
+        Stack(mode="jit")
+    with pytest.raises(InputError, match="ranks: expected at least 1, got 0"):
+        Stack(ranks=0)
+    with pytest.raises(InputError, match="ranks: expected mode eager for more than 1, got 'compiled'"):
+        Stack(ranks=2, mode="compiled")
+    monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: False)
+    with pytest.raises(MissingError, match="ranks: expected a torch with gloo for 2; 1 works without"):
+        Stack(ranks=2)
+
+
+def test_a_dtype_that_the_device_lacks_is_missing(monkeypatch):
+    def lacking(*shape, dtype, **arguments):
+        raise TypeError("no such dtype here")
+
+    monkeypatch.setattr(torch, "ones", lacking)
+    with pytest.raises(MissingError, match=r"device cpu: has no torch\.float64: no such dtype here"):
+        Stack(dtype=torch.float64)
+
+
 def test_a_gpu_that_is_not_there_is_missing():
     with pytest.raises(MissingError, match=r"torch sees .* CUDA devices; --device cpu works"):
         Stack(device="cuda:99")
@@ -42,8 +63,12 @@ def test_a_stack_describes_itself_by_name():
     assert described == {
         "optimizer": "torch.optim.sgd:SGD",
         "linear": "torch.nn.modules.linear:Linear",
+        "activation": "torch:relu",
+        "init": "the recipe's",
         "device": "cpu",
         "dtype": "float64",
+        "mode": "eager",
+        "ranks": 1,
     }
 
 
@@ -69,7 +94,7 @@ def test_an_argument_that_is_not_key_value_is_refused(pair):
 
 
 def test_a_stack_is_made_from_names():
-    stack = stack_of("torch.optim:SGD", ["momentum=0.5"], "torch.nn:Linear", "cpu", "float64", 0.5)
+    stack = stack_of("torch.optim:SGD", ["momentum=0.5"], "torch.nn:Linear", dtype="float64", lr=0.5)
     assert stack.optimizer is torch.optim.SGD
     assert (stack.arguments, stack.dtype, stack.lr) == ({"momentum": 0.5}, torch.float64, 0.5)
     with pytest.raises(InputError, match="expected an optimizer that takes them, got none"):

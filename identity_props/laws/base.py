@@ -186,6 +186,12 @@ def rounding(dtype: torch.dtype, steps: int, *terms: int) -> float:
     return 8 * (steps + 1) * sum(math.sqrt(n) for n in terms) * torch.finfo(dtype).eps
 
 
+def step_eps(stack: Stack) -> float:
+    """Rounding of an optimizer's step: compiled and capturable code keeps counts and powers of beta in float32."""
+    tensors = stack.mode == "compiled" or torch.device(stack.device).type == "cuda"
+    return max(torch.finfo(dtype).eps for dtype in (stack.dtype, *[torch.float32] * tensors))
+
+
 def worst_of(found: Iterable[Discrepancy]) -> Discrepancy:
     """One that does not hold before all that do, then the largest."""
     return max(found, key=lambda one: (not one.holds, one.measured))

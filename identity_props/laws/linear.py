@@ -24,6 +24,7 @@ from identity_props.laws.base import (
     optimizer_of,
     relative,
     rounding,
+    step_eps,
     worst,
 )
 from identity_props.stack import Stack
@@ -313,7 +314,7 @@ def adaptive_floor(stack: Stack, case: Case) -> Discrepancy:
     needs="adam, affine layer",
 )
 def adam_step(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings of the step, relative to lr, and one of the weight that it is added to."""
+    """A dozen roundings of the step, relative to lr, see ``step_eps``, and one of the weight it is added to."""
     lr, eps = 1 / 8, 1e-8
     ensemble = ensemble_of(stack, case, LAYER)
     parameter = ensemble.leaves[WEIGHT]
@@ -324,4 +325,4 @@ def adam_step(stack: Stack, case: Case) -> Discrepancy:
     optimizer.step()
     off = (parameter.detach().double() - before - adam_first_step(gradient, lr, eps)).abs().max() / lr
     largest = 1 + float(before.abs().max()) / lr
-    return Discrepancy(float(off), 16 * torch.finfo(stack.dtype).eps * largest, "|step - predicted| / lr")
+    return Discrepancy(float(off), 16 * step_eps(stack) * largest, "|step - predicted| / lr")

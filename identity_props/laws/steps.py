@@ -18,6 +18,7 @@ from identity_props.laws.base import (
     law,
     optimizer_of,
     relative,
+    step_eps,
     worst,
 )
 from identity_props.stack import Stack, at_home, resolve
@@ -97,7 +98,9 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
     needs="implementations",
 )
 def implementations(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step, of operations in another order. Capturable ones run on GPUs alone."""
+    """A dozen roundings a step, of operations in another order, see ``step_eps``; capturable runs on
+    GPUs alone.
+    """
     apart = []
     for name, arguments in ((SGD, SGD_ARGUMENTS), (ADAM, {"weight_decay": 0.01})):
         given = {} if stack.optimizer else arguments
@@ -106,16 +109,15 @@ def implementations(stack: Stack, case: Case) -> Discrepancy:
             apart.append(
                 relative([_given(stack, case, name, torch.clone, **given, **way)[None]], [loop[None]])
             )
-    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
-    return Discrepancy(worst(apart), tolerance, "|W - W'| / |W|")
+    return Discrepancy(worst(apart), 16 * case.steps * step_eps(stack), "|W - W'| / |W|")
 
 
 def _ways(stack: Stack, name: str) -> list[dict[str, bool]]:
-    """Implementations beside the for-loop that the optimizer offers on the stack's device."""
+    """Its own choice, and the implementations that the optimizer offers on the stack's device."""
     offered = inspect.signature(stack.optimizer or resolve(name)).parameters
     on_gpu = torch.device(stack.device).type == "cuda"
     names = ("foreach", "fused", "capturable") if on_gpu else ("foreach", "fused")
-    return [{way: True} for way in names if way in offered]
+    return [{}, *({way: True} for way in names if way in offered)]
 
 
 @law(
@@ -126,14 +128,13 @@ def _ways(stack: Stack, name: str) -> list[dict[str, bool]]:
     needs="stepping on given gradients, another device or mode",
 )
 def parity_steps(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step, of operations in another order."""
+    """A dozen roundings a step, of operations in another order, see ``step_eps``."""
     apart = []
     for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
         given = {} if stack.optimizer else arguments
         there, here = (_given(one, case, name, torch.clone, **given) for one in (stack, at_home(stack)))
         apart.append(relative([there[None]], [here[None]]))
-    tolerance = 16 * case.steps * torch.finfo(stack.dtype).eps
-    return Discrepancy(worst(apart), tolerance, "|W - W'| / |W|")
+    return Discrepancy(worst(apart), 16 * case.steps * step_eps(stack), "|W - W'| / |W|")
 
 
 LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one counted

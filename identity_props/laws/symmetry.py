@@ -71,7 +71,7 @@ def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
     """
     apart = 0
     for optimizer in (RMSPROP, ADAM):
-        arguments = without_eps(stack.optimizer or resolve(optimizer))
+        arguments = without_eps(stack.optimizer or resolve(optimizer), stack.mode)
         one, other = (
             descend(stack, case, optimizer=optimizer, lr=1 / 128, x=c * case.x, arguments=arguments)
             for c in (1, 4)

@@ -5,6 +5,8 @@ import pytest
 from identity_props.claims import CLAIMS
 from identity_props.verdict import judge
 
+pytestmark = pytest.mark.identity
+
 
 def marked(claim):
     return pytest.param(
@@ -13,9 +15,11 @@ def marked(claim):
 
 
 @pytest.mark.parametrize("claim", [marked(claim) for claim in CLAIMS.values()])
-def test_claim_holds(claim, identity_pixels, identity_train, pytestconfig):
+def test_claim_holds(claim, identity_pixels, identity_stack, identity_train, pytestconfig):
     if not claim.applies(identity_pixels):
         pytest.skip(f"says nothing of {identity_pixels.name} with {identity_pixels.d} pixels")
+    if identity_stack.optimizer is not None:
+        pytest.skip("its rate is for another optimizer; see test_parts")
     replicas, seed = pytestconfig.getoption("identity_replicas"), pytestconfig.getoption("identity_seed")
     outcome = judge(claim, identity_pixels, identity_train, replicas, seed)
     assert outcome.holds, str(outcome)

@@ -1,0 +1,1 @@
+"""The suite, installed with the package: ``pytest --pyargs identity_props.suite``."""

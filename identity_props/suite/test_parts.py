@@ -1,0 +1,19 @@
+"""What a stack's own parts have to do by themselves: learn at a rate of their own, be what they are like."""
+
+import pytest
+
+from identity_props.conformance import assert_learns_identity, assert_like
+
+pytestmark = pytest.mark.identity
+
+
+def test_an_optimizer_of_its_own_learns_the_identity(identity_stack):
+    if identity_stack.optimizer is None:
+        pytest.skip("the claims train with their own optimizers")
+    assert_learns_identity(identity_stack)
+
+
+def test_parts_are_what_they_are_declared_to_be_like(identity_stack, identity_like):
+    if identity_like.optimizer is None and identity_like.linear is None:
+        pytest.skip("no part is declared to be like another")
+    assert_like(identity_stack, identity_like)
