@@ -36,7 +36,8 @@ class Claim:
 
     ``plan(pixels)`` gives the trials; ``succeeded(runs)`` says for each replica [K] whether it did
     what is claimed, and is false for NaN. ``evidence`` is what was measured when the numbers were
-    chosen, ``applies`` whether the claim says anything about these pixels.
+    chosen, ``applies`` whether the claim says anything about these pixels, and ``dtypes`` of which
+    dtypes of training it speaks.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Claim:
     plan: Callable[[Pixels], tuple[Trial, ...]]
     succeeded: Callable[[Sequence[Run]], Tensor]
     applies: Callable[[Pixels], bool] = lambda pixels: True
+    dtypes: frozenset[torch.dtype] = frozenset({torch.float64, torch.float32, torch.bfloat16})
     slow: bool = False
 
 
@@ -247,6 +249,7 @@ def _scale_blind(optimizer: str, recipe: Callable[..., Recipe]) -> Claim:
         share=1 / 2,
         plan=plan,
         succeeded=same_curve,
+        dtypes=frozenset({torch.float64, torch.float32}),  # 255 is no power of two, and bfloat16 rounds
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from identity_props.claims import Claim, budget, learns
 from identity_props.data import Pixels, digits
 from identity_props.errors import InputError
-from identity_props.guard import HangError, time_limit
+from identity_props.guard import HangError, alive, time_limit
 from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.likeness import SHAPES, same_layer, same_steps
@@ -86,6 +86,9 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not guard >= 0:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
+    torch.optim.SGD(
+        [torch.zeros(1)], lr=1
+    )  # imports much of torch, and an import that is cut short leaves ruins
     limit = guard
     for name, measure in _plan(stack, like or Reference(), seed):
         row = _guarded(name, measure, limit)
@@ -100,9 +103,9 @@ def _plan(stack: Stack, like: Reference, seed: int) -> Iterator[tuple[str, Calla
         yield "like-optimizer", partial(_steps_row, stack, like, seed)
     if like.linear is not None:
         yield "like-linear", partial(_layer_row, stack, like, seed)
-    fits = cache(partial(traits, declared(stack, like)))
+    fits, alone = cache(partial(traits, declared(stack, like))), cache(partial(trains_alone, stack))
     for law in LAWS.values():
-        yield law.name, partial(_law_row, law, stack, fits, seed)
+        yield law.name, partial(_law_row, law, stack, fits, alone, seed)
     yield LEARNS, partial(_learns_row, stack, seed)
 
 
@@ -158,7 +161,13 @@ def _moves_row(stack: Stack, seed: int) -> Row:
 # Laws ---------------------------------------------------------------------------------------------
 
 
-def _law_row(law: Law, stack: Stack, traits_of_stack: Callable[[], frozenset[str]], seed: int) -> Row:
+def _law_row(
+    law: Law,
+    stack: Stack,
+    traits_of_stack: Callable[[], frozenset[str]],
+    alone: Callable[[], bool],
+    seed: int,
+) -> Row:
     fits = traits_of_stack()
     missing = law.needs - fits
     if missing:
@@ -166,7 +175,7 @@ def _law_row(law: Law, stack: Stack, traits_of_stack: Callable[[], frozenset[str
     stack = for_laws(stack, fits)
     if str(stack.dtype).removeprefix("torch.") not in law.axes:
         stack = replace(stack, dtype=torch.float64)
-    replicas = 1 if trains_alone(stack) else REPLICAS
+    replicas = 1 if alone() else REPLICAS
     # compiled code is compiled anew for each shape, a second or more each
     families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
     cases = [replace(family, seed=seed).case(replicas) for family in families]
@@ -186,7 +195,8 @@ def trains_alone(stack: Stack) -> bool:
     )
     try:
         return reason_to_train_alone(stack, trial) is not None
-    except Exception:  # it does not train at all: the laws say so, one by one
+    except (Exception, HangError):  # it does not train at all: the laws say so, one by one
+        alive()
         return True
 
 

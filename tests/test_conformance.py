@@ -1,6 +1,7 @@
 """Conformance: real parts pass, broken ones fail by the right row, and nothing stops the other rows."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from identity_props import conformance
 from identity_props.claims import budget
 from identity_props.conformance import (
     FAIL,
+    HANGS,
     LEARNS,
     MOVES,
     NOT_APPLICABLE,
@@ -37,8 +39,8 @@ def _one_family(request, monkeypatch):
         monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
 
 
-def rows(stack, like=None, seed=0):
-    return {row.name: row for row in check(stack, like, seed)}
+def rows(stack, like=None, seed=0, guard=60):
+    return {row.name: row for row in check(stack, like, seed, guard)}
 
 
 def failed(found):
@@ -109,6 +111,78 @@ def test_a_part_that_raises_fails_its_rows_by_name_and_the_others_still_run():
     assert found["gd-trajectory"].kind == "error"
     assert found["gd-trajectory"].note == "ArithmeticError: out of patience"
     assert found["representable"].verdict == PASS
+
+
+class Hangs(SGD):
+    def step(self, closure=None):
+        while True:
+            time.sleep(0.01)
+
+
+def test_a_part_that_hangs_is_a_failure_that_says_so_and_the_others_still_run(monkeypatch):
+    monkeypatch.setattr(conformance, "LAWS", {name: LAWS[name] for name in ("evaluate", "representable")})
+    found = rows(Stack(optimizer=Hangs, lr=1.0), guard=5)
+    assert (found[MOVES].kind, found[MOVES].note) == (HANGS, "no step ended within 5 s")
+    assert found["evaluate"].note == "no step ended within 0.5 s"
+    assert found["representable"].verdict == PASS
+
+
+class Halves(SGD):
+    """Leaves its parameters in another dtype."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            p.data = p.data.half()
+
+
+class Shrinks(SGD):
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.data = p.data[:1]
+
+
+class Still(SGD):
+    def step(self, closure=None):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "note"),
+    [
+        (Halves, "other dtype or shape", "layers.0.weight is torch.float16 [1, 9, 9] after step 1"),
+        (Shrinks, "other dtype or shape", "layers.0.weight is torch.float32 [1, 1, 9] after step 1"),
+        (Still, "flat", "0 of 81 weights changed in three steps"),
+        (Breaks, "error", "ArithmeticError: out of patience"),
+    ],
+)
+def test_an_optimizer_that_does_not_take_steps_is_named_for_it_first(optimizer, kind, note):
+    row = next(check(Stack(optimizer=optimizer, lr=1.0)))
+    assert (row.name, row.verdict, row.kind, row.note) == (MOVES, FAIL, kind, note)
+
+
+class PerRank(SGD):
+    def step(self, closure=None):
+        if torch.distributed.is_initialized():
+            self.param_groups[0]["lr"] *= 1 + torch.distributed.get_rank() * 1e-3
+        return super().step(closure)
+
+
+def test_ranks_that_drift_apart_are_named(monkeypatch):
+    monkeypatch.setattr(conformance, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
+    found = rows(Stack(optimizer=PerRank, lr=1.0, ranks=2))
+    assert {found[name].kind for name in ("ranks-equal", LEARNS)} == {"ranks differ"}
+    assert found[LEARNS].note == "rank 1 ended with other layers.0.weight than rank 0"
+
+
+def test_parts_that_another_process_cannot_import_are_refused_for_ranks(monkeypatch):
+    monkeypatch.setattr(conformance, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
+
+    class Local(SGD):
+        pass
+
+    found = rows(Stack(optimizer=Local, lr=1.0, ranks=2))
+    assert found["ranks-equal"].note.startswith("InputError: ranks: expected parts that another process can")
 
 
 def test_nan_passes_no_row_that_trains():
@@ -217,3 +291,5 @@ def test_no_rate_and_no_seed_are_refused(small):
         find_rate(Stack(optimizer=ReturnsNan), small)
     with pytest.raises(InputError, match="seed: expected 0 or more"):
         list(check(Stack(), seed=-1))
+    with pytest.raises(InputError, match="guard: expected seconds, or 0 for none, got nan"):
+        list(check(Stack(), guard=math.nan))

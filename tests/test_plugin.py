@@ -5,6 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from identity_props.plugin import _place
 
 
 @pytest.fixture
@@ -70,6 +73,36 @@ def test_its_options_reach_its_fixtures(project):
     assert done.returncode == 0, done.stdout
 
 
+def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(project, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    suite = ("--pyargs", "identity_props.suite", "-k", "gd-trajectory-float64 or parts", "-n", "1")
+    options = ("--identity-optimizer", "mine:Mine", "--identity-like", "torch.optim:SGD")
+    done = project("", *suite, *options, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "2 failed, 1 passed" in done.stdout
+    assert "like-optimizer fail: wrong step: measured" in done.stdout
+    assert "gd-trajectory: |W - predicted| / |predicted|: measured" in done.stdout
+
+
+MINE = """
+import torch
+
+class Mine(torch.optim.SGD):
+    def __init__(self, params, lr, **arguments):
+        super().__init__(params, 0.9 * lr, **arguments)
+"""
+
+
+def test_workers_share_the_memory_of_a_gpu(monkeypatch):
+    shares = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *share: shares.append(share))
+    for worker in range(3):
+        environment = {"PYTEST_XDIST_WORKER": f"gw{worker}", "PYTEST_XDIST_WORKER_COUNT": "3"}
+        assert _place(environment) == f"cuda:{worker % 2}"
+    assert shares == [(0.5, 0), (0.5, 1), (0.5, 0)]
+
+
 def test_a_gpu_that_is_not_there_ends_the_run_in_one_clear_line(project):
     done = project("def test_it(): pass", "--identity-device", "cuda:99")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
@@ -102,6 +135,10 @@ def test_the_stack_under_test_is_named_by_options(project, tmp_path):
         (("--identity-optimizer", "no_such:Name"), "no_such:Name: there is no module 'no_such' to import"),
         (("--identity-optimizer", "SGD"), "expected pkg.mod:Name"),
         (("--identity-optimizer-arg", "momentum=1"), "expected an optimizer that takes them"),
+        (("--identity-like", "torch.optim:SGD"), "--identity-like: expected an --identity-optimizer"),
+        (("--identity-like-linear", "torch.nn:Liner"), "module 'torch.nn' has no 'Liner'"),
+        (("--identity-ranks", "0"), "ranks: expected at least 1, got 0"),
+        (("--identity-ranks", "2", "--identity-mode", "compiled"), "ranks: expected mode eager"),
     ],
 )
 def test_a_stack_that_is_not_there_ends_the_run_in_one_clear_line(options, message, project):

@@ -18,6 +18,8 @@ def marked(claim):
 def test_claim_holds(claim, identity_pixels, identity_stack, identity_train, pytestconfig):
     if not claim.applies(identity_pixels):
         pytest.skip(f"says nothing of {identity_pixels.name} with {identity_pixels.d} pixels")
+    if identity_stack.dtype not in claim.dtypes:
+        pytest.skip(f"says nothing of {identity_stack.dtype}")
     if identity_stack.optimizer is not None:
         pytest.skip("its rate is for another optimizer; see test_parts")
     replicas, seed = pytestconfig.getoption("identity_replicas"), pytestconfig.getoption("identity_seed")
