@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from identity_props.guard import HangError, alive
 from identity_props.stack import Stack, ready, without_eps
 from identity_props.theory import adam_first_step
 
@@ -52,7 +53,11 @@ def _of_optimizer(stack: Stack) -> frozenset[str]:
     generator = torch.Generator().manual_seed(0)
     gradients = torch.randn(STEPS, *SHAPE, generator=generator, dtype=torch.float64)
     walk = Walk(stack.optimizer, stack.arguments)
-    return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
+    try:
+        return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
+    except HangError:  # the next step would hang as well
+        alive()
+        return frozenset()
 
 
 def _tried(fits: Callable[..., bool], *arguments: Any) -> bool:
