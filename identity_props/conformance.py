@@ -7,6 +7,7 @@ declared to be like; then it also has to take the same steps as that reference.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -52,7 +53,10 @@ MOVES, LEARNS, HANGS = "moves", "learns-identity", "hangs"
 
 @dataclass(frozen=True)
 class Row:
-    """One law, claim or comparison: its verdict, what was measured, what is allowed, and why."""
+    """One law, claim or comparison: its verdict, what was measured, what is allowed, and why.
+
+    ``lr`` and ``steps`` are those of learning: the rate, and the median first step near-identity.
+    """
 
     name: str
     verdict: str
@@ -60,6 +64,8 @@ class Row:
     allowed: float | None = None
     kind: str = ""
     note: str = ""
+    lr: float | None = None
+    steps: float | None = None
 
     def __str__(self) -> str:
         figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
@@ -138,14 +144,17 @@ def _judged(name: str, found: Discrepancy, kind: str) -> Row:
 
 
 def _moves_row(stack: Stack, seed: int) -> Row:
-    """Three steps of a small network: finite, of the same dtypes and shapes, and not where it was."""
+    """Eight steps of a small network: finite, of the same dtypes and shapes, and not where it was.
+
+    Eight, since RAdam and its kin may stand still for the first five.
+    """
     case = replace(FAMILIES[0], seed=seed).case(1)
     stack = replace(stack, ranks=1)
     network = ensemble_of(stack, case, LAYER)
     optimizer = optimizer_of(stack, SGD, network.parameters, stack.lr or 1 / 128)
     x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
     kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
-    for step in range(1, 4):
+    for step in range(1, 9):
         take_step(optimizer, partial(network.loss, x))
         for name, p in network.state.items():
             if (p.dtype, p.shape) != kinds[name]:
@@ -154,7 +163,7 @@ def _moves_row(stack: Stack, seed: int) -> Row:
             if not p.isfinite().all():
                 return Row(MOVES, FAIL, kind="diverges", note=f"{name} is not finite after step {step}")
     moved = changed(before, snapshot(network))
-    note = f"{moved} of {sum(p.numel() for p in before.values())} weights changed in three steps"
+    note = f"{moved} of {sum(p.numel() for p in before.values())} weights changed in eight steps"
     return Row(MOVES, PASS, note=note) if moved else Row(MOVES, FAIL, kind="flat", note=note)
 
 
@@ -265,10 +274,10 @@ def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
 def _learns_row(stack: Stack, seed: int) -> Row:
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
+    steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g}"
-    if outcome.holds:
-        return Row(LEARNS, PASS, worst, NEAR_IDENTITY, note=note)
-    return Row(LEARNS, FAIL, worst, NEAR_IDENTITY, _how_it_fails(worst), note)
+    verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
+    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps)
 
 
 def _how_it_fails(fvu: float) -> str:

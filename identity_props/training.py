@@ -279,7 +279,7 @@ class Ensemble:
             models.append(model)
             self.generators.append(generator)
         self.stack, self.model = stack, models[0]
-        state, self.buffers = stack_module_state(models)
+        state, self._buffers = stack_module_state(models)
         self._leaves = {name: nn.Parameter(p.detach(), p.requires_grad) for name, p in state.items()}
 
     @property
@@ -291,6 +291,11 @@ class Ensemble:
     def leaves(self) -> dict[str, nn.Parameter]:
         """The parameters that an optimizer moves and that gradients gather on, by name."""
         return self._leaves
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """What the layers keep beside parameters, by name."""
+        return self._buffers
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -352,6 +357,10 @@ class Single(Ensemble):
     @property
     def leaves(self) -> dict[str, nn.Parameter]:
         return dict(self.model.named_parameters())
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        return dict(self.model.named_buffers())
 
     def predict(self, x: Tensor) -> Tensor:
         """[n, d] or [1, n, d] to [1, n, d]."""

@@ -24,7 +24,7 @@ LINES = [line for block in blocks("console") for line in block.splitlines()]
 TEST_COMMAND = next(line for line in LINES if line.endswith("pytest -n auto"))
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if "identity-props" in line])
+@pytest.mark.parametrize("line", [line for line in LINES if "identity-props " in line])
 def test_every_command_it_shows_is_accepted(line):
     _, name, *arguments = shlex.split(line.split("/bin/")[-1])
     command = commands.commands[name]
@@ -54,7 +54,17 @@ def test_its_tox_environments_are_those_of_tox_ini():
     assert sorted(re.findall(r"`(\w+)`", shown)) == sorted(environments)
 
 
-@pytest.mark.parametrize(("example", "said"), list(zip(blocks("python"), ["measured ", ""], strict=True)))
+EXAMPLES, FOR_PYTEST = blocks("python")[:2], blocks("python")[2]
+
+
+def test_its_example_of_a_test_is_one_that_pytest_collects(tmp_path):
+    (tmp_path / "test_example.py").write_text(FOR_PYTEST)
+    command = [sys.executable, "-m", "pytest", "-m", "identity", "--collect-only", "-q", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "1 test collected" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(("example", "said"), list(zip(EXAMPLES, ["measured ", ""], strict=True)))
 def test_its_examples_run(example, said):
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

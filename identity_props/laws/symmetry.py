@@ -215,17 +215,21 @@ def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], s
     for step in range(case.steps):
         if step == stop:
             saved = io.BytesIO()
-            torch.save((ensemble.state, optimizer.state_dict(), scheduler.state_dict()), saved)
+            torch.save((_tensors(ensemble), optimizer.state_dict(), scheduler.state_dict()), saved)
             saved.seek(0)
-            parameters, for_optimizer, for_scheduler = torch.load(saved, weights_only=True)
+            tensors, for_optimizer, for_scheduler = torch.load(saved, weights_only=True)
             ensemble, optimizer, scheduler = fresh()
-            for key, p in ensemble.state.items():
-                p.data.copy_(parameters[key])
+            for key, tensor in _tensors(ensemble).items():
+                tensor.data.copy_(tensors[key])
             optimizer.load_state_dict(for_optimizer)
             scheduler.load_state_dict(for_scheduler)
         _plain(ensemble, optimizer, x)
         scheduler.step()
     return snapshot(ensemble)
+
+
+def _tensors(ensemble: Ensemble) -> dict[str, Tensor]:
+    return {**ensemble.state, **ensemble.buffers}
 
 
 @law(
