@@ -144,9 +144,9 @@ def _judged(name: str, found: Discrepancy, kind: str) -> Row:
 
 
 def _moves_row(stack: Stack, seed: int) -> Row:
-    """Eight steps of a small network: finite, of the same dtypes and shapes, and not where it was.
+    """Sixteen steps of a small network: finite, of the same dtypes and shapes, and not where it was.
 
-    Eight, since RAdam and its kin may stand still for the first five.
+    Sixteen, since RAdam and its kin may stand still for the first five, AdaShift for ten.
     """
     case = replace(FAMILIES[0], seed=seed).case(1)
     stack = replace(stack, ranks=1)
@@ -154,7 +154,7 @@ def _moves_row(stack: Stack, seed: int) -> Row:
     optimizer = optimizer_of(stack, SGD, network.parameters, stack.lr or 1 / 128)
     x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
     kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
-    for step in range(1, 9):
+    for step in range(1, 17):
         take_step(optimizer, partial(network.loss, x))
         for name, p in network.state.items():
             if (p.dtype, p.shape) != kinds[name]:
@@ -163,7 +163,7 @@ def _moves_row(stack: Stack, seed: int) -> Row:
             if not p.isfinite().all():
                 return Row(MOVES, FAIL, kind="diverges", note=f"{name} is not finite after step {step}")
     moved = changed(before, snapshot(network))
-    note = f"{moved} of {sum(p.numel() for p in before.values())} weights changed in eight steps"
+    note = f"{moved} of {sum(p.numel() for p in before.values())} weights changed in 16 steps"
     return Row(MOVES, PASS, note=note) if moved else Row(MOVES, FAIL, kind="flat", note=note)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -110,6 +111,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
     if any(config.getoption(_option(name)) != default for name, default in NOTHING_ASKED.items()):
+        sys.path.insert(0, str(config.invocation_params.dir))  # names from there, as python -m has it
         try:
             _stack(config)
             _like(config)

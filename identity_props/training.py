@@ -124,7 +124,8 @@ def train(
     ``pixels`` are unscaled; the variant's scaling is applied here. Replica k depends on seeds[k]
     alone: its initial weights and batch order come from that seed, its loss from its own outputs.
     A replica that diverges keeps its NaN to itself. ``on_step`` hears each step, of all replicas,
-    and may raise to stop. Raises InputError without seeds.
+    and may raise to stop; of ranks it hears nothing. Raises InputError without seeds, RanksDifferError
+    where ranks end with different parameters.
     """
     if not seeds:
         raise InputError("replicas: expected at least 1, got 0")

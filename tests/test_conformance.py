@@ -152,7 +152,7 @@ class Still(SGD):
     [
         (Halves, "other dtype or shape", "layers.0.weight is torch.float16 [1, 9, 9] after step 1"),
         (Shrinks, "other dtype or shape", "layers.0.weight is torch.float32 [1, 1, 9] after step 1"),
-        (Still, "flat", "0 of 81 weights changed in eight steps"),
+        (Still, "flat", "0 of 81 weights changed in 16 steps"),
         (Breaks, "error", "ArithmeticError: out of patience"),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def project(tmp_path):
             for name, value in inherited.items()
             if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
         }
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+        command = [Path(sys.executable).parent / "pytest", "-q", "-p", "no:cacheprovider", *arguments]
         return subprocess.run(
             command, cwd=tmp_path, env=inherited | environment, capture_output=True, text=True, check=False
         )
@@ -77,7 +78,7 @@ def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(
     (tmp_path / "mine.py").write_text(MINE)
     suite = ("--pyargs", "identity_props.suite", "-k", "gd-trajectory-float64 or parts", "-n", "1")
     options = ("--identity-optimizer", "mine:Mine", "--identity-like", "torch.optim:SGD")
-    done = project("", *suite, *options, PYTHONPATH=str(tmp_path))
+    done = project("", *suite, *options)
     assert done.returncode == 1
     assert "2 failed, 1 passed" in done.stdout
     assert "like-optimizer fail: wrong step: measured" in done.stdout
@@ -125,7 +126,7 @@ def test_the_stack_under_test_is_named_by_options(project, tmp_path):
     body += "    assert identity_stack.arguments == {'momentum': 0.5}\n"
     body += "    assert 'gradient-descent' not in identity_traits and 'momentum' in identity_traits"
     options = ("--identity-optimizer", "mine:Mine", "--identity-optimizer-arg", "momentum=0.5")
-    done = project(body, *options, PYTHONPATH=str(tmp_path))
+    done = project(body, *options)
     assert done.returncode == 0, done.stdout
 
 

@@ -1,6 +1,7 @@
 """Training: an ensemble is its replicas trained alone, to the step, and a bad one harms nobody."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -59,6 +60,18 @@ def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, r
     for k, seed in enumerate(seeds):
         for name, expected in alone(trial, pixels, seed).items():
             assert torch.allclose(run.state[name][k], expected, rtol=1e-9, atol=1e-9)
+
+
+# Compiled RMSprop keeps its scalars in float64 here, so the same 1e-9 holds.
+@pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 2}, {"ranks": 3}], ids=str)
+def test_compiled_or_on_ranks_a_network_trains_as_in_one_plain_process(where, small):
+    recipe = Recipe("torch.optim:RMSprop", 0.01, schedule="linear-decay", batch_size=20)
+    trial = Trial(Variant("plain-relu", 2), recipe, 5)
+    plain, run = (train(trial, small, range(2), replace(DOUBLE, **there)) for there in ({}, where))
+    assert all(
+        torch.allclose(run.state[name], plain.state[name], rtol=1e-9, atol=1e-9) for name in plain.state
+    )
+    assert torch.allclose(run.fvu, plain.fvu, rtol=1e-9, atol=1e-9)
 
 
 @given(seed=seeds)
