@@ -219,7 +219,7 @@ def check(
     for row in conformance.check(stack, reference, seed, guard):
         rows.append(row)
         _say(f"{len(rows)} {row.verdict} {row.name}")
-    _print(report.check_results(rows, stack, seed) if as_json else report.check_table(rows))
+    _print(report.check_results(rows, stack, seed) if as_json else report.check_table(rows, stack))
     return ONE_FAILS if any(row.verdict == conformance.FAIL for row in rows) else ALL_HOLD
 
 

@@ -85,7 +85,7 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
     """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
 
     A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
-    others still run, with a tenth of the guard once one hung. ``stack.lr=None`` searches a rate for
+    others still run, with a tenth of the guard, though a second or more, once one hung. ``stack.lr=None`` searches a rate for
     the last row. Raises InputError for a negative seed or guard.
     """
     if seed < 0:
@@ -98,8 +98,9 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
     limit = guard
     for name, measure in _plan(stack, like or Reference(), seed):
         row = _guarded(name, measure, limit)
-        limit = guard / 10 if row.kind == HANGS else limit
-        yield row
+        if row.kind == HANGS:
+            limit = min(guard, max(1.0, guard / 10))
+        yield replace(row, note=f"{stack}: {row.note}") if row.kind and name == MOVES else row
 
 
 def _plan(stack: Stack, like: Reference, seed: int) -> Iterator[tuple[str, Callable[[], Row]]]:
@@ -314,18 +315,19 @@ def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) 
     """Raise AssertionError, with predicted and measured figures, for each row of ``check`` that fails."""
     __tracebackhide__ = True
     failed = [row for row in check(stack, like, seed) if row.verdict == FAIL]
-    assert not failed, "\n".join(str(row) for row in failed)
+    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
 
 
 def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     """Raise AssertionError for a part that does not do what the one it is declared to be like does."""
     __tracebackhide__ = True
     rows = [measure() for name, measure in _plan(stack, like, seed) if name.startswith("like-")]
-    assert not (failed := [row for row in rows if row.verdict == FAIL]), "\n".join(map(str, failed))
+    failed = [row for row in rows if row.verdict == FAIL]
+    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
 
 
 def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
     """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
     __tracebackhide__ = True
     outcome, lr = learning(stack, seed)
-    assert outcome.holds, f"{outcome}; at lr {lr:.3g}"
+    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}"

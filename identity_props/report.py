@@ -168,10 +168,12 @@ def write(out: Path, document: dict[str, Any]) -> Path:
 CHECK_SCHEMA = "identity-props/check/1"
 
 
-def check_table(rows: Sequence[Row]) -> Table:
+def check_table(rows: Sequence[Row], stack: Stack) -> Table:
     """One row a law, claim or comparison: verdict, measured, allowed, and why."""
     counts = ", ".join(f"{sum(r.verdict == v for r in rows)} {v}" for v in (PASS, FAIL, NOT_APPLICABLE))
-    grid = Table(caption=counts, caption_justify="left", box=SIMPLE_HEAD)
+    grid = Table(
+        title=str(stack), title_justify="left", caption=counts, caption_justify="left", box=SIMPLE_HEAD
+    )
     grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
     for heading in ("law", "verdict"):
         grid.add_column(heading, no_wrap=True)

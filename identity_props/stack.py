@@ -101,6 +101,11 @@ class Stack:
         dtype = str(self.dtype).removeprefix("torch.")
         return parts | {"device": self.device, "dtype": dtype, "mode": self.mode, "ranks": self.ranks}
 
+    def __str__(self) -> str:
+        usual = Stack().describe()
+        named = [f"{part} {name}" for part, name in self.describe().items() if name != usual[part]]
+        return ", ".join(named) or "torch's own parts"
+
 
 def _name(part: Callable[..., Any] | None) -> str:
     if part is None:

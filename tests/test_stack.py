@@ -72,6 +72,11 @@ def test_a_stack_describes_itself_by_name():
     }
 
 
+def test_a_stack_is_shown_by_what_is_unusual_about_it():
+    assert str(Stack(optimizer=torch.optim.SGD, ranks=2)) == "optimizer torch.optim.sgd:SGD, ranks 2"
+    assert str(Stack()) == "torch's own parts"
+
+
 @pytest.mark.parametrize(
     ("pairs", "arguments"),
     [
