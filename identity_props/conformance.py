@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from identity_props.claims import Claim, budget, learns
-from identity_props.data import Pixels, digits
 from identity_props.errors import InputError
 from identity_props.guard import HangError, alive, time_limit
 from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
+from identity_props.learning import LEARNS, learning, learning_trial
 from identity_props.likeness import SHAPES, same_layer, same_steps
 from identity_props.metrics import FAILED, NEAR_IDENTITY
 from identity_props.models import Variant
@@ -33,10 +32,8 @@ from identity_props.training import (
     Trial,
     reason_to_train_alone,
     take_step,
-    train,
 )
 from identity_props.traits import traits
-from identity_props.verdict import Outcome, judge, trainer
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
 
@@ -48,7 +45,7 @@ FAMILIES = (
 )
 REPLICAS = 8
 GUARD = 60.0  # seconds a step may take
-MOVES, LEARNS, HANGS = "moves", "learns-identity", "hangs"
+MOVES, HANGS = "moves", "hangs"
 
 
 @dataclass(frozen=True)
@@ -85,16 +82,15 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
     """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
 
     A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
-    others still run, with a tenth of the guard, though a second or more, once one hung. ``stack.lr=None`` searches a rate for
-    the last row. Raises InputError for a negative seed or guard.
+    others still run, with a tenth of the guard, though a second or more, once one hung.
+    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard.
     """
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not guard >= 0:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
-    torch.optim.SGD(
-        [torch.zeros(1)], lr=1
-    )  # imports much of torch, and an import that is cut short leaves ruins
+    # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
+    torch.optim.SGD([torch.zeros(1)], lr=1)
     limit = guard
     for name, measure in _plan(stack, like or Reference(), seed):
         row = _guarded(name, measure, limit)
@@ -229,54 +225,14 @@ def _first_step(stack: Stack, case: Case) -> Tensor:
 
 # Learning -----------------------------------------------------------------------------------------
 
-RATES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 1e2 in half decades
-WHITENED = Variant("scaled-input", 1, "whiten", bias=False)  # of mean 0, so a bias has nothing to do
-
-
-def _trial(lr: float, steps: int) -> Trial:
-    # full batches: Rprop and L-BFGS are made for them, and the others do not mind
-    return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay", batch_size=None), steps)
-
-
-def find_rate(stack: Stack, pixels: Pixels, seeds: range = range(2)) -> float:
-    """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
-
-    The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
-    on whitened pixels. Raises InputError where no rate leaves a finite one.
-    """
-    steps = budget(pixels.d) // 4
-    ends = {}
-    for lr in RATES:
-        run = train(_trial(lr, steps), pixels, seeds, replace(stack, lr=None))
-        ends[lr] = float(run.fvu[:, -1].nan_to_num(math.inf).max())
-    best = min(ends, key=lambda lr: ends[lr])
-    if not math.isfinite(ends[best]):
-        raise InputError(f"lr: expected a finite FVU at one of {RATES[0]:g} to {RATES[-1]:g}, got none")
-    return best
-
-
-def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
-    """Whether the stack learns the identity: a linear layer on whitened digits, and at which rate."""
-    pixels = digits(7, train=512, test=512)
-    lr = find_rate(stack, pixels) if stack.lr is None else stack.lr
-    claim = Claim(
-        name=LEARNS,
-        expects="learns",
-        statement="a linear layer on whitened pixels ends near-identity within 1,250 steps",
-        source="its spectrum is flat: gradient descent needs one step",
-        evidence="8 of 8 seeds with each of 13 optimizers of torch 2.15, five times over",
-        share=1 / 2,
-        plan=lambda pixels: (_trial(lr, budget(pixels.d)),),
-        succeeded=learns,
-    )
-    return judge(claim, pixels, trainer(pixels, replace(stack, lr=lr)), seed=seed), lr
-
 
 def _learns_row(stack: Stack, seed: int) -> Row:
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g}"
+    reason = reason_to_train_alone(stack, learning_trial(lr, 1))
+    note += f"; one by one, which is slower: {reason}" if reason else ""
     verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
     return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps)
 

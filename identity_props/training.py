@@ -384,7 +384,8 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
 
     Two replicas train for 3 steps on random data, stacked and alone: an optimizer that mixes
     replicas or wants matrices, and a layer that ``torch.func.vmap`` refuses, show at once. torch's
-    own layer under SGD, RMSprop or Adam is not asked. What fails alone too raises its own error.
+    own layer under SGD, RMSprop or Adam is not asked. What cannot be asked, since it refuses float64
+    or stands still for so long, trains alone.
     """
     if stack.linear is nn.Linear and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE:
         return None
@@ -392,11 +393,13 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
     stack = at_home(stack, stack.device, torch.float64)  # where rounding hides nothing
     x = torch.rand(n, d, generator=torch.Generator().manual_seed(0)).to(stack.device, stack.dtype)
     short = replace(trial, steps=steps, variant=replace(trial.variant, depth=min(trial.variant.depth, 2)))
-    alone = torch.cat([_probed(short, stack, [seed], x, True) for seed in (0, 1)])
     try:
+        alone = torch.cat([_probed(short, stack, [seed], x, True) for seed in (0, 1)])
         together = _probed(short, stack, [0, 1], x, False)
-    except Exception as error:  # whatever a user's part raises on stacked parameters is the reason
+    except Exception as error:  # whatever a user's part raises, on stacked parameters or at all
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not alone.any():
+        return f"it does not move within {steps} steps"
     near = 1e-6 * float(alone.nan_to_num(0, 0, 0).abs().max())
     same = torch.allclose(together, alone, rtol=1e-6, atol=near, equal_nan=True)
     return None if same else "two replicas train differently together than alone"

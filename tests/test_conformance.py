@@ -12,7 +12,6 @@ from identity_props.claims import budget
 from identity_props.conformance import (
     FAIL,
     HANGS,
-    LEARNS,
     MOVES,
     NOT_APPLICABLE,
     PASS,
@@ -20,10 +19,10 @@ from identity_props.conformance import (
     assert_conforms,
     assert_learns_identity,
     check,
-    find_rate,
 )
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
+from identity_props.learning import LEARNS, find_rate
 from identity_props.likeness import same_layer, same_steps
 from identity_props.models import Variant
 from identity_props.stack import Stack
@@ -286,6 +285,12 @@ def test_a_rate_is_found_at_which_an_optimizer_learns(optimizer, small):
     recipe = Recipe("torch.optim:SGD", find_rate(stack, small), schedule="linear-decay")
     run = train(Trial(Variant("scaled-input", 1, "whiten"), recipe, budget(small.d)), small, range(4), stack)
     assert (run.steps_to_identity <= budget(small.d)).all()
+
+
+def test_replicas_that_train_one_by_one_are_said_to(monkeypatch):
+    monkeypatch.setattr(conformance, "LAWS", {})
+    stack = Stack(optimizer=torch.optim.LBFGS, lr=1.0)
+    assert "; one by one, which is slower: two replicas train differently" in rows(stack)[LEARNS].note
 
 
 def test_no_rate_and_no_seed_are_refused(small):

@@ -68,6 +68,12 @@ def test_tests_are_stolen_between_workers_unless_the_user_says_otherwise(given, 
     assert f"dist {used}" in done.stdout
 
 
+def test_the_suite_has_its_workers_placed_in_any_project(project, tmp_path):
+    (tmp_path / "conftest.py").write_text(CONTROLLER)
+    done = project("", "--pyargs", "identity_props.suite", "-n", "1", "-k", "nothing")
+    assert "dist worksteal" in done.stdout
+
+
 def test_its_options_reach_its_fixtures(project):
     body = "def test_it(identity_pixels, identity_stack): assert (identity_pixels.d, identity_stack.device) == (196, 'cpu')"
     done = project(body, "--identity-side", "14")
