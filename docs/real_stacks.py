@@ -175,13 +175,13 @@ def measured(part):
         lines = done.stdout.splitlines() if done.returncode == 0 else []
         rows = json.loads(lines[-1]) if lines else [_failed("error", done.stderr.strip().rpartition("\n")[2])]
     except subprocess.TimeoutExpired:
-        rows = [_failed("hangs", f"not finished in {limit} s")]
+        rows = [_failed(f"not finished in {limit} s", "")]
     print(name, *[row["name"] for row in rows if row["verdict"] == "fail"], flush=True)
     return found | {"rows": [{k: v for k, v in row.items() if v not in (None, "")} for row in rows]}
 
 
 def _failed(kind, note):
-    return {"name": "moves", "verdict": "fail", "kind": kind, "note": note}
+    return {"name": "check", "verdict": "fail", "kind": kind, "note": note}
 
 
 def page(found):
@@ -263,7 +263,7 @@ print(saved.state[p]["mu_product"].dtype, loaded.state[p]["mu_product"].dtype)  
 ```python
 ends = []
 for foreach in (False, True):
-    asgd = torch.optim.ASGD([p := weights(1.0, torch.float64)], foreach=foreach)
+    asgd = torch.optim.ASGD([p := weights(1.0, torch.float64)], lr=1 / 128, foreach=foreach)
     [asgd.step() for _ in range(8)]
     ends.append(p.detach())
 print((ends[0] - ends[1]).abs().max())
@@ -335,6 +335,7 @@ WHY = {
     "distributedmuon": "*limit*: wants a process group.",
     "ftrl": "*design*: rebuilds weights from all gradients at the present rate, so a rate that decays to 0 takes"
     " them to 0. At a constant rate of 1 FVU is 1.1e-5.",
+    "kron": "*limit*: trains one by one, and too slowly for the search of a rate.",
     "kate": "*design*: its first step is lr / |g|, 5,000 lr at most, so an entry with almost no gradient is"
     " thrown far.",
     "lorarite": "*limit*: trains pairs of LoRA factors alone.",
