@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from identity_props.claims import Claim
     from identity_props.data import Pixels
     from identity_props.running import Progress as Steps
+    from identity_props.stack import Stack
     from identity_props.verdict import Outcome
 
 ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -37,53 +39,118 @@ def commands() -> None:
     """
 
 
+RUN_OPTIONS = (
+    click.option(
+        "--data",
+        type=click.Choice(["digits", "mnist"]),
+        default="digits",
+        show_default=True,
+        help="Rendered digits, or MNIST.",
+    ),
+    click.option(
+        "--side",
+        type=click.Choice(["7", "14", "28"]),
+        default="7",
+        show_default=True,
+        help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
+    ),
+    click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]",
+    ),
+    click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there."),
+    click.option(
+        "--claims",
+        metavar="PATTERN",
+        help="Only claims matching shell patterns, such as 'linear-*,residual-4'.",
+    ),
+    click.option("--slow", is_flag=True, help="Also the claims that take an hour."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of the first replica; the others follow it.",
+    ),
+    click.option(
+        "--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train."
+    ),
+    click.option(
+        "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
+    ),
+)
+
+
+def of_a_run(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that say what is trained, on what and where."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def replicas_option(default: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """--replicas."""
+    return click.option(
+        "--replicas",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Networks a claim, doubled while its verdict is undecided.",
+    )
+
+
 @commands.command()
-@click.option(
-    "--data",
-    type=click.Choice(["digits", "mnist"]),
-    default="digits",
-    show_default=True,
-    help="Rendered digits, or MNIST.",
-)
-@click.option(
-    "--side",
-    type=click.Choice(["7", "14", "28"]),
-    default="7",
-    show_default=True,
-    help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
-)
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]",
-)
-@click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there.")
-@click.option(
-    "--claims", metavar="PATTERN", help="Only claims matching shell patterns, such as 'linear-*,residual-4'."
-)
-@click.option("--slow", is_flag=True, help="Also the claims that take an hour.")
-@click.option(
-    "--replicas",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Networks a claim, doubled while its verdict is undecided.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of the first replica; the others follow it.",
-)
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
-)
+@of_a_run
+@replicas_option(8)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write results.json to.")
 @click.option("--force", is_flag=True, help="Replace a results.json that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
-def run(
+def run(out: Path | None, force: bool, as_json: bool, seed: int, **given: Any) -> int:
+    """Train the claims' networks and say which claims hold.
+
+    Progress goes to stderr, the table to stdout. Ctrl-C keeps the claims that are finished.
+    """
+    from identity_props import report
+
+    if out is not None:
+        report.check_free(out, force)
+    work = _prepared(seed=seed, **given)
+    if out is not None:
+        report.make(out)
+    outcomes, interrupted = work.judged()
+    document = report.results(outcomes, work.pixels, work.stack, seed, work.jobs, interrupted)
+    _print(document if as_json else report.table(outcomes, work.pixels))
+    if out is not None:
+        _say(f"wrote {report.write(out, document)}")
+    if interrupted:
+        return INTERRUPTED
+    return ALL_HOLD if all(outcome.holds for outcome in outcomes) else ONE_FAILS
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a command trains, on what and where."""
+
+    claims: list[Claim]
+    pixels: Pixels
+    stack: Stack
+    replicas: int
+    seed: int
+    jobs: int
+
+    def judged(self) -> tuple[list[Outcome], bool]:
+        """Outcomes in the order of the claims, and whether the run was cut short."""
+        from identity_props.running import judge_all
+
+        start = partial(judge_all, self.claims, self.pixels, self.stack, self.replicas, self.seed, self.jobs)
+        outcomes, interrupted = _watched(len(self.claims), start)
+        if not outcomes:
+            raise KeyboardInterrupt
+        return sorted(outcomes, key=lambda outcome: self.claims.index(outcome.claim)), interrupted
+
+
+def _prepared(
     data: str,
     side: str,
     data_dir: Path | None,
@@ -94,40 +161,69 @@ def run(
     seed: int,
     device: str,
     jobs: int | None,
-    out: Path | None,
-    force: bool,
-    as_json: bool,
-) -> int:
-    """Train the claims' networks and say which claims hold.
-
-    Progress goes to stderr, the table to stdout. Ctrl-C keeps the claims that are finished.
-    """
-    from identity_props import report
+) -> Work:
     from identity_props.data import load
-    from identity_props.running import default_jobs, judge_all
+    from identity_props.running import default_jobs
     from identity_props.stack import Stack
 
     stack = Stack(device=device)
-    if out is not None:
-        report.check_free(out, force)
     pixels = load(data, int(side), data_dir, download)
-    selected = _selected(claims, slow, pixels)
-    if out is not None:
-        report.make(out)
-    jobs = jobs or default_jobs(stack)
-    outcomes, interrupted = _watched(
-        len(selected), partial(judge_all, selected, pixels, stack, replicas, seed, jobs)
-    )
-    if not outcomes:
-        raise KeyboardInterrupt
-    outcomes.sort(key=lambda outcome: selected.index(outcome.claim))
-    document = report.results(outcomes, pixels, stack, seed, jobs, interrupted)
-    _print(document if as_json else report.table(outcomes, pixels))
-    if out is not None:
-        _say(f"wrote {report.write(out, document)}")
+    return Work(_selected(claims, slow, pixels), pixels, stack, replicas, seed, jobs or default_jobs(stack))
+
+
+@commands.command()
+@of_a_run
+@replicas_option(16)
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), required=True, help="File in the working folder."
+)
+@click.option("--update", is_flag=True, help="Record the run there in place of comparing it.")
+@click.option("--force", is_flag=True, help="Record also a run whose claims do not all hold.")
+@click.option("--strict", is_flag=True, help="Better, faster, other versions or machines fail too.")
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path),
+    envvar="GITHUB_STEP_SUMMARY",
+    show_envvar=True,
+    help="File that the table is appended to, in Markdown.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def gate(
+    baseline: Path, update: bool, force: bool, strict: bool, summary: Path | None, as_json: bool, **given: Any
+) -> int:
+    """Compare a run with a recorded one: slower, worse, better or faster, claim by claim.
+
+    A change is named that is clear by a rank test over replicas, at 1e-4 for all claims together, and
+    larger than a tenth in steps or a factor of two in FVU. What cannot be compared fails.
+    """
+    from identity_props import gate, report
+
+    gate.check_place(baseline)
+    before = None if update else gate.read(baseline)
+    work = _prepared(**given)
+    outcomes, interrupted = work.judged()
     if interrupted:
-        return INTERRUPTED
-    return ALL_HOLD if all(outcome.holds for outcome in outcomes) else ONE_FAILS
+        raise KeyboardInterrupt
+    context = report.context(work.pixels, work.stack, work.seed, work.jobs)
+    after = gate.record(outcomes, context)
+    if before is None:
+        return _recorded(baseline, after, outcomes, force)
+    changes = gate.compare(before, after)
+    passed = gate.passes(changes, strict)
+    _print(gate.document(changes, passed) if as_json else report.gate_table(changes, passed))
+    if summary is not None:
+        report.append_markdown(summary, changes, passed)
+    return ALL_HOLD if passed else ONE_FAILS
+
+
+def _recorded(path: Path, baseline: dict[str, Any], outcomes: Sequence[Outcome], force: bool) -> int:
+    from identity_props import gate, report
+
+    failing = ", ".join(outcome.claim.name for outcome in outcomes if not outcome.holds)
+    if failing and not force:
+        raise InputError(f"--update: expected claims that hold, got {failing}; --force records them")
+    _say(f"wrote {report.replace_file(path, gate.text(baseline))}")
+    return ALL_HOLD
 
 
 @commands.command()

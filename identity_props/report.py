@@ -23,6 +23,7 @@ from identity_props import __version__
 from identity_props.conformance import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.data import Pixels
 from identity_props.errors import InputError
+from identity_props.gate import Change
 from identity_props.metrics import FAILED, NEAR_IDENTITY
 from identity_props.running import cores, threads
 from identity_props.stack import Stack
@@ -86,18 +87,25 @@ def results(
     outcomes: Sequence[Outcome], pixels: Pixels, stack: Stack, seed: int, jobs: int, interrupted: bool
 ) -> dict[str, Any]:
     """What results.json holds; None (null) stands for a figure that is not finite or never came."""
-    data = {"name": pixels.name, "shape": pixels.shape, "train": len(pixels.train), "test": len(pixels.test)}
     return {
         "schema": SCHEMA,
+        **context(pixels, stack, seed, jobs),
+        "interrupted": interrupted,
+        "claims": [_claim(outcome) for outcome in outcomes],
+    }
+
+
+def context(pixels: Pixels, stack: Stack, seed: int, jobs: int) -> dict[str, Any]:
+    """What a run was made with, and on."""
+    data = {"name": pixels.name, "shape": pixels.shape and [*pixels.shape], "train": len(pixels.train)}
+    return {
         "versions": _versions(),
         "machine": _machine(stack),
         "jobs": jobs,
         "threads": threads(jobs),
         "seed": seed,
-        "data": data | {"fingerprint": pixels.fingerprint},
+        "data": data | {"test": len(pixels.test), "fingerprint": pixels.fingerprint},
         "stack": stack.describe(),
-        "interrupted": interrupted,
-        "claims": [_claim(outcome) for outcome in outcomes],
     }
 
 
@@ -153,16 +161,22 @@ def make(out: Path) -> None:
 
 
 def write(out: Path, document: dict[str, Any]) -> Path:
-    """Write results.json whole or not at all, a reader never sees a part of it; returns its path."""
-    text = json.dumps(document, indent=2, allow_nan=False)
-    with tempfile.NamedTemporaryFile("w", dir=out, prefix=RESULTS, delete=False, encoding="utf-8") as file:
+    """Write results.json, see ``replace_file``; returns its path."""
+    return replace_file(out / RESULTS, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def replace_file(path: Path, text: str) -> Path:
+    """Write a file whole or not at all, a reader never sees a part of it; returns its path."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+    ) as file:
         try:
-            print(text, file=file, flush=True)
+            print(text, file=file, end="", flush=True)
             os.chmod(file.name, 0o644)  # a temporary file is private, a result is not
-            os.replace(file.name, out / RESULTS)
+            os.replace(file.name, path)
         finally:
             Path(file.name).unlink(missing_ok=True)
-    return out / RESULTS
+    return path
 
 
 CHECK_SCHEMA = "identity-props/check/1"
@@ -206,3 +220,50 @@ def check_results(rows: Sequence[Row], stack: Stack, seed: int) -> dict[str, Any
         "stack": stack.describe(),
         "rows": [shown(row) for row in rows],
     }
+
+
+def gate_table(changes: Sequence[Change], passed: bool) -> Table:
+    """What differs, else one line; a row a change, with the smallest one that would be seen."""
+    verdict = "passes" if passed else "fails"
+    compared = [change for change in changes if "/" in change.name]
+    caption = f"The gate {verdict}: {len(compared)} comparisons, {_words(compared)}."
+    grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
+    grid.add_column("claim / figure", no_wrap=True)
+    grid.add_column("verdict", no_wrap=True)
+    for heading in ("factor", "p", "seen from"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("note")
+    for change in changes:
+        style = "bold red" if change.alarming else None if change.verdict == "same" else "yellow"
+        grid.add_row(*gate_row(change), style=style)
+    return grid
+
+
+def gate_row(change: Change) -> tuple[str, ...]:
+    """Name, verdict, factor, p, smallest change seen, note."""
+    if "/" not in change.name or not math.isfinite(change.found):
+        return (change.name, change.word, "", "", "", change.note)
+    figures = (f"{change.factor:.3g}", f"{change.p:.1g}", f"{change.found:.2f}")
+    return (change.name, change.word, *figures, change.note)
+
+
+def _words(compared: Sequence[Change]) -> str:
+    words = [change.word for change in compared]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "none"
+
+
+def append_markdown(path: Path, changes: Sequence[Change], passed: bool) -> None:
+    """Append the rows that are not the same to a summary; raises InputError where it cannot be written."""
+    lines = [f"### identity-props gate {'passes' if passed else 'fails'}", ""]
+    lines += ["| claim / figure | verdict | factor | p | seen from | note |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in gate_row(change)) + " |"
+        for change in changes
+        if change.word != "same"
+    ]
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            print(*lines, "", sep="\n", file=file)
+    except OSError as error:
+        raise InputError(f"--summary {path}: expected a file to append to, got: {error.strerror}") from error

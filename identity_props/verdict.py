@@ -36,6 +36,7 @@ class Outcome:
     steps_to_identity: tuple[float, ...]
     budget_steps: int
     seconds: float
+    crossing: tuple[float, ...] = ()
 
     @property
     def replicas(self) -> int:
@@ -128,6 +129,7 @@ def judge(claim: Claim, pixels: Pixels, train: Trainer, replicas: int = 8, seed:
         fvu=tuple(v for run in first for v in run.fvu[:, -1].tolist()),
         fvu_pixels=tuple(v for run in first for v in run.fvu_pixels.tolist()),
         steps_to_identity=tuple(v for run in first for v in run.steps_to_identity.tolist()),
+        crossing=tuple(v for run in first for v in run.crossing.tolist()),
         budget_steps=trials[0].steps,
         seconds=seconds,
     )

@@ -180,7 +180,13 @@ def interrupted(tmp_path, claims, after):
     ]
     with log.open("w") as stderr:
         running = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+            # a shell that starts this in the background has it ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 120
         while after not in log.read_text() and time.monotonic() < deadline and running.poll() is None:

@@ -54,6 +54,9 @@ def test_torch_s_own_optimizers_conform_and_are_like_themselves(optimizer, lr):
     assert found["gd-trajectory"].verdict == (PASS if optimizer is SGD else NOT_APPLICABLE)
 
 
+RATES = {name: LAWS[name] for name in ("gd-trajectory", "fvu-prediction")}  # what sees a rate
+
+
 class Scaled(SGD):
     factor = 0.9
 
@@ -64,7 +67,9 @@ class Scaled(SGD):
 
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.9, "too slow"), (1.1, "too fast"), (0.0, "flat")])
-def test_a_wrong_rate_is_named_slow_fast_or_flat(factor, kind):
+def test_a_wrong_rate_is_named_slow_fast_or_flat(factor, kind, monkeypatch):
+    monkeypatch.setattr(conformance, "LAWS", RATES)
+
     class Wrong(Scaled):
         pass
 
@@ -270,7 +275,8 @@ def test_a_layer_is_compared_forward_and_backward():
 # A user's own tests -----------------------------------------------------------------------------------
 
 
-def test_the_assertions_pass_what_is_right_and_name_what_is_not():
+def test_the_assertions_pass_what_is_right_and_name_what_is_not(monkeypatch):
+    monkeypatch.setattr(conformance, "LAWS", RATES)
     assert_learns_identity(Stack(optimizer=Adam, lr=1 / 32))
     half, flat = (type("Wrong", (Scaled,), {"factor": factor}) for factor in (0.5, 0.0))
     with pytest.raises(AssertionError, match=r"gd-trajectory fail: too slow: measured .*, allowed"):

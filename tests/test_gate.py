@@ -1,0 +1,257 @@
+"""The gate: it names what changed, on both sides, and fails what it cannot compare."""
+
+import json
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from identity_props.claims import CLAIMS
+from identity_props.cli import main
+from identity_props.errors import InputError
+from identity_props.gate import (
+    CHANGED,
+    CONTEXT,
+    FALSE_FAIL,
+    compare,
+    detectable,
+    passes,
+    rank_test,
+    read,
+    record,
+    smallest_p,
+    text,
+)
+from identity_props.report import replace_file
+from identity_props.verdict import Outcome
+
+CLAIM = CLAIMS["linear-1"]
+HERE = {name: {"of": name} for name in CONTEXT} | {"seed": 0, "jobs": 1, "threads": 1}
+
+
+def outcome(slower=1.0, worse=1.0, seed=0, replicas=16, claim=CLAIM, verdict="holds"):
+    """Replicas whose steps and FVU spread by 10% and by a factor of 1.3."""
+    drawn = np.random.default_rng(seed)
+    steps = slower * 1000 * 1.1 ** drawn.normal(size=replicas)
+    fvu = worse * 1e-5 * 1.3 ** drawn.normal(size=replicas)
+    figures = (tuple(map(float, fvu)),) * 2 + (tuple(map(float, steps)),)
+    return Outcome(claim, verdict, replicas, *figures, 1250, 1.0, figures[-1])
+
+
+def baseline(*outcomes, **context):
+    return record(outcomes, HERE | context)
+
+
+def words(before, after):
+    return {change.name: change.word for change in compare(before, after)}
+
+
+def test_equal_runs_are_the_same_in_every_row():
+    changes = compare(baseline(outcome()), baseline(outcome()))
+    assert [(c.name, c.word, c.p) for c in changes] == [(f"linear-1/{m}", "same", 1) for m in ("rate", "end")]
+    assert passes(changes, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "word", "passing"),
+    [
+        ({"slower": 1.5}, "linear-1/rate", "slower", (False, False)),
+        ({"slower": 1 / 1.5}, "linear-1/rate", "faster", (True, False)),
+        ({"worse": 4.0}, "linear-1/end", "worse", (False, False)),
+        ({"worse": 1 / 4}, "linear-1/end", "better", (True, False)),
+    ],
+)
+def test_a_change_is_named_on_either_side_and_welcome_ones_fail_strictly_alone(change, row, word, passing):
+    before, after = baseline(outcome()), baseline(outcome(seed=1, **change))
+    assert words(before, after)[row] == word
+    assert list(words(before, after).values()).count("same") == 1
+    assert tuple(passes(compare(before, after), strict) for strict in (False, True)) == passing
+
+
+def test_a_clear_change_that_is_smaller_than_the_effect_is_the_same():
+    narrow = replace(outcome(), crossing=tuple(1000.0 + k for k in range(16)))
+    shifted = replace(narrow, crossing=tuple(1.05 * v for v in narrow.crossing))
+    (rate, _) = compare(baseline(narrow), baseline(shifted))
+    assert (rate.word, rate.p < 1e-6) == ("same", True)
+
+
+# Null: two samples of one distribution. False-fail rate of the test itself: each row is tested at
+# 1e-4 / 2, so 2,000 gates of one claim alarm at all with probability 0.2 at most by chance, and the
+# effect has to be exceeded on top; three or more (a rate of 1e-3) with probability 1.1e-3.
+def test_unchanged_claims_do_not_alarm():
+    alarms = sum(
+        not passes(compare(baseline(outcome(seed=2 * k)), baseline(outcome(seed=2 * k + 1))), strict=True)
+        for k in range(2000)
+    )
+    assert alarms <= 2
+
+
+# A shift of what a row says it sees is seen with probability .99: of 200, 190 or more but for 1e-5.
+def test_the_smallest_change_that_a_row_states_is_seen():
+    shift = detectable(16, FALSE_FAIL / 2)
+    drawn = np.random.default_rng(0)
+    seen = sum(
+        rank_test(*(drawn.normal(size=16) + k * shift for k in range(2))) <= FALSE_FAIL / 2
+        for _ in range(200)
+    )
+    assert seen >= 190
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.5, math.inf]), min_size=2, max_size=20))
+def test_a_sample_never_differs_from_itself(values):
+    assert rank_test(values, values[::-1]) == 1
+
+
+def test_infinity_ranks_last_and_ties_are_allowed():
+    assert rank_test([1.0] * 16, [math.inf] * 16) < 1e-6
+    assert (
+        words(baseline(outcome()), baseline(replace(outcome(), crossing=(math.inf,) * 16)))["linear-1/rate"]
+        == "slower"
+    )
+
+
+# It fails closed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "row", "word"),
+    [
+        ([outcome(), outcome(claim=CLAIMS["linear-4"])], [outcome()], "linear-4", "missing"),
+        ([outcome()], [outcome(), outcome(claim=CLAIMS["linear-4"])], "linear-4", "missing"),
+        ([outcome()], [outcome(verdict="undecided")], "linear-1", "undecided"),
+        ([outcome(replicas=8)], [outcome(replicas=8)], "linear-1/rate", "too few"),
+        ([outcome()], [replace(outcome(), fvu=(math.nan,) * 16)], "linear-1/end", "worse"),
+    ],
+)
+def test_what_cannot_be_compared_or_does_not_hold_fails_by_name(before, after, row, word):
+    changes = compare(baseline(*before), baseline(*after))
+    assert word in {change.word for change in changes if change.name == row}
+    assert not passes(changes)
+
+
+def test_no_rows_at_all_fail():
+    assert not passes([])
+    assert not passes(compare(baseline(), baseline()))
+
+
+@pytest.mark.parametrize(
+    ("name", "passing"),
+    [
+        ("data", (False, False)),
+        ("stack", (False, False)),
+        *((name, (True, False)) for name in ("seed", "jobs", "threads", "machine", "versions")),
+    ],
+)
+def test_other_data_or_stacks_fail_and_other_machines_are_noted(name, passing):
+    other = baseline(outcome(), **{name: {"of": "another"} if isinstance(HERE[name], dict) else 5})
+    changes = compare(baseline(outcome()), other)
+    assert words(baseline(outcome()), other)[name] == "differs"
+    assert tuple(passes(changes, strict) for strict in (False, True)) == passing
+
+
+# The file -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_baseline_comes_back_as_it_was_and_has_a_line_a_claim(folder):
+    written = baseline(outcome(), outcome(claim=CLAIMS["raw-diverges"], worse=math.inf))
+    Path("base.json").write_text(text(written))
+    assert read(Path("base.json")) == json.loads(json.dumps(written))
+    assert len(text(written).splitlines()) == len(CONTEXT) + 2 + 1 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is none; --update records one"),
+        ("", "expected JSON, got"),
+        ("{", "expected JSON, got"),
+        ("[" * 100_000, "expected JSON, got"),
+        ('{"schema": NaN}', "expected finite numbers and null, got NaN"),
+        ("[]", "at the top: .* is not of type 'object'"),
+        ("{}", "at the top: 'schema' is a required property"),
+        (text(baseline(outcome())).replace("baseline/1", "baseline/9"), "at schema"),
+        (text(baseline(outcome())).replace('"holds"', '"maybe"'), "at claims/linear-1/verdict"),
+        (text(baseline()), "at claims: .* should be non-empty|does not have enough properties"),
+        (" " * (10 * 2**20 + 1), "expected 10 MiB at most, got more"),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_refused_in_one_line(content, message, folder, capsys):
+    if content is not None:
+        Path("base.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read(Path("base.json"))
+    assert main(["gate", "--baseline", "base.json"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_baseline_outside_of_the_working_folder_is_refused(folder):
+    with pytest.raises(InputError, match="expected a file in the working folder, got one outside"):
+        read(Path("../base.json"))
+
+
+def test_of_two_that_write_one_baseline_one_wins_whole(folder):
+    contents = [text(baseline(outcome(seed=seed, replicas=200))) for seed in range(2)]
+    writers = [
+        threading.Thread(target=lambda c=c: [replace_file(Path("base.json"), c) for _ in range(50)])
+        for c in contents
+    ]
+    [writer.start() for writer in writers]
+    [writer.join() for writer in writers]
+    assert Path("base.json").read_text() in contents
+    assert list(folder.iterdir()) == [folder / "base.json"]
+
+
+# The command ----------------------------------------------------------------------------------------
+
+ONE = ("--claims", "scaled-whiten", "--jobs", "1", "--replicas", "13")
+
+
+def test_two_runs_on_one_machine_are_equal_and_the_gate_passes(folder, capsys):
+    assert main(["gate", "--baseline", "one.json", "--update", *ONE]) == 0
+    assert main(["gate", "--baseline", "two.json", "--update", *ONE]) == 0
+    assert Path("one.json").read_text() == Path("two.json").read_text()
+    summary = folder / "summary.md"
+    assert main(["gate", "--baseline", "one.json", "--strict", "--summary", str(summary), *ONE]) == 0
+    assert "The gate passes: 2 comparisons, 2 same." in capsys.readouterr().out
+    assert summary.read_text().startswith("### identity-props gate passes\n")
+
+
+def test_a_slower_claim_fails_the_command(folder, capsys):
+    main(["gate", "--baseline", "base.json", "--update", *ONE])
+    recorded = json.loads(Path("base.json").read_text())
+    recorded["claims"]["scaled-whiten"]["end"] = [-20.0 - k / 100 for k in range(13)]
+    Path("base.json").write_text(json.dumps(recorded))
+    assert main(["gate", "--baseline", "base.json", "--json", *ONE]) == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["name"], row["word"]) for row in rows if row["verdict"] == CHANGED] == [
+        ("scaled-whiten/end", "worse")
+    ]
+
+
+def test_a_run_whose_claims_do_not_hold_is_not_recorded_without_force(folder, capsys, monkeypatch):
+    monkeypatch.setattr("identity_props.cli.Work.judged", lambda work: ([outcome(verdict="fails")], False))
+    assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 2
+    assert "expected claims that hold, got linear-1; --force records them" in capsys.readouterr().err
+    assert not Path("base.json").exists()
+    assert main(["gate", "--baseline", "base.json", "--update", "--force", *ONE]) == 0
+
+
+def test_a_run_cut_short_passes_nothing_and_records_nothing(folder, monkeypatch):
+    monkeypatch.setattr("identity_props.cli.Work.judged", lambda work: ([outcome()], True))
+    assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 130
+    assert not Path("base.json").exists()
+
+
+def test_the_level_can_be_reached_with_the_replicas_of_the_default():
+    assert smallest_p(16) <= FALSE_FAIL / (2 * len(CLAIMS))
