@@ -98,6 +98,20 @@ def _decades(value: float) -> float | None:
     return round(math.log10(max(value, 1e-300)), 6) if math.isfinite(value) else None
 
 
+def merged(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One record of many, of one run; raises InputError where they are of several, or there is none."""
+    if not records:
+        raise InputError("gate: expected claims to compare, got none")
+    first: Mapping[str, Any] = records[0]
+    claims: dict[str, Any] = {}
+    for one in records:
+        differing = [name for name in CONTEXT if one[name] != first[name]]
+        if differing:
+            raise InputError(f"gate: expected claims of one run, got two kinds of {', '.join(differing)}")
+        claims |= one["claims"]
+    return {**first, "claims": claims}
+
+
 def text(baseline: Mapping[str, Any]) -> str:
     """JSON with one line for each claim and each fact of the run."""
 
@@ -204,7 +218,8 @@ def _compared(
         note = f"{n} replicas cannot show a change at {level:.1g}"
         return Change(name, BROKEN, "too few", note=note)
     p, moved = rank_test(a, b), _difference(statistics.median_high(b), statistics.median_high(a))
-    found = 10 ** max(detectable(n, level) * _spread(a), EFFECT[metric])
+    never = not any(map(math.isfinite, a))  # nothing to be slower than
+    found = math.inf if never else 10 ** max(detectable(n, level) * _spread(a), EFFECT[metric])
     if p > level or abs(moved) <= EFFECT[metric]:  # neither is NaN: infinities cancel
         return Change(name, SAME, SAME, _power(moved), p, found)
     return Change(name, CHANGED, WORDS[metric][moved > 0], _power(moved), p, found)

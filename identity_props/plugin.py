@@ -6,12 +6,14 @@ changes nothing about workers unless the ini option ``identity_workers`` is true
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,9 +22,11 @@ from identity_props.errors import InputError, MissingError
 if TYPE_CHECKING:
     from identity_props.conformance import Reference
     from identity_props.data import Pixels
+    from identity_props.gate import Change
     from identity_props.stack import Stack
-    from identity_props.verdict import Trainer
+    from identity_props.verdict import Outcome, Trainer
 
+RECORD = "identity"
 SUITE = "identity_props.suite"
 PARTS = {
     "optimizer": "optimizer under test",
@@ -55,9 +59,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--identity-replicas",
         type=int,
-        default=8,
         metavar="N",
-        help="networks a claim, doubled while it is undecided (default: 8)",
+        help="networks a claim, doubled while it is undecided (default: 8, with a baseline 16)",
+    )
+    group.addoption(
+        "--identity-baseline", metavar="FILE", help="baseline that the claims are compared with, see gate"
+    )
+    group.addoption(
+        "--identity-strict", action="store_true", help="better, faster or other machines fail there too"
     )
     group.addoption(
         "--identity-seed", type=int, default=0, metavar="N", help="seed of the first replica (default: 0)"
@@ -117,6 +126,48 @@ def pytest_configure(config: pytest.Config) -> None:
             _like(config)
         except (InputError, MissingError) as error:
             raise pytest.UsageError(str(error)) from error
+
+    baseline = config.getoption("identity_baseline")
+    if baseline and not hasattr(config, "workerinput"):
+        from identity_props.gate import read
+
+        try:
+            config.pluginmanager.register(_Gate(read(Path(baseline)), config.getoption("identity_strict")))
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+class _Gate:
+    """Collects what the claims recorded, on whatever worker, and compares it once all are done."""
+
+    def __init__(self, baseline: dict[str, Any], strict: bool) -> None:
+        self.baseline, self.strict = baseline, strict
+        self.records: list[dict[str, Any]] = []
+        self.changes: list[Change] = []
+        self.error = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.records += [json.loads(str(v)) for name, v in report.user_properties if name == RECORD]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        from identity_props.gate import compare, merged, passes
+
+        try:
+            self.changes = compare(self.baseline, merged(self.records))
+        except InputError as error:
+            self.error = str(error)
+        if not passes(self.changes, self.strict) and session.exitstatus in (0, 5):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        from identity_props.gate import passes
+        from identity_props.report import gate_lines
+
+        terminalreporter.section("identity gate")
+        terminalreporter.write(self.error or gate_lines(self.changes, passes(self.changes, self.strict)))
+        terminalreporter.ensure_newline()
 
 
 NOTHING_ASKED: dict[str, object] = {"device": "cpu", "mode": "eager", "ranks": 1}
@@ -186,6 +237,32 @@ def _place(environment: Mapping[str, str]) -> str:
     gpus = torch.cuda.device_count()
     torch.cuda.set_per_process_memory_fraction(1 / math.ceil(workers / gpus), worker % gpus)
     return f"cuda:{worker % gpus}"
+
+
+@pytest.fixture(scope="session")
+def identity_replicas(pytestconfig: pytest.Config) -> int:
+    """Networks a claim: as the option says, else 8, or 16 to compare with a baseline."""
+    given = pytestconfig.getoption("identity_replicas")
+    return given if given is not None else 16 if pytestconfig.getoption("identity_baseline") else 8
+
+
+@pytest.fixture
+def identity_record(
+    record_property: Callable[[str, object], None],
+    identity_pixels: Pixels,
+    identity_stack: Stack,
+    pytestconfig: pytest.Config,
+) -> Callable[[Outcome], None]:
+    """Records an outcome with its test: for the gate, and as a property in JUnit's XML."""
+    import torch
+
+    from identity_props.gate import record
+    from identity_props.report import context
+
+    jobs = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    made = context(identity_pixels, identity_stack, pytestconfig.getoption("identity_seed"), jobs)
+    made["threads"] = torch.get_num_threads()
+    return lambda outcome: record_property(RECORD, json.dumps(record([outcome], made), allow_nan=False))
 
 
 @pytest.fixture(scope="session")

@@ -222,8 +222,8 @@ def check_results(rows: Sequence[Row], stack: Stack, seed: int) -> dict[str, Any
     }
 
 
-def gate_table(changes: Sequence[Change], passed: bool) -> Table:
-    """What differs, else one line; a row a change, with the smallest one that would be seen."""
+def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:
+    """A row a comparison, with the smallest change that would be seen; ``of_note`` leaves out the same."""
     verdict = "passes" if passed else "fails"
     compared = [change for change in changes if "/" in change.name]
     caption = f"The gate {verdict}: {len(compared)} comparisons, {_words(compared)}."
@@ -235,16 +235,29 @@ def gate_table(changes: Sequence[Change], passed: bool) -> Table:
         grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("note")
     for change in changes:
+        if of_note and change.word == "same":
+            continue
         style = "bold red" if change.alarming else None if change.verdict == "same" else "yellow"
         grid.add_row(*gate_row(change), style=style)
     return grid
 
 
+def gate_lines(changes: Sequence[Change], passed: bool) -> str:
+    """The table of what is not the same, as plain text; all rows that are the same in one line."""
+    from rich.console import Console
+
+    console = Console(width=100, color_system=None)
+    with console.capture() as captured:
+        console.print(gate_table(changes, passed, of_note=True))
+    return captured.get()
+
+
 def gate_row(change: Change) -> tuple[str, ...]:
     """Name, verdict, factor, p, smallest change seen, note."""
-    if "/" not in change.name or not math.isfinite(change.found):
+    if "/" not in change.name:
         return (change.name, change.word, "", "", "", change.note)
-    figures = (f"{change.factor:.3g}", f"{change.p:.1g}", f"{change.found:.2f}")
+    found = f"{change.found:.2f}" if math.isfinite(change.found) else "-"
+    figures = (f"{change.factor:.3g}", f"{change.p:.1g}", found)
     return (change.name, change.word, *figures, change.note)
 
 

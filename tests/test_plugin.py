@@ -1,5 +1,6 @@
 """The plugin: free for other projects, and threads and distribution where the suite asks for them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from identity_props.cli import main
 from identity_props.plugin import _place
 
 
@@ -153,3 +155,45 @@ def test_a_stack_that_is_not_there_ends_the_run_in_one_clear_line(options, messa
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert message in done.stderr
     assert done.stderr.strip().count("\n") == 0
+
+
+GATED = ("--pyargs", "identity_props.suite", "-k", "scaled-whiten", "--identity-baseline", "base.json")
+
+
+@pytest.fixture
+def baseline(tmp_path, monkeypatch):
+    """A baseline of one claim, recorded by the command."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["gate", "--baseline", "base.json", "--update", "--claims", "scaled-whiten"]) == 0
+    return tmp_path / "base.json"
+
+
+def test_claims_are_compared_with_a_baseline_over_all_workers(project, baseline):
+    done = project("", *GATED, "-n", "2", "--junitxml", "junit.xml")
+    assert "The gate passes: 2 comparisons, 2 same." in done.stdout, done.stdout
+    assert done.returncode == 0
+    assert 'property name="identity"' in baseline.with_name("junit.xml").read_text()
+
+
+def test_a_claim_that_changed_or_is_missing_fails_the_run_though_every_test_passes(project, baseline):
+    recorded = json.loads(baseline.read_text())
+    recorded["claims"]["scaled-whiten"]["end"] = [-20 - k / 100 for k in range(16)]
+    recorded["claims"]["linear-1"] = recorded["claims"]["scaled-whiten"]
+    baseline.write_text(json.dumps(recorded))
+    done = project("", *GATED)
+    assert "1 passed" in done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    said = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith(("linear-1", "scaled"))]
+    assert said == [["linear-1", "missing"], ["scaled-whiten/end", "worse"]]
+
+
+def test_a_run_that_compares_nothing_fails(project, baseline):
+    done = project("def test_it(): pass", "--identity-baseline", "base.json")
+    assert "gate: expected claims to compare, got none" in done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_an_absent_baseline_ends_the_run_in_one_clear_line(project):
+    done = project("def test_it(): pass", "--identity-baseline", "absent.json")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "baseline absent.json: there is none; --update records one" in done.stderr

@@ -20,7 +20,9 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+RUN = re.compile(r"^ *- run: (.*)$", re.MULTILINE)  # of a GitHub Actions file
 LINES = [line for block in blocks("console") for line in block.splitlines()]
+LINES += [line for block in blocks("yaml") for line in RUN.findall(block)]
 TEST_COMMAND = next(line for line in LINES if line.endswith("pytest -n auto"))
 
 
@@ -49,7 +51,8 @@ def test_its_options_are_those_of_the_plugin(pytestconfig):
 
 
 def test_its_tox_environments_are_those_of_tox_ini():
-    shown = re.search(r"\| tox environment.*?\n\n", README, re.DOTALL).group()
+    table = re.search(r"\| tox environment.*?\n\n", README, re.DOTALL).group()
+    shown = "".join(re.findall(r"^\|.*?\|", table, re.MULTILINE))
     environments = re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)
     assert sorted(re.findall(r"`(\w+)`", shown)) == sorted(environments)
 

@@ -15,13 +15,16 @@ def marked(claim):
 
 
 @pytest.mark.parametrize("claim", [marked(claim) for claim in CLAIMS.values()])
-def test_claim_holds(claim, identity_pixels, identity_stack, identity_train, pytestconfig):
+def test_claim_holds(
+    claim, identity_pixels, identity_stack, identity_train, identity_replicas, identity_record, pytestconfig
+):
     if not claim.applies(identity_pixels):
         pytest.skip(f"says nothing of {identity_pixels.name} with {identity_pixels.d} pixels")
     if identity_stack.dtype not in claim.dtypes:
         pytest.skip(f"says nothing of {identity_stack.dtype}")
     if identity_stack.optimizer is not None:
         pytest.skip("its rate is for another optimizer; see test_parts")
-    replicas, seed = pytestconfig.getoption("identity_replicas"), pytestconfig.getoption("identity_seed")
-    outcome = judge(claim, identity_pixels, identity_train, replicas, seed)
+    seed = pytestconfig.getoption("identity_seed")
+    outcome = judge(claim, identity_pixels, identity_train, identity_replicas, seed)
+    identity_record(outcome)
     assert outcome.holds, str(outcome)
