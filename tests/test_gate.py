@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,6 +251,16 @@ def test_a_run_whose_claims_do_not_hold_is_not_recorded_without_force(folder, ca
 def test_a_run_cut_short_passes_nothing_and_records_nothing(folder, monkeypatch):
     monkeypatch.setattr("identity_props.cli.Work.judged", lambda work: ([outcome()], True))
     assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 130
+    assert not Path("base.json").exists()
+
+
+def test_a_worker_that_died_passes_nothing_and_records_nothing(folder, monkeypatch, capsys):
+    def died(work):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("identity_props.cli.Work.judged", died)
+    assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 1
+    assert "a worker process died" in capsys.readouterr().err
     assert not Path("base.json").exists()
 
 

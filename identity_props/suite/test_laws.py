@@ -39,7 +39,7 @@ pytestmark = pytest.mark.identity
 def _law_applies(request, identity_traits):
     missing = request.node.callspec.params["law"].needs - identity_traits
     if missing:
-        pytest.skip(f"the optimizer is not {', '.join(sorted(missing))}")
+        pytest.skip(f"not {', '.join(sorted(missing))}")
 
 
 @pytest.mark.parametrize(
