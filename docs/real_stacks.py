@@ -362,7 +362,7 @@ def main():
             fresh = list(pool.map(measured, wanted))
         known = {(one["group"], one["name"]): one for one in [*found, *fresh]}
         found = [known[part[:2]] for part in parts() if part[:2] in known]
-        JSON.write_text(json.dumps(found, indent=1) + "\n")
+        JSON.write_text("[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n")
     PAGE.write_text(page(found))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from identity_props.ensemble import Ensemble
 from identity_props.laws.base import (
     ADAM,
     RMSPROP,
@@ -32,7 +33,7 @@ from identity_props.laws.base import (
 )
 from identity_props.models import Variant
 from identity_props.stack import Stack, rate_of, resolve, without_eps
-from identity_props.training import Ensemble, take_step
+from identity_props.training import take_step
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
 

@@ -1,0 +1,149 @@
+"""Ensembles: replicas of one network, stacked through ``torch.func`` with the stack's own layers.
+
+Nothing that is under test is rewritten here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import mse_loss
+
+from identity_props.errors import InputError
+from identity_props.metrics import squared_error
+from identity_props.models import Variant
+from identity_props.ranks import data_parallel
+from identity_props.stack import Stack, compiled
+
+
+class Ensemble:
+    """K replicas of one network as stacked parameters [K, ...] and one vectorised forward pass.
+
+    Replica k is drawn from seeds[k]; ``state`` holds the parameters, leaves that an optimizer can
+    take, and ``generators`` go on where the initial draws stopped. Raises InputError without seeds.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        d: int,
+        seeds: Sequence[int],
+        stack: Stack | None = None,
+        init: str = "glorot",
+    ) -> None:
+        if not seeds:
+            raise InputError("replicas: expected at least 1, got 0")
+        stack, self.seeds = stack or Stack(), tuple(seeds)
+        models, self.generators = [], []
+        for seed in seeds:
+            model, generator = _seeded(variant, d, seed, stack, init)
+            models.append(model)
+            self.generators.append(generator)
+        self.stack, self.model = stack, models[0]
+        state, self._buffers = stack_module_state(models)
+        self._leaves = {name: nn.Parameter(p.detach(), p.requires_grad) for name, p in state.items()}
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Parameters [K, ...] by name."""
+        return {**self._leaves}
+
+    @property
+    def leaves(self) -> dict[str, nn.Parameter]:
+        """The parameters that an optimizer moves and that gradients gather on, by name."""
+        return self._leaves
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """What the layers keep beside parameters, by name."""
+        return self._buffers
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What an optimizer is given."""
+        return [p for p in self.leaves.values() if p.requires_grad]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """[n, d] shared by all replicas, or [K, n, d] one batch each, to [K, n, d]."""
+
+        def call(state: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+            out: Tensor = functional_call(self.model, (state, buffers), (x,))
+            return out
+
+        out: Tensor = vmap(call, in_dims=(0, 0, _replica_axis(x)))(self.state, self.buffers, x)
+        return out
+
+    def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """Sum of the replicas' losses: the gradient of each is that of its own mean squared error.
+
+        x and target, which is x itself unless given, [n, d] shared or [K, n, d] one batch each.
+        """
+        total: Tensor = self._loss(x, x if target is None else target)
+        return total
+
+    @cached_property
+    def _loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss as the stack evaluates it: compiled, on this rank's share, or as it is."""
+        if self.stack.ranks > 1:
+            return data_parallel(self.leaves, self._sum)
+        return compiled(self._sum) if self.stack.mode == "compiled" else self._sum
+
+    def _sum(self, x: Tensor, target: Tensor) -> Tensor:
+        losses: Tensor = vmap(mse_loss, in_dims=(0, _replica_axis(target)))(self.predict(x), target)
+        return losses.sum()
+
+    @torch.no_grad()
+    def squared_error(self, x: Tensor, back: Tensor | None = None) -> Tensor:
+        """Mean squared error [K] on x [m, d] in eval mode, see metrics."""
+        self.model.eval()
+        try:
+            return squared_error(self.predict, x, back)
+        finally:
+            self.model.train()
+
+
+class Single(Ensemble):
+    """One network by itself, in the shapes of an ensemble of one; its optimizer sees its own parameters."""
+
+    def __init__(self, variant: Variant, d: int, seed: int, stack: Stack, init: str = "glorot") -> None:
+        self.stack, self.seeds = stack, (seed,)
+        self.model, generator = _seeded(variant, d, seed, stack, init)
+        self.generators = [generator]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Parameters [1, ...], views of the network's own."""
+        return {name: p[None] for name, p in self.leaves.items()}
+
+    @property
+    def leaves(self) -> dict[str, nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        return dict(self.model.named_buffers())
+
+    def predict(self, x: Tensor) -> Tensor:
+        """[n, d] or [1, n, d] to [1, n, d]."""
+        out: Tensor = self.model(x if x.ndim == 2 else x[0])
+        return out[None]
+
+
+def _replica_axis(x: Tensor) -> int | None:
+    return None if x.ndim == 2 else 0
+
+
+def _seeded(
+    variant: Variant, d: int, seed: int, stack: Stack, init: str
+) -> tuple[nn.Module, torch.Generator]:
+    """A network drawn from ``seed``, and a generator for its batches that goes on where init stopped."""
+    generator = torch.Generator()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = variant.build(d, stack.linear, stack.init or init, stack.activation)
+        generator.set_state(torch.get_rng_state())
+    return model.to(stack.device, stack.dtype), generator
