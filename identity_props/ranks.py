@@ -5,8 +5,10 @@ The processes stay for the next call; an error in one of them ends them all.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -63,6 +65,7 @@ def _wait(futures: Collection[Future[Any]]) -> None:
 
 def _start(ranks: int) -> list[ProcessPoolExecutor]:
     folder = tempfile.mkdtemp(prefix="identity-ranks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     context = get_context("spawn")  # a forked process inherits torch's threads, broken
     threads = max(1, torch.get_num_threads() // ranks)
     group = [
