@@ -199,6 +199,8 @@ def gate(
     from identity_props import gate, report
 
     gate.check_place(baseline)
+    if update:
+        report.make(baseline.parent, "--baseline")
     before = None if update else gate.read(baseline)
     work = _prepared(**given)
     outcomes, interrupted = work.judged()
@@ -210,7 +212,7 @@ def gate(
         return _recorded(baseline, after, outcomes, force)
     changes = gate.compare(before, after)
     passed = gate.passes(changes, strict)
-    _print(gate.document(changes, passed) if as_json else report.gate_table(changes, passed))
+    _print(report.gate_results(changes, passed) if as_json else report.gate_table(changes, passed))
     if summary is not None:
         report.append_markdown(summary, changes, passed)
     return ALL_HOLD if passed else ONE_FAILS
@@ -299,18 +301,12 @@ def check(
     Which ones apply is found by trying the parts, or follows from --like and --like-linear.
     """
     from identity_props import conformance, report
-    from identity_props.stack import arguments_of, resolve, stack_of
+    from identity_props.stack import stack_of
 
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     rate = None if lr == "auto" else _rate(lr)
     stack = stack_of(optimizer, arguments, linear, activation, init, device, dtype, mode, ranks, rate)
-    if like is not None and optimizer is None:
-        raise InputError("--like: expected an --optimizer to compare with it, got none")
-    reference = conformance.Reference(
-        resolve(like) if like else None,
-        arguments_of(like_arguments),
-        resolve(like_linear) if like_linear else None,
-    )
+    reference = conformance.reference_of(stack, like, like_arguments, like_linear)
     rows = []
     for row in conformance.check(stack, reference, seed, guard):
         rows.append(row)

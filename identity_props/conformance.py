@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -24,7 +24,7 @@ from identity_props.learning import LEARNS, learning, learning_trial
 from identity_props.likeness import SHAPES, same_layer, same_steps
 from identity_props.metrics import FAILED, NEAR_IDENTITY
 from identity_props.models import Variant
-from identity_props.stack import Stack, at_home
+from identity_props.stack import Stack, arguments_of, at_home, resolve
 from identity_props.strategies import Family
 from identity_props.training import (
     RanksDifferError,
@@ -78,6 +78,21 @@ class Reference:
     linear: Callable[..., nn.Module] | None = None
 
 
+def reference_of(
+    stack: Stack, optimizer: str | None = None, arguments: Sequence[str] = (), linear: str | None = None
+) -> Reference:
+    """A reference from what a command line says; raises InputError for one with nothing to compare."""
+    if optimizer is not None and stack.optimizer is None:
+        raise InputError(f"like: expected an optimizer to compare with {optimizer}, got none")
+    if arguments and optimizer is None:
+        raise InputError("like arguments: expected an optimizer that takes them, got none")
+    return Reference(
+        None if optimizer is None else resolve(optimizer),
+        arguments_of(arguments),
+        None if linear is None else resolve(linear),
+    )
+
+
 def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: float = GUARD) -> Iterator[Row]:
     """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
 
@@ -87,7 +102,7 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
     """
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
-    if not guard >= 0:
+    if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
     # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
     torch.optim.SGD([torch.zeros(1)], lr=1)
@@ -275,8 +290,13 @@ def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) 
 
 
 def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
-    """Raise AssertionError for a part that does not do what the one it is declared to be like does."""
+    """Raise AssertionError for a part that does not do what the one it is declared to be like does.
+
+    Raises InputError where none is declared.
+    """
     __tracebackhide__ = True
+    if like.optimizer is None and like.linear is None:
+        raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
     rows = [measure() for name, measure in _plan(stack, like, seed) if name.startswith("like-")]
     failed = [row for row in rows if row.verdict == FAIL]
     assert not failed, "\n".join([f"{stack}:", *map(str, failed)])

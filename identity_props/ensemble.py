@@ -17,7 +17,7 @@ from identity_props.errors import InputError
 from identity_props.metrics import squared_error
 from identity_props.models import Variant
 from identity_props.ranks import data_parallel
-from identity_props.stack import Stack, compiled
+from identity_props.stack import Stack, compiled, seeded
 
 
 class Ensemble:
@@ -142,8 +142,7 @@ def _seeded(
 ) -> tuple[nn.Module, torch.Generator]:
     """A network drawn from ``seed``, and a generator for its batches that goes on where init stopped."""
     generator = torch.Generator()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = variant.build(d, stack.linear, stack.init or init, stack.activation)
         generator.set_state(torch.get_rng_state())
     return model.to(stack.device, stack.dtype), generator

@@ -10,9 +10,10 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from identity_props.errors import InputError
@@ -138,9 +139,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check_place(path: Path) -> None:
-    """Raise InputError for a baseline that does not lie in the working folder or below."""
+    """Raise InputError for a baseline that is a folder, or not in the working folder or below."""
     if not path.resolve().is_relative_to(Path.cwd()):
         raise InputError(f"baseline {path}: expected a file in the working folder, got one outside")
+    if path.is_dir():
+        raise InputError(f"baseline {path}: expected a file, got a folder")
 
 
 def _refuse(constant: str) -> None:
@@ -155,16 +158,6 @@ def _validated(baseline: Any, path: Path) -> dict[str, Any]:
         where = "/".join(map(str, error.absolute_path)) or "the top"
         raise InputError(f"baseline {path}: at {where}: {error.message[:200]}")
     return dict(baseline)
-
-
-def document(changes: Sequence[Change], passed: bool) -> dict[str, Any]:
-    """What ``gate --json`` prints; null stands for a figure that is not finite."""
-
-    def shown(change: Change) -> dict[str, Any]:
-        values = asdict(change)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-    return {"schema": "identity-props/gate/1", "passed": passed, "rows": [shown(c) for c in changes]}
 
 
 # The comparison -----------------------------------------------------------------------------------
@@ -219,7 +212,7 @@ def _compared(
         return Change(name, BROKEN, "too few", note=note)
     p, moved = rank_test(a, b), _difference(statistics.median_high(b), statistics.median_high(a))
     never = not any(map(math.isfinite, a))  # nothing to be slower than
-    found = math.inf if never else 10 ** max(detectable(n, level) * _spread(a), EFFECT[metric])
+    found = math.inf if never else _power(smallest_seen(n, level, _spread(a), EFFECT[metric]))
     if p > level or abs(moved) <= EFFECT[metric]:  # neither is NaN: infinities cancel
         return Change(name, SAME, SAME, _power(moved), p, found)
     return Change(name, CHANGED, WORDS[metric][moved > 0], _power(moved), p, found)
@@ -260,9 +253,19 @@ def smallest_p(n: int) -> float:
     return max(apart)
 
 
+def smallest_seen(n: int, level: float, spread: float, effect: float) -> float:
+    """Shift of normal samples of n, in the units of ``spread``, that is named with probability FOUND.
+
+    The rank test has to find it, and the medians have to be further apart than ``effect``; their
+    difference has a deviation of spread sqrt(pi / n). Each may miss half of what FOUND leaves.
+    """
+    beyond = NormalDist().inv_cdf((1 + FOUND) / 2) * spread * math.sqrt(math.pi / n)
+    return max(detectable(n, level) * spread, effect + beyond)
+
+
 @cache
 def detectable(n: int, level: float) -> float:
-    """Shift, in standard deviations of normal samples of n, that the rank test finds with FOUND.
+    """Shift, in deviations of normal samples of n, that the rank test finds but for (1 - FOUND) / 2.
 
     By 4,000 drawn pairs of samples a bisection step, from a fixed seed: to 2% or so.
     """
@@ -274,5 +277,5 @@ def detectable(n: int, level: float) -> float:
     while high - low > 0.02:
         middle = (low + high) / 2
         p = mannwhitneyu(draws[0], draws[1] + middle, axis=1, method="exact").pvalue
-        low, high = (low, middle) if (p <= level).mean() >= FOUND else (middle, high)
+        low, high = (low, middle) if (p <= level).mean() >= (1 + FOUND) / 2 else (middle, high)
     return high

@@ -1,7 +1,8 @@
 """The pytest plugin: options and fixtures of the suite, and the placement of xdist workers.
 
 It is loaded in every project that has this package installed, so it imports nothing heavy and
-changes nothing about workers unless the ini option ``identity_workers`` is true.
+changes nothing about workers unless the ini option ``identity_workers`` is true or the installed
+suite is what runs.
 """
 
 from __future__ import annotations
@@ -28,13 +29,56 @@ if TYPE_CHECKING:
 
 RECORD = "identity"
 SUITE = "identity_props.suite"
-PARTS = {
-    "optimizer": "optimizer under test",
-    "linear": "linear layer under test",
-    "activation": "what stands in for ReLU",
-    "init": "draws a layer's parameters in place",
-    "like": "optimizer that the one under test has to equal",
-    "like-linear": "layer that the one under test has to equal",
+NAME = {"metavar": "PKG.MOD:NAME"}
+ARGUMENT = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "argument of it; repeat"}
+# of --identity-...: those that make the stack, then the others
+STACK: dict[str, dict[str, Any]] = {
+    "optimizer": {**NAME, "help": "optimizer under test"},
+    "optimizer-arg": ARGUMENT,
+    "linear": {**NAME, "help": "linear layer under test"},
+    "activation": {**NAME, "help": "what stands in for ReLU"},
+    "init": {**NAME, "help": "draws a layer's parameters in place"},
+    "like": {**NAME, "help": "optimizer that the one under test has to equal"},
+    "like-arg": ARGUMENT,
+    "like-linear": {**NAME, "help": "layer that the one under test has to equal"},
+    "device": {
+        "default": "cpu",
+        "metavar": "DEVICE",
+        "help": "cpu, cuda (one GPU a worker, in turn) or cuda:N (default: cpu)",
+    },
+    "dtype": {
+        "choices": ("float64", "float32", "bfloat16"),
+        "default": "float32",
+        "help": "dtype of training (default: float32)",
+    },
+    "mode": {
+        "choices": ("eager", "compiled"),
+        "default": "eager",
+        "help": "compiled sends loss and step through torch.compile (default: eager)",
+    },
+    "ranks": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "processes that train data-parallel, with gloo (default: 1)",
+    },
+}
+OPTIONS: dict[str, dict[str, Any]] = STACK | {
+    "data": {
+        "choices": ("digits", "mnist"),
+        "default": "digits",
+        "help": "data the claims are judged on (default: digits)",
+    },
+    "side": {"type": int, "choices": (7, 14, 28), "default": 7, "help": "pixels a side (default: 7)"},
+    "data-dir": {"metavar": "DIR", "help": "folder that holds MNIST/raw (default: $IDENTITY_PROPS_DATA)"},
+    "replicas": {
+        "type": int,
+        "metavar": "N",
+        "help": "networks a claim, doubled while it is undecided (default: 8, with a baseline 16)",
+    },
+    "seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the first replica (default: 0)"},
+    "baseline": {"metavar": "FILE", "help": "baseline that the claims are compared with, see gate"},
+    "strict": {"action": "store_true", "help": "better, faster or other machines fail there too"},
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -42,70 +86,8 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the --identity-... options and the ini option identity_workers."""
     group = parser.getgroup("identity", "identity_props: who learns the identity?")
-    group.addoption(
-        "--identity-data",
-        choices=("digits", "mnist"),
-        default="digits",
-        help="data the claims are judged on (default: digits)",
-    )
-    group.addoption(
-        "--identity-side", type=int, choices=(7, 14, 28), default=7, help="pixels a side (default: 7)"
-    )
-    group.addoption(
-        "--identity-data-dir",
-        metavar="DIR",
-        help="folder that holds MNIST/raw (default: $IDENTITY_PROPS_DATA)",
-    )
-    group.addoption(
-        "--identity-replicas",
-        type=int,
-        metavar="N",
-        help="networks a claim, doubled while it is undecided (default: 8, with a baseline 16)",
-    )
-    group.addoption(
-        "--identity-baseline", metavar="FILE", help="baseline that the claims are compared with, see gate"
-    )
-    group.addoption(
-        "--identity-strict", action="store_true", help="better, faster or other machines fail there too"
-    )
-    group.addoption(
-        "--identity-seed", type=int, default=0, metavar="N", help="seed of the first replica (default: 0)"
-    )
-    group.addoption(
-        "--identity-device",
-        default="cpu",
-        metavar="DEVICE",
-        help="cpu, cuda (one GPU a worker, in turn) or cuda:N (default: cpu)",
-    )
-    for part, what in PARTS.items():
-        group.addoption(f"--identity-{part}", metavar="PKG.MOD:NAME", help=what)
-    for part in ("optimizer", "like"):
-        group.addoption(
-            f"--identity-{part}-arg",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="argument of that optimizer; repeat",
-        )
-    group.addoption(
-        "--identity-dtype",
-        choices=("float64", "float32", "bfloat16"),
-        default="float32",
-        help="dtype of training (default: float32)",
-    )
-    group.addoption(
-        "--identity-mode",
-        choices=("eager", "compiled"),
-        default="eager",
-        help="compiled sends loss and step through torch.compile (default: eager)",
-    )
-    group.addoption(
-        "--identity-ranks",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes that train data-parallel, with gloo (default: 1)",
-    )
+    for name, how in OPTIONS.items():
+        group.addoption(f"--identity-{name}", **how)
     parser.addini(
         "identity_workers",
         type="bool",
@@ -119,22 +101,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "mnist: needs the MNIST files")
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
-    if any(config.getoption(_option(name)) != default for name, default in NOTHING_ASKED.items()):
-        sys.path.insert(0, str(config.invocation_params.dir))  # names from there, as python -m has it
-        try:
-            _stack(config)
-            _like(config)
-        except (InputError, MissingError) as error:
-            raise pytest.UsageError(str(error)) from error
+    try:
+        if any(_given(config, name) != how.get("default") for name, how in STACK.items()):
+            sys.path.insert(0, str(config.invocation_params.dir))  # names from there, as python -m has it
+            _like(config, _stack(config))
+        _gate(config)
+    except (InputError, MissingError) as error:
+        raise pytest.UsageError(str(error)) from error
 
-    baseline = config.getoption("identity_baseline")
+
+def _gate(config: pytest.Config) -> None:
+    """Compare in the end, in the process that hears of all workers."""
+    baseline = _given(config, "baseline")
     if baseline and not hasattr(config, "workerinput"):
         from identity_props.gate import read
 
-        try:
-            config.pluginmanager.register(_Gate(read(Path(baseline)), config.getoption("identity_strict")))
-        except InputError as error:
-            raise pytest.UsageError(str(error)) from error
+        config.pluginmanager.register(_Gate(read(Path(baseline)), _given(config, "strict")))
 
 
 class _Gate:
@@ -170,34 +152,23 @@ class _Gate:
         terminalreporter.ensure_newline()
 
 
-NOTHING_ASKED: dict[str, object] = {"device": "cpu", "mode": "eager", "ranks": 1}
-NOTHING_ASKED |= dict.fromkeys(PARTS) | {"optimizer-arg": [], "like-arg": []}
-
-
-def _option(name: str) -> str:
-    return "identity_" + name.replace("-", "_")
+def _given(config: pytest.Config, name: str) -> Any:
+    return config.getoption("identity_" + name.replace("-", "_"))
 
 
 def _stack(config: pytest.Config) -> Stack:
     from identity_props.stack import stack_of
 
     names = ("optimizer", "linear", "activation", "init", "device", "dtype", "mode", "ranks")
-    given = {name: config.getoption(_option(name)) for name in names}
-    return stack_of(arguments=config.getoption("identity_optimizer_arg"), **given)
+    given = {name: _given(config, name) for name in names}
+    return stack_of(arguments=_given(config, "optimizer-arg"), **given)
 
 
-def _like(config: pytest.Config) -> Reference:
-    from identity_props.conformance import Reference
-    from identity_props.stack import arguments_of, resolve
+def _like(config: pytest.Config, stack: Stack) -> Reference:
+    from identity_props.conformance import reference_of
 
-    optimizer, linear = config.getoption("identity_like"), config.getoption("identity_like_linear")
-    if optimizer and not config.getoption("identity_optimizer"):
-        raise InputError("--identity-like: expected an --identity-optimizer to compare with it, got none")
-    return Reference(
-        resolve(optimizer) if optimizer else None,
-        arguments_of(config.getoption("identity_like_arg")),
-        resolve(linear) if linear else None,
-    )
+    names = ("like", "like-arg", "like-linear")
+    return reference_of(stack, *(_given(config, name) for name in names))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -217,8 +188,7 @@ def identity_pixels(pytestconfig: pytest.Config) -> Pixels:
     """The data of --identity-data at --identity-side; absent or damaged files are an error."""
     from identity_props.data import load
 
-    name, side = pytestconfig.getoption("identity_data"), pytestconfig.getoption("identity_side")
-    return load(name, side, pytestconfig.getoption("identity_data_dir"))
+    return load(*(_given(pytestconfig, name) for name in ("data", "side", "data-dir")))
 
 
 @pytest.fixture(scope="session")
@@ -242,8 +212,8 @@ def _place(environment: Mapping[str, str]) -> str:
 @pytest.fixture(scope="session")
 def identity_replicas(pytestconfig: pytest.Config) -> int:
     """Networks a claim: as the option says, else 8, or 16 to compare with a baseline."""
-    given = pytestconfig.getoption("identity_replicas")
-    return given if given is not None else 16 if pytestconfig.getoption("identity_baseline") else 8
+    given: int | None = _given(pytestconfig, "replicas")
+    return given if given is not None else 16 if _given(pytestconfig, "baseline") else 8
 
 
 @pytest.fixture
@@ -260,15 +230,15 @@ def identity_record(
     from identity_props.report import context
 
     jobs = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    made = context(identity_pixels, identity_stack, pytestconfig.getoption("identity_seed"), jobs)
+    made = context(identity_pixels, identity_stack, _given(pytestconfig, "seed"), jobs)
     made["threads"] = torch.get_num_threads()
     return lambda outcome: record_property(RECORD, json.dumps(record([outcome], made), allow_nan=False))
 
 
 @pytest.fixture(scope="session")
-def identity_like(pytestconfig: pytest.Config) -> Reference:
+def identity_like(pytestconfig: pytest.Config, identity_stack: Stack) -> Reference:
     """What --identity-like and --identity-like-linear declare the stack's parts to be."""
-    return _like(pytestconfig)
+    return _like(pytestconfig, identity_stack)
 
 
 @pytest.fixture(scope="session")

@@ -150,14 +150,14 @@ def check_free(out: Path, force: bool) -> None:
         raise InputError(f"{out / RESULTS}: is already there; --force replaces it, another --out keeps it")
 
 
-def make(out: Path) -> None:
-    """Make the folder and see that a file can be written there; raises InputError."""
+def make(out: Path, option: str = "--out") -> None:
+    """Make the folder and see that a file can be written there; raises InputError, naming the option."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise InputError(f"--out {out}: expected a folder to write to, got: {error.strerror}") from error
+        raise InputError(f"{option} {out}: expected a folder to write to, got: {error.strerror}") from error
 
 
 def write(out: Path, document: dict[str, Any]) -> Path:
@@ -179,7 +179,7 @@ def replace_file(path: Path, text: str) -> Path:
     return path
 
 
-CHECK_SCHEMA = "identity-props/check/1"
+CHECK_SCHEMA, GATE_SCHEMA = "identity-props/check/1", "identity-props/gate/1"
 
 
 def check_table(rows: Sequence[Row], stack: Stack) -> Table:
@@ -205,21 +205,24 @@ def check_table(rows: Sequence[Row], stack: Stack) -> Table:
 
 def check_results(rows: Sequence[Row], stack: Stack, seed: int) -> dict[str, Any]:
     """What ``check --json`` prints; null stands for a figure that is not finite or not there."""
-
-    def shown(row: Row) -> dict[str, Any]:
-        values = asdict(row)
-        return {
-            key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()
-        }
-
     return {
         "schema": CHECK_SCHEMA,
         "versions": _versions(),
         "machine": _machine(stack),
         "seed": seed,
         "stack": stack.describe(),
-        "rows": [shown(row) for row in rows],
+        "rows": [_finite(row) for row in rows],
     }
+
+
+def gate_results(changes: Sequence[Change], passed: bool) -> dict[str, Any]:
+    """What ``gate --json`` prints; null stands for a figure that is not finite."""
+    return {"schema": GATE_SCHEMA, "passed": passed, "rows": [_finite(change) for change in changes]}
+
+
+def _finite(row: Row | Change) -> dict[str, Any]:
+    values = asdict(row)
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:

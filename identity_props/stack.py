@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MethodType
 from typing import Any
@@ -160,6 +161,14 @@ def stack_of(
         ranks=ranks,
         lr=lr,
     )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws of torch's global generator come from ``seed`` here, and the caller's go on as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None) -> Stack:

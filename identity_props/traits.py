@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from identity_props.guard import HangError, alive
-from identity_props.stack import Stack, ready, without_eps
+from identity_props.stack import Stack, ready, seeded, without_eps
 from identity_props.theory import adam_first_step
 
 LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
@@ -44,7 +44,8 @@ TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
 
 def traits(stack: Stack) -> frozenset[str]:
     """Names in TRAITS and FACTS that fit the stack; all of TRAITS if it has no optimizer of its own."""
-    return _of_optimizer(stack) | {name for name, holds in FACTS.items() if _tried(holds, stack)}
+    with seeded(0):
+        return _of_optimizer(stack) | {name for name, holds in FACTS.items() if _tried(holds, stack)}
 
 
 def _of_optimizer(stack: Stack) -> frozenset[str]:
@@ -197,7 +198,9 @@ FACTS: dict[str, Callable[[Stack], bool]] = {
     "affine layer": affine_layer,
     "relu": relu,
     "symmetric init": symmetric_init,
-    "another device or mode": lambda stack: (stack.device, stack.mode, stack.ranks) != ("cpu", "eager", 1),
+    "another device or mode or ranks": lambda stack: (
+        (stack.device, stack.mode, stack.ranks) != ("cpu", "eager", 1)
+    ),
     "cuda": lambda stack: torch.device(stack.device).type == "cuda",
     "one rank": lambda stack: stack.ranks == 1,
     "several ranks": lambda stack: stack.ranks > 1,

@@ -57,7 +57,11 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(monkeypatch, capsys):
         (["check", "--optimizer", "math:pi"], 2, "optimizer: expected a class or function, got 3.14"),
         (["check", "--optimizer-arg", "lr=1"], 2, "expected an optimizer that takes them"),
         (["check", "--optimizer", "torch.optim:SGD", "--optimizer-arg", "lr"], 2, "expected key=value"),
-        (["check", "--like", "torch.optim:SGD"], 2, "--like: expected an --optimizer"),
+        (
+            ["check", "--like", "torch.optim:SGD"],
+            2,
+            "like: expected an optimizer to compare with torch.optim:SGD",
+        ),
         (["check", "--lr", "-1"], 2, "--lr: expected auto or a finite rate above 0, got '-1'"),
         (["check", "--lr", "nan"], 2, "--lr: expected auto"),
         (["check", "--dtype", "half"], 2, "'half' is not one of"),

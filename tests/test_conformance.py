@@ -18,6 +18,7 @@ from identity_props.conformance import (
     Reference,
     assert_conforms,
     assert_learns_identity,
+    assert_like,
     check,
 )
 from identity_props.errors import InputError
@@ -27,6 +28,7 @@ from identity_props.likeness import same_layer, same_steps
 from identity_props.models import Variant
 from identity_props.stack import Stack
 from identity_props.training import Recipe, Trial, train
+from identity_props.traits import traits
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
@@ -299,10 +301,25 @@ def test_replicas_that_train_one_by_one_are_said_to(monkeypatch):
     assert "; one by one, which is slower: two replicas train differently" in rows(stack)[LEARNS].note
 
 
+def test_nothing_to_compare_is_no_likeness():
+    with pytest.raises(InputError, match="like: expected an optimizer or a linear layer to compare with"):
+        assert_like(Stack(), Reference())
+
+
+def test_a_check_leaves_the_caller_s_random_numbers_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    traits(Stack(init=nn.Linear.reset_parameters))
+    same_layer(Transposed, nn.Linear)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_no_rate_and_no_seed_are_refused(small):
     with pytest.raises(InputError, match=r"lr: expected a finite FVU at one of 0.0001 to 100, got none"):
         find_rate(Stack(optimizer=ReturnsNan), small)
     with pytest.raises(InputError, match="seed: expected 0 or more"):
         list(check(Stack(), seed=-1))
-    with pytest.raises(InputError, match="guard: expected seconds, or 0 for none, got nan"):
-        list(check(Stack(), guard=math.nan))
+    for guard in (math.nan, math.inf, -1.0):
+        with pytest.raises(InputError, match=f"guard: expected seconds, or 0 for none, got {guard}"):
+            list(check(Stack(), guard=guard))

@@ -18,14 +18,15 @@ from identity_props.errors import InputError
 from identity_props.gate import (
     CHANGED,
     CONTEXT,
+    EFFECT,
     FALSE_FAIL,
     compare,
-    detectable,
     passes,
     rank_test,
     read,
     record,
     smallest_p,
+    smallest_seen,
     text,
 )
 from identity_props.report import replace_file
@@ -92,15 +93,18 @@ def test_unchanged_claims_do_not_alarm():
     assert alarms <= 2
 
 
-# A shift of what a row says it sees is seen with probability .99: of 200, 190 or more but for 1e-5.
-def test_the_smallest_change_that_a_row_states_is_seen():
-    shift = detectable(16, FALSE_FAIL / 2)
+# A shift of what a row says it sees is named with probability .99: of 200, 190 or more but for 1e-5.
+# At a spread of 0.01 decades the effect decides, at 0.3 the rank test.
+@pytest.mark.parametrize("spread", [0.01, 0.05, 0.3])
+def test_the_smallest_change_that_a_row_states_is_named(spread):
+    level, effect = FALSE_FAIL / 2, EFFECT["rate"]
+    shift = smallest_seen(16, level, spread, effect)
     drawn = np.random.default_rng(0)
-    seen = sum(
-        rank_test(*(drawn.normal(size=16) + k * shift for k in range(2))) <= FALSE_FAIL / 2
-        for _ in range(200)
-    )
-    assert seen >= 190
+    named = 0
+    for _ in range(200):
+        a, b = (np.sort(spread * drawn.normal(size=16) + k * shift) for k in range(2))
+        named += rank_test(a, b) <= level and b[8] - a[8] > effect
+    assert named >= 190
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.5, math.inf]), min_size=2, max_size=20))
@@ -199,6 +203,15 @@ def test_a_file_that_is_no_baseline_is_refused_in_one_line(content, message, fol
 def test_a_baseline_outside_of_the_working_folder_is_refused(folder):
     with pytest.raises(InputError, match="expected a file in the working folder, got one outside"):
         read(Path("../base.json"))
+
+
+def test_a_baseline_that_cannot_be_written_is_refused_before_anything_is_trained(folder, capsys):
+    Path("folder").mkdir()
+    assert main(["gate", "--baseline", "folder", "--update", *ONE]) == 2
+    assert "baseline folder: expected a file, got a folder" in capsys.readouterr().err
+    Path("file").touch()
+    assert main(["gate", "--baseline", "file/base.json", "--update", *ONE]) == 2
+    assert "--baseline file: expected a folder to write to" in capsys.readouterr().err
 
 
 def test_of_two_that_write_one_baseline_one_wins_whole(folder):

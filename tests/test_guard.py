@@ -15,10 +15,13 @@ def test_what_hangs_is_interrupted_and_said_to():
 
 
 def test_each_sign_of_life_counts_anew():
+    started = time.monotonic()
     with time_limit(0.5):
         for _ in range(4):
             time.sleep(0.2)
             alive()
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.4
+    assert time.monotonic() - started > 0.5
 
 
 def test_what_was_there_before_is_there_after():

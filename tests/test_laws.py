@@ -343,7 +343,20 @@ def test_compiled_code_and_two_ranks_meet_the_laws(name, where):
 
 
 def test_a_rank_that_keeps_its_examples_to_itself_is_seen():
-    stack = Stack(dtype=torch.float64, ranks=2, linear=PerRankLayer)
+    right, wrong = (Stack(dtype=torch.float64, ranks=2, linear=one) for one in (nn.Linear, PerRankLayer))
+    assert LAWS["parity-gradients"].measure(right, CASE.case(4)).holds
+    assert not LAWS["parity-gradients"].measure(wrong, CASE.case(4)).holds
+
+
+class Cut(nn.Linear):
+    """Passes no gradient back to what lies before it."""
+
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+def test_gradients_that_are_missing_on_both_sides_are_not_equal():
+    stack = Stack(dtype=torch.float64, ranks=2, linear=Cut)
     assert not LAWS["parity-gradients"].measure(stack, CASE.case(4)).holds
 
 

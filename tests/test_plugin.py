@@ -144,7 +144,11 @@ def test_the_stack_under_test_is_named_by_options(project, tmp_path):
         (("--identity-optimizer", "no_such:Name"), "no_such:Name: there is no module 'no_such' to import"),
         (("--identity-optimizer", "SGD"), "expected pkg.mod:Name"),
         (("--identity-optimizer-arg", "momentum=1"), "expected an optimizer that takes them"),
-        (("--identity-like", "torch.optim:SGD"), "--identity-like: expected an --identity-optimizer"),
+        (
+            ("--identity-like", "torch.optim:SGD"),
+            "like: expected an optimizer to compare with torch.optim:SGD, got none",
+        ),
+        (("--identity-like-arg", "lr=1"), "like arguments: expected an optimizer that takes them"),
         (("--identity-like-linear", "torch.nn:Liner"), "module 'torch.nn' has no 'Liner'"),
         (("--identity-ranks", "0"), "ranks: expected at least 1, got 0"),
         (("--identity-ranks", "2", "--identity-mode", "compiled"), "ranks: expected mode eager"),

@@ -13,7 +13,7 @@ FOUND = json.loads((DOCS / "real-stacks.json").read_text())
 
 @pytest.fixture(scope="module")
 def real_stacks():
-    spec = spec_from_file_location("real_stacks", DOCS / "real_stacks.py")
+    spec = spec_from_file_location("real_stacks_page", DOCS / "real_stacks_page.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -32,12 +32,13 @@ SEARCH = settings(
 
 @pytest.mark.parametrize("corner", CORNERS)
 def test_families_reach(corner):
-    find(families(), CORNERS[corner], settings=SEARCH)
+    assert CORNERS[corner](find(families(), CORNERS[corner], settings=SEARCH))
 
 
 @pytest.mark.parametrize("name", ["plain-relu", "linear", "residual", "scaled-input"])
 def test_variants_reach_every_name_at_full_depth(name):
-    find(variants(), lambda v: v.name == name and v.depth == 4 and not v.bias, settings=SEARCH)
+    found = find(variants(), lambda v: v.name == name and v.depth == 4 and not v.bias, settings=SEARCH)
+    assert (found.name, found.depth, found.bias) == (name, 4, False)
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "RMSprop", "Adam"])
@@ -49,7 +50,7 @@ def test_recipes_reach_every_optimizer_with_decaying_rate_and_single_examples(op
             and recipe.batch_size == 1
         )
 
-    find(recipes(), wanted, settings=SEARCH)
+    assert wanted(find(recipes(), wanted, settings=SEARCH))
 
 
 @given(family=families())

@@ -82,8 +82,8 @@ class Factored(nn.Module):
         ({"activation": torch.tanh}, {"relu"}, set()),
         ({"activation": nn.functional.relu}, set(), set()),
         ({"init": lambda layer: nn.init.eye_(layer.weight)}, {"symmetric init"}, set()),
-        ({"mode": "compiled"}, set(), {"another device or mode"}),
-        ({"ranks": 2}, {"one rank"}, {"several ranks", "another device or mode"}),
+        ({"mode": "compiled"}, set(), {"another device or mode or ranks"}),
+        ({"ranks": 2}, {"one rank"}, {"several ranks", "another device or mode or ranks"}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

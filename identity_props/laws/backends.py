@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, distributed
 
@@ -30,7 +32,7 @@ TWO_RELU = Variant("plain-relu", 2, "none")
     "loss and gradients are those of the same network on the CPU, eager, in one process",
     "a device, compiler or split of the batch changes how numbers are computed, not which",
     "sgd odd-width compiled two-ranks",
-    needs="another device or mode",
+    needs="another device or mode or ranks",
 )
 def parity_gradients(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of sums over examples and pixels, two layers deep, in another order."""
@@ -42,11 +44,11 @@ def parity_gradients(stack: Stack, case: Case) -> Discrepancy:
 
 
 def _gradients(stack: Stack, case: Case) -> list[Tensor]:
-    """Of each parameter [K, ...] in turn, after one backward pass."""
+    """Of each parameter [K, ...] that trains, after one backward pass; NaN where none came."""
     ensemble = ensemble_of(stack, case, TWO_RELU)
     ensemble.loss(case.x.to(stack.device, stack.dtype)).backward()
-    grads = (p.grad for p in ensemble.leaves.values())
-    return [torch.zeros(0) if g is None else g.double().cpu() for g in grads]
+    missing = torch.tensor(math.nan)
+    return [(missing if p.grad is None else p.grad).double().cpu() for p in ensemble.parameters]
 
 
 @law(
@@ -106,9 +108,10 @@ def tf32_floor(stack: Stack, case: Case) -> Discrepancy:
     """None for the first half; one unit in the last place of 11 bits for the second."""
     matmul, off = torch.backends.cuda.matmul, []
     before = matmul.allow_tf32
-    for allowed, floor in ((False, 0.0), (True, 2.0**-10)):
-        matmul.allow_tf32 = allowed
-        x, out = _at_identity(stack, case)
-        off.append(float(((out - x).abs() - floor * x.abs()).max()))
-    matmul.allow_tf32 = before
+    try:
+        for matmul.allow_tf32, floor in ((False, 0.0), (True, 2.0**-10)):
+            x, out = _at_identity(stack, case)
+            off.append(float(((out - x).abs() - floor * x.abs()).max()))
+    finally:
+        matmul.allow_tf32 = before
     return Discrepancy(worst(off), 0.0, "|f(x) - x| beyond its floor")

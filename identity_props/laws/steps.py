@@ -125,7 +125,7 @@ def _ways(stack: Stack, name: str) -> list[dict[str, bool]]:
     "steps on given gradients are those of the same optimizer on the CPU, eager",
     "a device or compiler changes how numbers are computed, not which",
     "sgd rmsprop adam decay momentum three-steps compiled",
-    needs="stepping on given gradients, another device or mode",
+    needs="stepping on given gradients, another device or mode or ranks",
 )
 def parity_steps(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, of operations in another order, see ``step_eps``."""
