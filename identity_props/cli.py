@@ -238,6 +238,9 @@ def _recorded(path: Path, baseline: dict[str, Any], outcomes: Sequence[Outcome],
 @click.option(
     "--init", metavar="PKG.MOD:NAME", help="Draws a layer's parameters in place.  [default: Glorot's]"
 )
+@click.option("--loss", metavar="PKG.MOD:NAME", help="Loss(prediction, target).  [default: mse_loss]")
+@click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss).")
+@click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators).")
 @click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
 @click.option(
     "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
@@ -284,6 +287,9 @@ def check(
     linear: str | None,
     activation: str | None,
     init: str | None,
+    loss: str | None,
+    step: str | None,
+    batches: str | None,
     like: str | None,
     like_arguments: tuple[str, ...],
     like_linear: str | None,
@@ -305,7 +311,9 @@ def check(
 
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     rate = None if lr == "auto" else _rate(lr)
-    stack = stack_of(optimizer, arguments, linear, activation, init, device, dtype, mode, ranks, rate)
+    stack = stack_of(
+        optimizer, arguments, linear, activation, init, loss, step, batches, device, dtype, mode, ranks, rate
+    )
     reference = conformance.reference_of(stack, like, like_arguments, like_linear)
     rows = []
     for row in conformance.check(stack, reference, seed, guard):

@@ -31,7 +31,6 @@ from identity_props.training import (
     Recipe,
     Trial,
     reason_to_train_alone,
-    take_step,
 )
 from identity_props.traits import traits
 
@@ -167,7 +166,7 @@ def _moves_row(stack: Stack, seed: int) -> Row:
     x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
     kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
     for step in range(1, 17):
-        take_step(optimizer, partial(network.loss, x))
+        network.step(optimizer, x)
         for name, p in network.state.items():
             if (p.dtype, p.shape) != kinds[name]:
                 note = f"{name} is {p.dtype} {[*p.shape]} after step {step}"

@@ -6,14 +6,14 @@ Nothing that is under test is rewritten here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import mse_loss
 
 from identity_props.errors import InputError
+from identity_props.guard import alive
 from identity_props.metrics import squared_error
 from identity_props.models import Variant
 from identity_props.ranks import data_parallel
@@ -78,12 +78,17 @@ class Ensemble:
         return out
 
     def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
-        """Sum of the replicas' losses: the gradient of each is that of its own mean squared error.
+        """Sum of the replicas' losses: the gradient of each is that of its own.
 
         x and target, which is x itself unless given, [n, d] shared or [K, n, d] one batch each.
         """
         total: Tensor = self._loss(x, x if target is None else target)
         return total
+
+    def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
+        """One training step, as the stack takes it, on x and target as in ``loss``."""
+        alive()
+        self.stack.step(optimizer, partial(self.loss, x, target))
 
     @cached_property
     def _loss(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -93,7 +98,7 @@ class Ensemble:
         return compiled(self._sum) if self.stack.mode == "compiled" else self._sum
 
     def _sum(self, x: Tensor, target: Tensor) -> Tensor:
-        losses: Tensor = vmap(mse_loss, in_dims=(0, _replica_axis(target)))(self.predict(x), target)
+        losses: Tensor = vmap(self.stack.loss, in_dims=(0, _replica_axis(target)))(self.predict(x), target)
         return losses.sum()
 
     @torch.no_grad()

@@ -38,6 +38,9 @@ STACK: dict[str, dict[str, Any]] = {
     "linear": {**NAME, "help": "linear layer under test"},
     "activation": {**NAME, "help": "what stands in for ReLU"},
     "init": {**NAME, "help": "draws a layer's parameters in place"},
+    "loss": {**NAME, "help": "loss(prediction, target)"},
+    "step": {**NAME, "help": "takes a training step, (optimizer, loss)"},
+    "batches": {**NAME, "help": "yields batches, (data, size, generators)"},
     "like": {**NAME, "help": "optimizer that the one under test has to equal"},
     "like-arg": ARGUMENT,
     "like-linear": {**NAME, "help": "layer that the one under test has to equal"},
@@ -159,7 +162,7 @@ def _given(config: pytest.Config, name: str) -> Any:
 def _stack(config: pytest.Config) -> Stack:
     from identity_props.stack import stack_of
 
-    names = ("optimizer", "linear", "activation", "init", "device", "dtype", "mode", "ranks")
+    names = STACK.keys() - {"optimizer-arg", "like", "like-arg", "like-linear"}
     given = {name: _given(config, name) for name in names}
     return stack_of(arguments=_given(config, "optimizer-arg"), **given)
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.functional import mse_loss
 
 from identity_props.errors import InputError, MissingError
+from identity_props.loop import shuffled, take_step
 
 
 def resolve(name: str) -> Any:
@@ -33,15 +35,18 @@ def resolve(name: str) -> Any:
 
 
 MODES = ("eager", "compiled")
+PARTS = ("optimizer", "linear", "activation", "init", "loss", "step", "batches")
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The implementation that trains: optimizer, layers, init, device, dtype, mode and ranks.
+    """The implementation that trains: optimizer, layers, init, loss, loop, device, dtype, mode and ranks.
 
     ``optimizer(params, lr=..., **arguments)`` and ``linear(fan_in, fan_out, bias=...)`` are real
     classes or factories, ``activation(x)`` stands in for ReLU and ``init(layer)`` draws a layer's
     parameters in place; ``None`` for optimizer, ``lr`` or ``init`` takes what each recipe names.
+    ``loss(prediction, target)`` [n, d] gives a mean over both, ``step(optimizer, loss)`` takes a training
+    step on what ``loss()`` evaluates, and ``batches(data, size, generators)`` yields as loop.shuffled does.
     ``mode`` compiled sends loss and optimizer step through ``torch.compile``; ``ranks`` above 1
     trains in as many processes under DistributedDataParallel with gloo, each on its share of a batch.
     Replicas share one optimizer over parameters stacked along a first axis [K, ...] where that
@@ -54,6 +59,9 @@ class Stack:
     linear: Callable[..., nn.Module] = nn.Linear
     activation: Callable[[Tensor], Tensor] = torch.relu
     init: Callable[[nn.Module], None] | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] = mse_loss
+    step: Callable[[torch.optim.Optimizer, Callable[[], Tensor]], None] = take_step
+    batches: Callable[[Tensor, int | None, list[torch.Generator]], Iterator[Tensor]] = shuffled
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     mode: str = "eager"
@@ -61,7 +69,7 @@ class Stack:
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("optimizer", "linear", "activation", "init"):
+        for name in PARTS:
             part = getattr(self, name)
             if part is not None and not callable(part):
                 raise InputError(f"{name}: expected a class or function, got {part!r}")
@@ -98,7 +106,7 @@ class Stack:
 
     def describe(self) -> dict[str, Any]:
         """Names of the parts, for results.json."""
-        parts = {name: _name(getattr(self, name)) for name in ("optimizer", "linear", "activation", "init")}
+        parts = {name: _name(getattr(self, name)) for name in PARTS}
         dtype = str(self.dtype).removeprefix("torch.")
         return parts | {"device": self.device, "dtype": dtype, "mode": self.mode, "ranks": self.ranks}
 
@@ -138,6 +146,9 @@ def stack_of(
     linear: str | None = None,
     activation: str | None = None,
     init: str | None = None,
+    loss: str | None = None,
+    step: str | None = None,
+    batches: str | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     mode: str = "eager",
@@ -155,6 +166,9 @@ def stack_of(
         linear=nn.Linear if linear is None else resolve(linear),
         activation=torch.relu if activation is None else resolve(activation),
         init=None if init is None else resolve(init),
+        loss=mse_loss if loss is None else resolve(loss),
+        step=take_step if step is None else resolve(step),
+        batches=shuffled if batches is None else resolve(batches),
         device=device,
         dtype=DTYPES[dtype],
         mode=mode,

@@ -6,7 +6,6 @@ one by one where that would not be the same training.
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import LambdaLR
 
 from identity_props.data import Pixels
 from identity_props.ensemble import Ensemble, Single
 from identity_props.errors import InputError
-from identity_props.guard import alive
+from identity_props.loop import take_step
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.models import Variant
 from identity_props.ranks import inside, on_ranks
@@ -186,7 +186,7 @@ def _train(
     data = scaled.train.to(stack.device, stack.dtype)  # [n, d]
     test = scaled.test.to(stack.device, stack.dtype)  # [m, d]
     optimizer, scheduler = _optimizer(trial, networks.parameters, stack)
-    batches = _batches(data, trial.recipe.batch_size, networks.generators)
+    batches = stack.batches(data, trial.recipe.batch_size, networks.generators)
     steps, curve, variance = measured_steps(trial.steps), [], pixel_variance(test)
     for step in range(trial.steps + 1):
         if step in steps:
@@ -194,7 +194,7 @@ def _train(
                 curve.append(networks.squared_error(test) / variance)
         if step == trial.steps:
             break
-        take_step(optimizer, partial(networks.loss, next(batches)))
+        networks.step(optimizer, next(batches))
         scheduler.step()
         on_step(step)
     with _evaluating(optimizer):
@@ -206,30 +206,6 @@ def _train(
             state={name: p.detach().cpu().clone() for name, p in networks.state.items()},
             seconds=time.perf_counter() - started,
         )
-
-
-def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
-    """One training step; an optimizer whose ``step`` wants a closure is given one."""
-
-    alive()
-
-    def closure() -> Any:  # torch says float and means a tensor
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    if needs_closure(optimizer):
-        optimizer.step(closure)
-    else:
-        closure()
-        optimizer.step()
-
-
-def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether ``step`` cannot be called without the closure that evaluates the loss, as L-BFGS'."""
-    wanted = inspect.signature(optimizer.step).parameters.get("closure")
-    return wanted is not None and wanted.default is inspect.Parameter.empty
 
 
 @contextmanager
@@ -285,10 +261,11 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
 
     Two replicas train for 3 steps on random data, stacked and alone, or for 16 if the first 3 move
     nothing: an optimizer that mixes replicas or wants matrices, and a layer that ``torch.func.vmap``
-    refuses, show at once. torch's own layer under SGD, RMSprop or Adam is not asked. What refuses to be
-    asked trains alone.
+    refuses, show at once. torch's own layer under SGD, RMSprop or Adam is not asked, unless loss or step
+    are others. What refuses to be asked trains alone.
     """
-    if stack.linear is nn.Linear and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE:
+    usual = stack.linear is nn.Linear and stack.loss is mse_loss and stack.step is take_step
+    if usual and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE:
         return None
     d, n = PROBE
     stack = at_home(stack, stack.device, torch.float64)  # where rounding hides nothing
@@ -323,7 +300,7 @@ def _probed(trial: Trial, stack: Stack, seeds: list[int], x: Tensor, alone: bool
     before = networks.predict(x).detach().clone()
     optimizer, _ = _optimizer(trial, networks.parameters, stack)
     for _ in range(trial.steps):
-        take_step(optimizer, partial(networks.loss, x))
+        networks.step(optimizer, x)
     return networks.predict(x).detach() - before
 
 
@@ -339,19 +316,6 @@ def _optimizer(
     optimizer = ready(factory(parameters, lr=rate, **arguments), stack.mode)
     factor = SCHEDULES[recipe.schedule]
     return optimizer, LambdaLR(optimizer, lambda step: factor(step, trial.steps))
-
-
-def _batches(data: Tensor, size: int | None, generators: list[torch.Generator]) -> Iterator[Tensor]:
-    """Batches without end: all of data [n, d] if size is None, else [K, size, d], reshuffled each epoch.
-
-    An epoch's last batch holds what is left, as in Keras.
-    """
-    while size is None:
-        yield data
-    while True:
-        order = torch.stack([torch.randperm(len(data), generator=g) for g in generators])
-        for index in order.to(data.device).split(size, dim=1):
-            yield data[index]
 
 
 def _fvu_pixels(ensemble: Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:

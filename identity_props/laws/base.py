@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from identity_props.models import Variant
 from identity_props.ranks import inside, on_ranks
 from identity_props.stack import Stack, ready, resolve
 from identity_props.theory import second_moment
-from identity_props.training import take_step
 
 SGD, RMSPROP, ADAM = "torch.optim:SGD", "torch.optim:RMSprop", "torch.optim:Adam"
 LAYER = Variant("linear", 1, "none", bias=False)
@@ -302,7 +302,8 @@ def descend(
     ensemble = ensemble_of(stack, case, variant, start)
     stepper = optimizer_of(stack, optimizer, ensemble.parameters, lr, arguments)
     states = [snapshot(ensemble)]
-    for batch in batches(seen) if batches else [seen] * case.steps:
-        take_step(stepper, partial(ensemble.loss, batch, aim))
+    full = islice(stack.batches(seen, None, ensemble.generators), case.steps)
+    for batch in batches(seen) if batches else full:
+        ensemble.step(stepper, batch, aim)
         states.append(snapshot(ensemble))
     return Descent(seen.double().cpu(), lr, states)

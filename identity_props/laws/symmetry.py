@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +32,6 @@ from identity_props.laws.base import (
 )
 from identity_props.models import Variant
 from identity_props.stack import Stack, rate_of, resolve, without_eps
-from identity_props.training import take_step
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
 
@@ -154,7 +152,7 @@ def _stepped(
 
 
 def _plain(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-    take_step(optimizer, partial(ensemble.loss, x))
+    ensemble.step(optimizer, x)
 
 
 def _farthest(a: list[State], b: list[State]) -> float:

@@ -1,0 +1,298 @@
+"""Faults of optimizers: in what they do with gradients, with decay and momentum, and with their state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+from identity_props.faults.base import DEEPCRIME, Fault, Twin
+from identity_props.stack import Stack
+
+Edit = Callable[[Any], None]  # of an optimizer, in place
+
+
+def nothing(optimizer: Any) -> None:
+    """The clean edit."""
+
+
+def edited(base: type[Optimizer], before: Edit = nothing, after: Edit = nothing) -> type[Optimizer]:
+    """An optimizer whose every step is edited before and after."""
+
+    class Edited(base):  # type: ignore[misc, valid-type]
+        def step(self, closure: Any = None) -> Any:
+            before(self)
+            value = super().step(closure)
+            after(self)
+            return value
+
+    return Edited
+
+
+def parameters(optimizer: Optimizer) -> list[Tensor]:
+    """All of them, with a gradient or without."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def graded(optimizer: Optimizer) -> Iterator[Tensor]:
+    """Those that have a gradient."""
+    return (p for p in parameters(optimizer) if p.grad is not None)
+
+
+# Gradients ----------------------------------------------------------------------------------------
+
+
+def clipped(optimizer: Any, at: float = 1e-2) -> None:
+    for p in graded(optimizer):
+        p.grad = p.grad.clamp(-at, at)
+
+
+def flipped(optimizer: Any) -> None:
+    """Of the first input of the first layer."""
+    p = parameters(optimizer)[0]
+    if p.grad is not None:
+        p.grad = torch.cat([-p.grad[..., :1], p.grad[..., 1:]], -1)
+
+
+def revived(optimizer: Any) -> None:
+    for p in graded(optimizer):
+        p.grad = torch.where(p.grad == 0, 1e-6, p.grad)
+
+
+def not_contiguous_dropped(optimizer: Any) -> None:
+    for p in graded(optimizer):
+        p.grad = p.grad if p.is_contiguous() else None
+
+
+def not_contiguous_doubled(optimizer: Any) -> None:
+    for p in graded(optimizer):
+        p.grad = p.grad if p.is_contiguous() else 2 * p.grad
+
+
+def stale(optimizer: Any) -> None:
+    """The gradient of the step before."""
+    for p in graded(optimizer):
+        state = optimizer.__dict__.setdefault("stale", {})
+        p.grad, state[p] = state.get(p, p.grad), p.grad
+
+
+def none_remembered(optimizer: Any) -> None:
+    gone = optimizer.__dict__.setdefault("gone", set())
+    gone |= {p for p in parameters(optimizer) if p.grad is None}
+    for p in gone:
+        p.grad = None
+
+
+def mask_cached(optimizer: Any) -> None:
+    seen = optimizer.__dict__.setdefault("seen", set(graded(optimizer)))
+    for p in set(graded(optimizer)) - seen:
+        p.grad = None
+
+
+def last_slower(optimizer: Any) -> None:
+    """The last of several parameters, at half the rate."""
+    _, *others = parameters(optimizer)
+    if others and others[-1].grad is not None:
+        others[-1].grad = others[-1].grad / 2
+
+
+def last_left_out(optimizer: Any) -> None:
+    _, *others = parameters(optimizer)
+    for p in others[-1:]:
+        p.grad = None
+
+
+# Steps, decay and momentum ------------------------------------------------------------------------
+
+
+def decay_stashed(optimizer: Any) -> None:
+    """The coupled decay is put aside ..."""
+    for group in optimizer.param_groups:
+        group["aside"], group["weight_decay"] = group["weight_decay"], 0
+
+
+@torch.no_grad()
+def decay_after(optimizer: Any) -> None:
+    """... and applied to the weights that the step has already moved."""
+    for group in optimizer.param_groups:
+        group["weight_decay"] = group.pop("aside")
+        for p in group["params"]:
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+
+
+def with_option(optimizer: Any, **options: Any) -> None:
+    for group in optimizer.param_groups:
+        group.update(options)
+
+
+def nesterov(optimizer: Any) -> None:
+    for group in optimizer.param_groups:
+        group["nesterov"] = group["momentum"] > 0
+
+
+@torch.no_grad()
+def rounded(optimizer: Any) -> None:
+    for p in parameters(optimizer):
+        p.copy_(p.bfloat16())
+
+
+def uncorrected(optimizer: Any) -> None:
+    """Adam without bias correction: the correction of the coming step is undone through the rate."""
+    for group in optimizer.param_groups:
+        steps = {int(optimizer.state[p]["step"]) for p in group["params"] if optimizer.state[p]}
+        step = max(steps, default=0) + 1
+        first, second = (1 - beta**step for beta in group["betas"])
+        group["kept"], group["lr"] = group["lr"], group["lr"] * first / second**0.5
+
+
+def rate_back(optimizer: Any) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group.pop("kept", group["lr"])
+
+
+# State and parameters -----------------------------------------------------------------------------
+
+
+class OverCopies(SGD):
+    """Built before something replaced the parameters: it moves those that nobody uses."""
+
+    def __init__(self, params: Any, **arguments: Any) -> None:
+        super().__init__([p.detach().clone().requires_grad_() for p in params], **arguments)
+
+
+class FusedTwice(SGD):
+    """Its fused code divides by the scale a second time."""
+
+    def __init__(self, params: Any, lr: Any, fused: bool | None = None, **arguments: Any) -> None:
+        super().__init__(params, lr=lr / (2 if fused else 1), **arguments)
+
+
+class StuckAfterLoading(SGD):
+    """A restart leaves the rate at 0 until the schedule moves it."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        with_option(self, lr=0.0)
+
+
+class JumpsAfterLoading(SGD):
+    """A restart begins with the rate of the very first step."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        fresh = [group["lr"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, lr in zip(self.param_groups, fresh, strict=True):
+            group["lr"] = lr
+
+
+class Forgetful(SGD):
+    """A restart loses the momentum."""
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict({**state_dict, "state": {}})
+
+
+NAMES = {SGD: "torch.optim:SGD", RMSprop: "torch.optim:RMSprop", Adam: "torch.optim:Adam"}
+TWINS = {base: Twin(name.split(":")[1].lower(), Stack(edited(base)), name) for base, name in NAMES.items()}
+
+
+def _edit(
+    base: type[Optimizer],
+    name: str,
+    source: str,
+    what: str,
+    before: Edit = nothing,
+    after: Edit = nothing,
+    equivalent: str = "",
+) -> Fault:
+    return Fault(name, TWINS[base], what, source, {"optimizer": edited(base, before, after)}, equivalent)
+
+
+def _part(part: type[Optimizer], name: str, source: str, what: str = "") -> Fault:
+    base = next(base for base in NAMES if issubclass(part, base))
+    return Fault(name, TWINS[base], what or str(part.__doc__), source, {"optimizer": part})
+
+
+def _rate(base: type[Optimizer], factor: float) -> Fault:
+    def shorter(optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            group["kept"], group["lr"] = group["lr"], factor * group["lr"]
+
+    name, what = f"rate-{factor:g}-{TWINS[base].name}", f"Steps are {factor:g} times as long."
+    return _edit(base, name, "rasa#8678", what, shorter, rate_back)
+
+
+RATES = (0.9, 0.95, 0.98)
+_option = partial(partial, with_option)  # an edit that sets options
+FAULTS = (
+    _edit(
+        Adam,
+        "transposed-frozen",
+        "pytorch#118115",
+        "Parameters that are not contiguous never move.",
+        not_contiguous_dropped,
+    ),
+    _edit(
+        SGD,
+        "transposed-doubled",
+        "pytorch#175189",
+        "Gradients of parameters that are not contiguous count twice.",
+        not_contiguous_doubled,
+    ),
+    _edit(
+        SGD,
+        "none-remembered",
+        "pytorch#121291, #115607",
+        "A parameter once without a gradient never moves again.",
+        none_remembered,
+    ),
+    _edit(
+        SGD,
+        "mask-cached",
+        "pytorch#139476, #162174",
+        "Only what had a gradient at the first step ever moves.",
+        mask_cached,
+    ),
+    _edit(SGD, "gradient-stale", "pytorch#182012", "Each step takes the gradient of the one before.", stale),
+    _edit(SGD, "gradient-flipped", DEEPCRIME, "The gradient of one input has the other sign.", flipped),
+    _edit(SGD, "gradient-clipped", DEEPCRIME, "Entries of gradients are cut at 0.01.", clipped),
+    _edit(SGD, "dead-revived", DEEPCRIME, "Where a gradient is 0, 1e-6 is taken.", revived),
+    _edit(SGD, "last-slower", DEEPCRIME, "The last parameter trains at half the rate.", last_slower),
+    _edit(SGD, "last-left-out", DEEPCRIME, "The last parameter is left out.", last_left_out),
+    _edit(SGD, "weights-rounded", "ao#1124, torchtune#2254", "Weights are kept in bfloat16.", after=rounded),
+    _edit(SGD, "decay-dropped", "transformers#14539", "Weight decay is ignored.", _option(weight_decay=0)),
+    _edit(
+        SGD,
+        "decay-after",
+        "fastai2#246",
+        "Decay is taken of the weights that the step has moved.",
+        decay_stashed,
+        decay_after,
+    ),
+    _edit(SGD, "momentum-dropped", DEEPCRIME, "Momentum is ignored.", _option(momentum=0)),
+    _edit(SGD, "momentum-nesterov", DEEPCRIME, "Nesterov's momentum for the heavy ball.", nesterov),
+    _edit(RMSprop, "alpha-ignored", DEEPCRIME, "Squares are averaged with 0.99.", _option(alpha=0.99)),
+    _edit(RMSprop, "centered", DEEPCRIME, "The gradient's variance for its square.", _option(centered=True)),
+    _edit(Adam, "bias-uncorrected", DEEPCRIME, "No bias correction.", uncorrected, rate_back),
+    _edit(Adam, "betas-swapped", DEEPCRIME, "The two betas are swapped.", _option(betas=(0.999, 0.9))),
+    _edit(Adam, "eps-large", DEEPCRIME, "An eps of 1e-3.", _option(eps=1e-3)),
+    _part(AdamW, "decay-decoupled", "transformers#14539", "Decoupled decay for the coupled one."),
+    _part(OverCopies, "copies-trained", "accelerate#2665, #3256"),
+    _part(FusedTwice, "fused-twice", "pytorch#94060, #90752"),
+    _part(StuckAfterLoading, "restart-stuck", "pytorch#78003"),
+    _part(JumpsAfterLoading, "restart-jumps", "pytorch#60265, #65342"),
+    _part(Forgetful, "restart-forgets", "pytorch#65342"),
+    *(_rate(base, factor) for base in NAMES for factor in RATES),
+    _edit(
+        SGD,
+        "clip-unreached",
+        DEEPCRIME,
+        "Entries of gradients are cut at 1e30.",
+        partial(clipped, at=1e30),
+        equivalent="no gradient is that large, so every step is the same",
+    ),
+)
