@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -103,27 +104,46 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
+    like = like or Reference()
+    learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
+    for row in _followed(chain(_plan(stack, like, declared(stack, like), seed), learns), guard):
+        yield replace(row, note=f"{stack}: {row.note}") if row.kind and row.name == MOVES else row
+
+
+def check_laws(stack: Stack, meant: Stack, like: Reference, axis: str | None = None) -> Iterator[Row]:
+    """The rows of ``check`` but the last, by the laws that apply to another stack, which this is meant to be.
+
+    With an axis of AXES, the laws that exercise it alone.
+    """
+    laws = [law for law in LAWS.values() if axis is None or axis in law.axes]
+    yield from _followed(_plan(stack, like, meant, 0, laws), GUARD)
+
+
+Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it
+
+
+def _followed(plan: Plan, guard: float) -> Iterator[Row]:
     # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
     torch.optim.SGD([torch.zeros(1)], lr=1)
     limit = guard
-    for name, measure in _plan(stack, like or Reference(), seed):
+    for name, measure in plan:
         row = _guarded(name, measure, limit)
         if row.kind == HANGS:
             limit = min(guard, max(1.0, guard / 10))
-        yield replace(row, note=f"{stack}: {row.note}") if row.kind and name == MOVES else row
+        yield row
 
 
-def _plan(stack: Stack, like: Reference, seed: int) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """The rows by name, each with what measures it."""
+def _plan(
+    stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law] = LAWS.values()
+) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
     if like.optimizer is not None:
         yield "like-optimizer", partial(_steps_row, stack, like, seed)
     if like.linear is not None:
         yield "like-linear", partial(_layer_row, stack, like, seed)
-    fits, alone = cache(partial(traits, declared(stack, like))), cache(partial(trains_alone, stack))
-    for law in LAWS.values():
+    fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
+    for law in laws:
         yield law.name, partial(_law_row, law, stack, fits, alone, seed)
-    yield LEARNS, partial(_learns_row, stack, seed)
 
 
 def declared(stack: Stack, like: Reference) -> Stack:
@@ -296,7 +316,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     __tracebackhide__ = True
     if like.optimizer is None and like.linear is None:
         raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
-    rows = [measure() for name, measure in _plan(stack, like, seed) if name.startswith("like-")]
+    plan = _plan(stack, like, declared(stack, like), seed)
+    rows = [measure() for name, measure in plan if name.startswith("like-")]
     failed = [row for row in rows if row.verdict == FAIL]
     assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
 

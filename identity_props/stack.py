@@ -217,9 +217,13 @@ def without_eps(optimizer: Callable[..., Any], mode: str = "eager") -> dict[str,
 
     It is the least normal number; compiled code holds it in float32, where that of float64 is 0.
     """
-    try:
-        takes_eps = "eps" in inspect.signature(optimizer).parameters
-    except ValueError:  # no signature to be read
-        takes_eps = False
     held = torch.float32 if mode == "compiled" else torch.float64
-    return {"eps": torch.finfo(held).tiny} if takes_eps else {}
+    return {"eps": torch.finfo(held).tiny} if takes(optimizer, "eps") else {}
+
+
+def takes(optimizer: Callable[..., Any], argument: str) -> bool:
+    """Whether an optimizer names the argument; False where it has no signature to be read."""
+    try:
+        return argument in inspect.signature(optimizer).parameters
+    except ValueError:
+        return False

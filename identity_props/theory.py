@@ -147,6 +147,33 @@ def adam_first_step(gradient: Tensor, lr: float, eps: float = 1e-8) -> Tensor:
     return -lr * gradient / (gradient.abs() + eps)
 
 
+def adam_steps(gradients: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> Tensor:
+    """Changes [k, ...] of a parameter after each of k Adam steps on gradients [k, ...], with eps 1e-8.
+
+    m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, change -lr m' / (sqrt(v') + eps), where m' = m / (1 - b1^k)
+    and v' = v / (1 - b2^k) (Kingma, Ba 2015, 1412.6980, algorithm 1).
+    """
+    mean, square, changes = torch.zeros_like(gradients[0]), torch.zeros_like(gradients[0]), []
+    for k, gradient in enumerate(gradients, 1):
+        mean = betas[0] * mean + (1 - betas[0]) * gradient
+        square = betas[1] * square + (1 - betas[1]) * gradient.square()
+        unbiased, root = mean / (1 - betas[0] ** k), (square / (1 - betas[1] ** k)).sqrt()
+        changes.append(-lr * unbiased / (root + 1e-8))
+    return torch.stack(changes).cumsum(0)
+
+
+def rmsprop_steps(gradients: Tensor, lr: float, alpha: float, eps: float) -> Tensor:
+    """Changes [k, ...] of a parameter after each of k RMSprop steps on gradients [k, ...].
+
+    v <- alpha v + (1 - alpha) g^2, change -lr g / (sqrt(v) + eps) (Tieleman, Hinton 2012, lecture 6.5).
+    """
+    square, changes = torch.zeros_like(gradients[0]), []
+    for gradient in gradients:
+        square = alpha * square + (1 - alpha) * gradient.square()
+        changes.append(-lr * gradient / (square.sqrt() + eps))
+    return torch.stack(changes).cumsum(0)
+
+
 def rmsprop_floor(lr: float, alpha: float) -> float:
     """Bound lr / sqrt(1 - alpha) on |W - I| once RMSprop has arrived, on whitened data.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from identity_props.guard import HangError, alive
 from identity_props.stack import Stack, ready, seeded, without_eps
-from identity_props.theory import adam_first_step
+from identity_props.theory import adam_first_step, adam_steps, rmsprop_steps
 
 LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
 CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
@@ -148,12 +148,13 @@ def adam(walk: Walk, gradients: Tensor) -> bool:
 @trait("rmsprop")
 def rmsprop(walk: Walk, gradients: Tensor) -> bool:
     """Takes ``alpha`` and ``eps`` and divides by the root of the running mean of squares."""
-    mean, change, changes = torch.zeros_like(gradients[0]), torch.zeros_like(gradients[0]), []
-    for gradient in gradients:
-        mean = 0.9 * mean + 0.1 * gradient.square()
-        change = change - LR * gradient / (mean.sqrt() + 1e-30)
-        changes.append(change)
-    return _same(walk(gradients, alpha=0.9, eps=1e-30), torch.stack(changes))
+    return _same(walk(gradients, alpha=0.9, eps=1e-30), rmsprop_steps(gradients, LR, 0.9, 1e-30))
+
+
+@trait("adam throughout")
+def adam_throughout(walk: Walk, gradients: Tensor) -> bool:
+    """Is Adam in all its steps, which others are in the first alone."""
+    return _same(walk(gradients), adam_steps(gradients, LR))
 
 
 @trait("implementations")
@@ -194,10 +195,17 @@ def symmetric_init(stack: Stack) -> bool:
     return abs(positive - 0.5) <= 6 * 0.5 / 64 and not bool(layer.bias.any())
 
 
+def mean_squared_error(stack: Stack) -> bool:
+    """The loss is the mean of squares over examples and pixels."""
+    a, b = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return _same(stack.loss(a, b), (a - b).square().mean())
+
+
 FACTS: dict[str, Callable[[Stack], bool]] = {
     "affine layer": affine_layer,
     "relu": relu,
     "symmetric init": symmetric_init,
+    "mean squared error": mean_squared_error,
     "another device or mode or ranks": lambda stack: (
         (stack.device, stack.mode, stack.ranks) != ("cpu", "eager", 1)
     ),

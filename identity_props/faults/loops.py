@@ -167,12 +167,16 @@ def own_gradients(optimizer: Optimizer, loss: Loss) -> None:
     optimizer.step()
 
 
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
 def scaled_by_rank(optimizer: Optimizer, loss: Loss) -> None:
     """Ranks differ in their loss scale, by a thousandth."""
     optimizer.zero_grad()
     loss().backward()
     for p in graded(optimizer):
-        p.grad = p.grad * (1 + distributed.get_rank() / 1024)
+        p.grad = p.grad * (1 + _rank() / 1024)
     optimizer.step()
 
 
@@ -180,7 +184,7 @@ def clipped_on_first(optimizer: Optimizer, loss: Loss) -> None:
     """The first rank alone clips its gradients."""
     optimizer.zero_grad()
     loss().backward()
-    if distributed.get_rank() == 0:
+    if distributed.is_initialized() and _rank() == 0:
         for p in graded(optimizer):
             p.grad = p.grad.clamp(-0.01, 0.01)
     optimizer.step()
@@ -195,6 +199,7 @@ class CompiledGradientZero(Affine):
 
 
 def smaller_if_compiled(optimizer: Any) -> None:
+    """Compiled, steps are a hundredth shorter."""
     if torch.compiler.is_compiling():
         for p in graded(optimizer):
             p.grad = 0.99 * p.grad

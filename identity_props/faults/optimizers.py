@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def graded(optimizer: Optimizer) -> Iterator[Tensor]:
+def graded(optimizer: Optimizer) -> Iterator[Any]:
     """Those that have a gradient."""
     return (p for p in parameters(optimizer) if p.grad is not None)
 
@@ -47,40 +48,45 @@ def graded(optimizer: Optimizer) -> Iterator[Tensor]:
 
 
 def clipped(optimizer: Any, at: float = 1e-2) -> None:
+    """Entries of gradients are cut at 0.01."""
     for p in graded(optimizer):
         p.grad = p.grad.clamp(-at, at)
 
 
 def flipped(optimizer: Any) -> None:
-    """Of the first input of the first layer."""
+    """The gradient of the first input has the other sign."""
     p = parameters(optimizer)[0]
     if p.grad is not None:
         p.grad = torch.cat([-p.grad[..., :1], p.grad[..., 1:]], -1)
 
 
 def revived(optimizer: Any) -> None:
+    """Where a gradient is 0, 1e-6 is taken."""
     for p in graded(optimizer):
         p.grad = torch.where(p.grad == 0, 1e-6, p.grad)
 
 
 def not_contiguous_dropped(optimizer: Any) -> None:
+    """Parameters that are not contiguous never move."""
     for p in graded(optimizer):
         p.grad = p.grad if p.is_contiguous() else None
 
 
 def not_contiguous_doubled(optimizer: Any) -> None:
+    """Gradients of parameters that are not contiguous count twice."""
     for p in graded(optimizer):
         p.grad = p.grad if p.is_contiguous() else 2 * p.grad
 
 
 def stale(optimizer: Any) -> None:
-    """The gradient of the step before."""
+    """Each step takes the gradient of the one before."""
     for p in graded(optimizer):
         state = optimizer.__dict__.setdefault("stale", {})
         p.grad, state[p] = state.get(p, p.grad), p.grad
 
 
 def none_remembered(optimizer: Any) -> None:
+    """A parameter once without a gradient never moves again."""
     gone = optimizer.__dict__.setdefault("gone", set())
     gone |= {p for p in parameters(optimizer) if p.grad is None}
     for p in gone:
@@ -88,19 +94,21 @@ def none_remembered(optimizer: Any) -> None:
 
 
 def mask_cached(optimizer: Any) -> None:
+    """Only what had a gradient at the first step ever moves."""
     seen = optimizer.__dict__.setdefault("seen", set(graded(optimizer)))
     for p in set(graded(optimizer)) - seen:
         p.grad = None
 
 
 def last_slower(optimizer: Any) -> None:
-    """The last of several parameters, at half the rate."""
+    """The last of several parameters trains at half the rate."""
     _, *others = parameters(optimizer)
     if others and others[-1].grad is not None:
         others[-1].grad = others[-1].grad / 2
 
 
 def last_left_out(optimizer: Any) -> None:
+    """The last of several parameters is left out."""
     _, *others = parameters(optimizer)
     for p in others[-1:]:
         p.grad = None
@@ -110,14 +118,14 @@ def last_left_out(optimizer: Any) -> None:
 
 
 def decay_stashed(optimizer: Any) -> None:
-    """The coupled decay is put aside ..."""
+    """Decay is taken of the weights that the step has moved: first it is put aside."""
     for group in optimizer.param_groups:
         group["aside"], group["weight_decay"] = group["weight_decay"], 0
 
 
 @torch.no_grad()
 def decay_after(optimizer: Any) -> None:
-    """... and applied to the weights that the step has already moved."""
+    """Then it is taken."""
     for group in optimizer.param_groups:
         group["weight_decay"] = group.pop("aside")
         for p in group["params"]:
@@ -125,24 +133,28 @@ def decay_after(optimizer: Any) -> None:
 
 
 def with_option(optimizer: Any, **options: Any) -> None:
+    """The edit that sets options, whatever was asked for."""
     for group in optimizer.param_groups:
         group.update(options)
 
 
 def nesterov(optimizer: Any) -> None:
+    """Nesterov's momentum for the heavy ball."""
     for group in optimizer.param_groups:
         group["nesterov"] = group["momentum"] > 0
 
 
 @torch.no_grad()
 def rounded(optimizer: Any) -> None:
+    """Weights are kept in bfloat16."""
     for p in parameters(optimizer):
         p.copy_(p.bfloat16())
 
 
 def uncorrected(optimizer: Any) -> None:
-    """Adam without bias correction: the correction of the coming step is undone through the rate."""
+    """Averages are not corrected for their start at 0."""
     for group in optimizer.param_groups:
+        # the coming step divides by these, so its rate is multiplied by them
         steps = {int(optimizer.state[p]["step"]) for p in group["params"] if optimizer.state[p]}
         step = max(steps, default=0) + 1
         first, second = (1 - beta**step for beta in group["betas"])
@@ -150,6 +162,7 @@ def uncorrected(optimizer: Any) -> None:
 
 
 def rate_back(optimizer: Any) -> None:
+    """The rate is what it was."""
     for group in optimizer.param_groups:
         group["lr"] = group.pop("kept", group["lr"])
 
@@ -161,7 +174,9 @@ class OverCopies(SGD):
     """Built before something replaced the parameters: it moves those that nobody uses."""
 
     def __init__(self, params: Any, **arguments: Any) -> None:
-        super().__init__([p.detach().clone().requires_grad_() for p in params], **arguments)
+        super().__init__(params, **arguments)
+        for group in self.param_groups:
+            group["params"] = [p.detach().clone().requires_grad_() for p in group["params"]]
 
 
 class FusedTwice(SGD):
@@ -201,19 +216,17 @@ TWINS = {base: Twin(name.split(":")[1].lower(), Stack(edited(base)), name) for b
 
 
 def _edit(
-    base: type[Optimizer],
-    name: str,
-    source: str,
-    what: str,
-    before: Edit = nothing,
-    after: Edit = nothing,
-    equivalent: str = "",
+    base: type[Optimizer], name: str, source: str, before: Edit, after: Edit = nothing, what: str = ""
 ) -> Fault:
-    return Fault(name, TWINS[base], what, source, {"optimizer": edited(base, before, after)}, equivalent)
+    what = what or str((before.__doc__, after.__doc__)[before is nothing])
+    return Fault(name, TWINS[base], what, source, {"optimizer": edited(base, before, after)})
 
 
-def _part(part: type[Optimizer], name: str, source: str, what: str = "") -> Fault:
-    base = next(base for base in NAMES if issubclass(part, base))
+def _option(base: type[Optimizer], name: str, what: str, **options: Any) -> Fault:
+    return _edit(base, name, DEEPCRIME, partial(with_option, **options), what=what)
+
+
+def _part(base: type[Optimizer], name: str, source: str, part: type[Optimizer], what: str = "") -> Fault:
     return Fault(name, TWINS[base], what or str(part.__doc__), source, {"optimizer": part})
 
 
@@ -223,76 +236,46 @@ def _rate(base: type[Optimizer], factor: float) -> Fault:
             group["kept"], group["lr"] = group["lr"], factor * group["lr"]
 
     name, what = f"rate-{factor:g}-{TWINS[base].name}", f"Steps are {factor:g} times as long."
-    return _edit(base, name, "rasa#8678", what, shorter, rate_back)
+    return _edit(base, name, "rasa#8678", shorter, rate_back, what)
 
 
 RATES = (0.9, 0.95, 0.98)
-_option = partial(partial, with_option)  # an edit that sets options
 FAULTS = (
-    _edit(
-        Adam,
-        "transposed-frozen",
-        "pytorch#118115",
-        "Parameters that are not contiguous never move.",
-        not_contiguous_dropped,
-    ),
-    _edit(
-        SGD,
-        "transposed-doubled",
-        "pytorch#175189",
-        "Gradients of parameters that are not contiguous count twice.",
-        not_contiguous_doubled,
-    ),
-    _edit(
-        SGD,
-        "none-remembered",
-        "pytorch#121291, #115607",
-        "A parameter once without a gradient never moves again.",
-        none_remembered,
-    ),
-    _edit(
-        SGD,
-        "mask-cached",
-        "pytorch#139476, #162174",
-        "Only what had a gradient at the first step ever moves.",
-        mask_cached,
-    ),
-    _edit(SGD, "gradient-stale", "pytorch#182012", "Each step takes the gradient of the one before.", stale),
-    _edit(SGD, "gradient-flipped", DEEPCRIME, "The gradient of one input has the other sign.", flipped),
-    _edit(SGD, "gradient-clipped", DEEPCRIME, "Entries of gradients are cut at 0.01.", clipped),
-    _edit(SGD, "dead-revived", DEEPCRIME, "Where a gradient is 0, 1e-6 is taken.", revived),
-    _edit(SGD, "last-slower", DEEPCRIME, "The last parameter trains at half the rate.", last_slower),
-    _edit(SGD, "last-left-out", DEEPCRIME, "The last parameter is left out.", last_left_out),
-    _edit(SGD, "weights-rounded", "ao#1124, torchtune#2254", "Weights are kept in bfloat16.", after=rounded),
-    _edit(SGD, "decay-dropped", "transformers#14539", "Weight decay is ignored.", _option(weight_decay=0)),
-    _edit(
-        SGD,
-        "decay-after",
-        "fastai2#246",
-        "Decay is taken of the weights that the step has moved.",
-        decay_stashed,
-        decay_after,
-    ),
-    _edit(SGD, "momentum-dropped", DEEPCRIME, "Momentum is ignored.", _option(momentum=0)),
-    _edit(SGD, "momentum-nesterov", DEEPCRIME, "Nesterov's momentum for the heavy ball.", nesterov),
-    _edit(RMSprop, "alpha-ignored", DEEPCRIME, "Squares are averaged with 0.99.", _option(alpha=0.99)),
-    _edit(RMSprop, "centered", DEEPCRIME, "The gradient's variance for its square.", _option(centered=True)),
-    _edit(Adam, "bias-uncorrected", DEEPCRIME, "No bias correction.", uncorrected, rate_back),
-    _edit(Adam, "betas-swapped", DEEPCRIME, "The two betas are swapped.", _option(betas=(0.999, 0.9))),
-    _edit(Adam, "eps-large", DEEPCRIME, "An eps of 1e-3.", _option(eps=1e-3)),
-    _part(AdamW, "decay-decoupled", "transformers#14539", "Decoupled decay for the coupled one."),
-    _part(OverCopies, "copies-trained", "accelerate#2665, #3256"),
-    _part(FusedTwice, "fused-twice", "pytorch#94060, #90752"),
-    _part(StuckAfterLoading, "restart-stuck", "pytorch#78003"),
-    _part(JumpsAfterLoading, "restart-jumps", "pytorch#60265, #65342"),
-    _part(Forgetful, "restart-forgets", "pytorch#65342"),
+    _edit(Adam, "transposed-frozen", "pytorch#118115", not_contiguous_dropped),
+    _edit(SGD, "transposed-doubled", "pytorch#175189", not_contiguous_doubled),
+    _edit(SGD, "none-remembered", "pytorch#121291, #115607", none_remembered),
+    _edit(SGD, "mask-cached", "pytorch#139476, #162174", mask_cached),
+    _edit(SGD, "gradient-stale", "pytorch#182012", stale),
+    _edit(SGD, "gradient-flipped", DEEPCRIME, flipped),
+    _edit(SGD, "gradient-clipped", DEEPCRIME, clipped),
+    _edit(SGD, "dead-revived", DEEPCRIME, revived),
+    _edit(SGD, "last-slower", DEEPCRIME, last_slower),
+    _edit(SGD, "last-left-out", DEEPCRIME, last_left_out),
+    _edit(SGD, "weights-rounded", "ao#1124, torchtune#2254", nothing, rounded),
+    _edit(SGD, "decay-after", "fastai2#246", decay_stashed, decay_after),
+    _edit(SGD, "momentum-nesterov", DEEPCRIME, nesterov),
+    _edit(Adam, "bias-uncorrected", DEEPCRIME, uncorrected, rate_back),
+    _option(SGD, "decay-dropped", "Weight decay is ignored.", weight_decay=0),
+    _option(SGD, "momentum-dropped", "Momentum is ignored.", momentum=0),
+    _option(RMSprop, "alpha-ignored", "Squares are averaged with 0.95.", alpha=0.95),
+    _option(RMSprop, "centered", "The variance of gradients for their square.", centered=True),
+    _option(Adam, "betas-swapped", "The two betas are swapped.", betas=(0.999, 0.9)),
+    _option(Adam, "eps-large", "An eps of 1e-3.", eps=1e-3),
+    _part(Adam, "decay-decoupled", "transformers#14539", AdamW, "Decoupled decay for the coupled one."),
+    _part(SGD, "copies-trained", "accelerate#2665, #3256", OverCopies),
+    _part(SGD, "fused-twice", "pytorch#94060, #90752", FusedTwice),
+    _part(SGD, "restart-stuck", "pytorch#78003", StuckAfterLoading),
+    _part(SGD, "restart-jumps", "pytorch#60265, #65342", JumpsAfterLoading),
+    _part(SGD, "restart-forgets", "pytorch#65342", Forgetful),
     *(_rate(base, factor) for base in NAMES for factor in RATES),
-    _edit(
-        SGD,
-        "clip-unreached",
-        DEEPCRIME,
-        "Entries of gradients are cut at 1e30.",
-        partial(clipped, at=1e30),
+    replace(
+        _edit(
+            SGD,
+            "clip-unreached",
+            DEEPCRIME,
+            partial(clipped, at=6e4),
+            what="Entries of gradients are cut at 60,000.",
+        ),
         equivalent="no gradient is that large, so every step is the same",
     ),
 )

@@ -3,7 +3,7 @@
 # the registry is in the order of these imports
 # isort: off
 from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
-from identity_props.laws import linear, deep, symmetry, steps, backends
+from identity_props.laws import linear, deep, drawing, symmetry, steps, backends
 
 __all__ = [
     "AXES",
@@ -13,6 +13,7 @@ __all__ = [
     "Law",
     "backends",
     "deep",
+    "drawing",
     "linear",
     "scaled_alike",
     "steps",

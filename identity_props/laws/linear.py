@@ -50,7 +50,7 @@ def _exact(stack: Stack, descent: Descent, expected: list[Tensor], what: str) ->
     " |1 - eta lambda_i| a step, neither slower nor faster",
     "derived in theory.gd_weights",
     "sgd three-steps odd-width float64 float32",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
     kind="rate",
 )
 def gd_trajectory(stack: Stack, case: Case) -> Discrepancy:
@@ -79,7 +79,7 @@ def _wrong_side(below: Tensor, above: Tensor, what: str) -> Discrepancy:
     "gradient descent converges for a rate below d / lambda_1 and diverges above it",
     "|1 - 2 lr lambda_1 / d| < 1, from gd-trajectory",
     "sgd three-steps",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
     kind="rate",
 )
 def critical_step(stack: Stack, case: Case) -> Discrepancy:
@@ -93,7 +93,7 @@ def critical_step(stack: Stack, case: Case) -> Discrepancy:
     "the error after k steps is sum_i lambda_i e_i (1 - eta lambda_i)^(2k) / d, e_i = |(W_0 - I) v_i|^2",
     "gd-trajectory on each eigenvector",
     "sgd three-steps odd-width float64 float32",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
     kind="rate",
 )
 def fvu_prediction(stack: Stack, case: Case) -> Discrepancy:
@@ -117,7 +117,7 @@ def fvu_prediction(stack: Stack, case: Case) -> Discrepancy:
     " perfect W is not I, and f(x) = x on the data all the same",
     "gd-trajectory where lambda_i = 0",
     "sgd three-steps float64",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
     kind="off-span moved",
 )
 def off_span(stack: Stack, case: Case) -> Discrepancy:
@@ -167,7 +167,7 @@ def dead_columns(stack: Stack, case: Case) -> Discrepancy:
     " whole space of perfect solutions",
     "their columns of the gradient are the same sum; W x depends on the sum of their weights alone",
     "sgd three-steps",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
 )
 def equal_pixels(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of the outputs, sums over d pixels; updates are compared over the same k steps."""
@@ -189,7 +189,7 @@ def equal_pixels(stack: Stack, case: Case) -> Discrepancy:
     "coupled decay leads to W* = S (S + (d wd / 2) I)^-1, on a trajectory known at every step",
     "derived in theory.gd_weights",
     "sgd decay three-steps odd-width float64",
-    needs="gradient-descent, decay, affine layer",
+    needs="gradient-descent, decay, affine layer, mean squared error",
     kind="wrong fixed point",
 )
 def weight_decay(stack: Stack, case: Case) -> Discrepancy:
@@ -207,7 +207,7 @@ def weight_decay(stack: Stack, case: Case) -> Discrepancy:
     " there is no noise to hover in",
     "Ma, Bassily, Belkin 2018, 1712.06559; derived here for orthogonal examples, where each step projects",
     "sgd float64 float32",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
     kind="floor",
 )
 def no_noise_floor(stack: Stack, case: Case) -> Discrepancy:
@@ -232,7 +232,7 @@ def no_noise_floor(stack: Stack, case: Case) -> Discrepancy:
     "heavy-ball momentum is W_k - I = (W_0 - I) p_k(S), p_(k+1) = (1 + mu - eta lambda) p_k - mu p_(k-1)",
     "Polyak 1964, derived in theory.momentum_weights",
     "sgd momentum three-steps odd-width float64",
-    needs="momentum, affine layer",
+    needs="momentum, affine layer, mean squared error",
     kind="rate",
 )
 def momentum(stack: Stack, case: Case) -> Discrepancy:
@@ -261,7 +261,7 @@ EDGE_STEPS = 60  # 2% below the edge modes shrink by 0.95 a step, 2% above they 
     "heavy-ball momentum converges for a rate below d (1 + mu) / lambda_1 and diverges above it",
     "Polyak 1964: a root of r^2 - (1 + mu - eta lambda) r + mu reaches -1",
     "sgd momentum three-steps",
-    needs="momentum, affine layer",
+    needs="momentum, affine layer, mean squared error",
     kind="rate",
 )
 def momentum_stability(stack: Stack, case: Case) -> Discrepancy:
@@ -284,7 +284,7 @@ def momentum_stability(stack: Stack, case: Case) -> Discrepancy:
     " rounding: the rate has to decay",
     "derived in theory.rmsprop_floor",
     "rmsprop three-steps",
-    needs="rmsprop, affine layer",
+    needs="rmsprop, affine layer, mean squared error",
     kind="floor",
 )
 def adaptive_floor(stack: Stack, case: Case) -> Discrepancy:

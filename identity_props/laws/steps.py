@@ -22,19 +22,25 @@ from identity_props.laws.base import (
     worst,
 )
 from identity_props.stack import Stack, at_home, resolve
+from identity_props.theory import adam_steps, rmsprop_steps
 
+RATE = 1 / 128
 SGD_ARGUMENTS = {"momentum": 0.9, "weight_decay": 0.01}
+
+
+def _drawn(stack: Stack, case: Case) -> list[Tensor]:
+    """A parameter [d, d] and case.steps gradients, drawn from the case."""
+    draw = torch.randn(case.steps + 1, case.d, case.d, generator=case.generator(), dtype=torch.float64)
+    return [g.to(stack.device, stack.dtype) for g in draw]
 
 
 def _given(
     stack: Stack, case: Case, name: str, arrange: Callable[[Tensor], Tensor], **arguments: Any
 ) -> Tensor:
-    """A parameter [d, d] after case.steps steps on gradients drawn from the case, laid out by ``arrange``."""
-    drawn = case.generator()
-    draw = torch.randn(case.steps + 1, case.d, case.d, generator=drawn, dtype=torch.float64)
-    start, *gradients = (arrange(g.to(stack.device, stack.dtype)) for g in draw)
-    parameter = torch.nn.Parameter(start)
-    optimizer = optimizer_of(stack, name, [parameter], 1 / 128, arguments)
+    """The parameter after steps on the gradients, laid out by ``arrange``."""
+    start, *gradients = map(arrange, _drawn(stack, case))
+    parameter = torch.nn.Parameter(start.clone())
+    optimizer = optimizer_of(stack, name, [parameter], RATE, arguments)
     for gradient in gradients:
         parameter.grad = gradient
         optimizer.step()
@@ -160,3 +166,43 @@ def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
         lost = torch.where(steps > 0, steps <= 2.0 ** -(p + 1), -steps <= 2.0**-p)
         wrong += int(((parameter.detach().cpu() == 1) != lost).sum())
     return Discrepancy(wrong, 0, "steps lost that should count, or the other way")
+
+
+# Steps that are known ----------------------------------------------------------------------------------
+
+
+def _walked(
+    stack: Stack, case: Case, name: str, changes: Callable[[Tensor], Tensor], **arguments: Any
+) -> Discrepancy:
+    start, *gradients = (g.double().cpu() for g in _drawn(stack, case))
+    expected = start + changes(torch.stack(gradients))[-1]
+    measured = _given(stack, case, name, torch.clone, **arguments)
+    # relative to the rate: a step is as long as that, whatever the gradient
+    off = float((measured - expected).abs().max()) / RATE
+    tolerance = 16 * case.steps * step_eps(stack) * (1 + float(start.abs().max()) / RATE)
+    return Discrepancy(off, tolerance, "|W - predicted| / lr")
+
+
+@law(
+    "adam-steps",
+    "on given gradients Adam's steps are those of its paper: averages, their correction, eps outside the root",
+    "Kingma, Ba 2015, 1412.6980, algorithm 1",
+    "adam three-steps float64 float32",
+    needs="adam throughout",
+)
+def adam_walk(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step, see ``step_eps``, relative to lr or to the weight it is added to."""
+    return _walked(stack, case, ADAM, lambda gradients: adam_steps(gradients, RATE))
+
+
+@law(
+    "rmsprop-steps",
+    "on given gradients RMSprop's steps are g / (sqrt(v) + eps), v the running mean of squares from 0 on",
+    "Tieleman, Hinton 2012, lecture 6.5",
+    "rmsprop three-steps float64 float32",
+    needs="rmsprop",
+)
+def rmsprop_walk(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step, see ``step_eps``, relative to lr or to the weight it is added to."""
+    arguments = {"alpha": 0.9, "eps": 1e-7}
+    return _walked(stack, case, RMSPROP, lambda g: rmsprop_steps(g, RATE, **arguments), **arguments)

@@ -31,7 +31,7 @@ from identity_props.laws.base import (
     worst,
 )
 from identity_props.models import Variant
-from identity_props.stack import Stack, rate_of, resolve, without_eps
+from identity_props.stack import Stack, rate_of, resolve, takes, without_eps
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
 
@@ -48,7 +48,7 @@ def _tolerance(stack: Stack, case: Case) -> float:
     "input c x at rate lr / c^2 gives the same weights under SGD",
     "the gradient of a bias-free linear layer is of second degree in x",
     "sgd three-steps float64 float32",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
 )
 def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps: c = 3 is not a power of two."""
@@ -84,7 +84,7 @@ def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
     "permuting pixels permutes rows and columns of the weights",
     "P W P^T, as no pixel is special",
     "sgd three-steps odd-width",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
 )
 def permute(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps, as sums run in another order."""
@@ -102,7 +102,7 @@ def permute(stack: Stack, case: Case) -> Discrepancy:
     " adaptive optimizer",
     "the loss is invariant, and so is its gradient's direction",
     "sgd three-steps odd-width",
-    needs="gradient-descent, affine layer",
+    needs="gradient-descent, affine layer, mean squared error",
 )
 def rotate(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps, and of the rotation itself, sums over d pixels."""
@@ -196,10 +196,15 @@ def resume(stack: Stack, case: Case) -> Discrepancy:
     apart = 0
     mild = {"momentum": 0.9, "weight_decay": 0.01 / case.lr}  # a small case has a large rate
     for optimizer, arguments in ((SGD, mild), (ADAM, {"weight_decay": 0.01})):
-        given = {} if stack.optimizer else arguments
+        given = arguments if stack.optimizer is None else _momentum(stack.optimizer)
         ends = [_with_stop(stack, case, optimizer, given, stop) for stop in (None, case.steps // 2)]
         apart += changed(*ends)
     return Discrepancy(apart, 0, "weights that differ")
+
+
+def _momentum(optimizer: Callable[..., Any]) -> dict[str, float]:
+    """Something to lose, where the optimizer can be given it."""
+    return {"momentum": 0.9} if takes(optimizer, "momentum") else {}
 
 
 def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], stop: int | None) -> State:
@@ -265,26 +270,30 @@ def freeze(stack: Stack, case: Case) -> Discrepancy:
 
 @law(
     "evaluate",
-    "evaluating between steps, without gradients and in eval mode, changes nothing, bit for bit",
+    "evaluating between steps, without gradients and in eval mode, changes nothing, bit for bit, and gives the"
+    " same twice",
     "a measurement is not a step",
     "sgd adam eval three-steps",
     kind="not repeatable",
 )
 def evaluate(stack: Stack, case: Case) -> Discrepancy:
     """None: the same operations on the same numbers."""
+    apart = 0
 
     def with_evaluation(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        nonlocal apart
         _plain(ensemble, optimizer, x)
         ensemble.model.eval()
         with torch.no_grad():
             ensemble.loss(2 * x)
+            once, again = ensemble.predict(x), ensemble.predict(x)
         ensemble.model.train()
+        apart += int((~(once == again)).sum())
 
-    apart = 0
     for optimizer in (SGD, ADAM):
         one, other = (_stepped(stack, case, optimizer, each) for each in (_plain, with_evaluation))
         apart += sum(changed(a, b) for a, b in zip(one, other, strict=True))
-    return Discrepancy(apart, 0, "weights that differ")
+    return Discrepancy(apart, 0, "weights and outputs that differ")
 
 
 @law(
