@@ -333,6 +333,41 @@ def _rate(text: str) -> float:
     return rate
 
 
+@commands.command()
+@click.option("--faults", default="*", metavar="PATTERN", help="Only faults matching shell patterns.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Also judge torch's own parts with that many seeds, and count false alarms; 200 take 20 minutes.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the tables.")
+def audit(faults: str, seeds: int, jobs: int | None, as_json: bool) -> int:
+    """Plant documented faults, one by one, and show which law, claim or gate row sees each.
+
+    Fails where no law sees a fault, or where anything sees a clean twin, the same part written right.
+    """
+    from identity_props import audit, audit_report
+    from identity_props.running import cores
+
+    findings, alarms, jobs = [], [], jobs or cores()
+    for finding in audit.audit(audit.matching(faults), jobs):
+        findings.append(finding)
+        _say(f"{len(findings)} {finding.verdict} {finding.name}")
+    for one in audit.false_alarms(seeds, jobs) if seeds else ():
+        alarms.append(one)
+        _say(f"{one.alarms} false alarms of {one.tried} {one.name}")
+    if as_json:
+        _print(audit_report.document(findings, alarms))
+    else:
+        tables = [audit_report.matrix(findings), audit_report.rates(findings)]
+        for table in [*tables, audit_report.alarms_table(alarms)][: 3 if alarms else 2]:
+            _print(table)
+    return ALL_HOLD if audit_report.passed(findings, alarms) else ONE_FAILS
+
+
 @commands.command(name="claims")
 def list_claims() -> int:
     """List the claims: what each says, its source, its error rates and what was measured."""

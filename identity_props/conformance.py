@@ -110,13 +110,15 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
         yield replace(row, note=f"{stack}: {row.note}") if row.kind and row.name == MOVES else row
 
 
-def check_laws(stack: Stack, meant: Stack, like: Reference, axis: str | None = None) -> Iterator[Row]:
+def check_laws(
+    stack: Stack, meant: Stack, like: Reference, axis: str | None = None, seed: int = 0
+) -> Iterator[Row]:
     """The rows of ``check`` but the last, by the laws that apply to another stack, which this is meant to be.
 
     With an axis of AXES, the laws that exercise it alone.
     """
     laws = [law for law in LAWS.values() if axis is None or axis in law.axes]
-    yield from _followed(_plan(stack, like, meant, 0, laws), GUARD)
+    yield from _followed(_plan(stack, like, meant, seed, laws), GUARD)
 
 
 Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it

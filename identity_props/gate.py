@@ -81,17 +81,20 @@ class Change:
 
 def record(outcomes: Sequence[Outcome], context: Mapping[str, Any]) -> dict[str, Any]:
     """A baseline: log10 of steps to near-identity and of FVU, a value a replica, null for infinite."""
-    claims = {
-        outcome.claim.name: {
-            "verdict": outcome.verdict,
-            "successes": outcome.successes,
-            "budget": outcome.budget_steps,
-            "rate": [_decades(steps) for steps in outcome.crossing],
-            "end": [_decades(fvu) for fvu in outcome.fvu],
-        }
-        for outcome in sorted(outcomes, key=lambda outcome: outcome.claim.name)
+    claims = {outcome.claim.name: claim_record(outcome) for outcome in outcomes}
+    ordered = dict(sorted(claims.items()))
+    return {"schema": SCHEMA, **{name: context[name] for name in CONTEXT}, "claims": ordered}
+
+
+def claim_record(outcome: Outcome) -> dict[str, Any]:
+    """What a baseline holds of one claim."""
+    return {
+        "verdict": outcome.verdict,
+        "successes": outcome.successes,
+        "budget": outcome.budget_steps,
+        "rate": [_decades(steps) for steps in outcome.crossing],
+        "end": [_decades(fvu) for fvu in outcome.fvu],
     }
-    return {"schema": SCHEMA, **{name: context[name] for name in CONTEXT}, "claims": claims}
 
 
 def _decades(value: float) -> float | None:
@@ -165,7 +168,7 @@ def _validated(baseline: Any, path: Path) -> dict[str, Any]:
 
 def compare(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
     """Every claim of either run in its rate and its end, and whether they are runs of one kind."""
-    return [*_contexts(baseline, current), *_claims(baseline["claims"], current["claims"])]
+    return [*_contexts(baseline, current), *compare_claims(baseline["claims"], current["claims"])]
 
 
 def passes(changes: Sequence[Change], strict: bool = False) -> bool:
@@ -189,7 +192,8 @@ def _brief(value: Any, other: Any) -> str:
     return str(value)
 
 
-def _claims(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def compare_claims(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    """Every claim of either record, as ``claim_record`` makes them, in its rate and its end."""
     rows = 2 * len(before.keys() | after.keys())
     for name in sorted(before.keys() | after.keys()):
         if name not in after or name not in before:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from datetime import timedelta
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -73,12 +74,13 @@ def _start(ranks: int) -> list[ProcessPoolExecutor]:
         for rank in range(ranks)
     ]
     _groups[ranks] = group
+    Finalize(None, _stop, (ranks,), exitpriority=0)  # a worker process waits for its children before it ends
     return group
 
 
 def _stop(ranks: int) -> None:
     """Idle ranks end at once; a rank that waits for them gets an error from gloo, and ends too."""
-    for rank in _groups.pop(ranks):
+    for rank in _groups.pop(ranks, ()):
         rank.shutdown(wait=False, cancel_futures=True)
 
 

@@ -84,6 +84,12 @@ class Run:
     state: dict[str, Tensor]
     seconds: float
 
+    def of(self, order: Sequence[int]) -> Run:
+        """The run of some of its replicas, by their places, without parameters."""
+        seeds = tuple(self.seeds[k] for k in order)
+        picked = torch.tensor(order)
+        return replace(self, seeds=seeds, fvu=self.fvu[picked], fvu_pixels=self.fvu_pixels[picked], state={})
+
     @property
     def diverged(self) -> Tensor:
         """Replicas [K] whose last FVU is NaN or infinite."""
