@@ -202,7 +202,8 @@ class Alarms:
         """Rate below which the true one lies, at 95%, by Clopper and Pearson; 3 / tried without alarms."""
         from scipy.stats import beta
 
-        return float(beta.ppf(0.95, self.alarms + 1, self.tried - self.alarms)) if self.tried else 1.0
+        right = self.tried - self.alarms
+        return float(beta.ppf(0.95, self.alarms + 1, right)) if right else 1.0
 
 
 LAWS_OF_CHECK = "all laws of check"

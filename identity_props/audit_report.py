@@ -8,36 +8,36 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from identity_props.audit import Alarms, Finding
 
 SCHEMA = "identity-props/audit/1"
-SHOWN = 3  # names in a cell; the others are counted
 
 
 def matrix(findings: Sequence[Finding]) -> Table:
-    """A row a fault or clean twin: verdict, the laws, claims and gate rows that saw it, and where it is from."""
+    """A row a fault or clean twin: its verdict, and which laws, claims and gate rows saw it."""
     grid = Table(
-        title="Kill matrix", title_justify="left", caption=_caption(findings), caption_justify="left"
+        title="What saw each fault", title_justify="left", caption=_caption(findings), caption_justify="left"
     )
     grid.box, grid.show_edge, grid.pad_edge, grid.padding = SIMPLE_HEAD, False, False, (0, 1, 0, 0)
     for heading in ("fault", "verdict"):
         grid.add_column(heading, no_wrap=True)
-    for heading in ("laws", "claims", "gate", "what, and from where"):
+    for heading in ("laws", "claims", "gate"):
         grid.add_column(heading)
     for finding in sorted(findings, key=lambda one: (one.kind == "twin", one.name)):
-        seen = (_brief(names) for names in (finding.laws, finding.claims, finding.gate))
-        about = Text(f"{finding.equivalent or finding.what} {finding.source}".strip())
+        laws = finding.equivalent or _brief(finding.laws)
+        words = [row.split()[1] for row in finding.gate]
+        gate = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
         style = None if finding.right else "bold red"
-        grid.add_row(finding.name, finding.verdict, *seen, about, style=style)
+        name = f"{finding.name} (clean)" if finding.kind == "twin" else finding.name
+        grid.add_row(name, finding.verdict, laws, _brief(finding.claims), gate, style=style)
     return grid
 
 
 def _brief(names: Sequence[str]) -> str:
-    """The first names, and how many more."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" +{more}" if more > 0 else "")
+    """The first that is no comparison with a reference, and how many more."""
+    first = ([name for name in names if not name.startswith("like-")] or [*names])[:1]
+    return "".join(first) + (f" +{len(names) - 1}" if len(names) > 1 else "")
 
 
 def _caption(findings: Sequence[Finding]) -> str:
@@ -46,16 +46,15 @@ def _caption(findings: Sequence[Finding]) -> str:
 
 
 def rates(findings: Sequence[Finding]) -> Table:
-    """Of each rate fault: how many laws and gate rows see it."""
-    grid = Table(title="Steps too short", title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    """Of each rate fault: the laws and the gate rows that see it."""
+    grid = Table(title="Steps too short, and what sees it", title_justify="left", box=SIMPLE_HEAD)
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
     for heading in ("factor", "optimizer", "laws", "gate"):
         grid.add_column(heading)
     for finding in findings:
         if finding.name.startswith("rate-"):
             _, factor, optimizer = finding.name.split("-")
-            grid.add_row(
-                factor, optimizer, str(len(finding.laws)), ", ".join(finding.gate) or "does not see it"
-            )
+            grid.add_row(factor, optimizer, _brief(finding.laws), ", ".join(finding.gate) or "nothing")
     return grid
 
 

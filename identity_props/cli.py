@@ -368,6 +368,20 @@ def audit(faults: str, seeds: int, jobs: int | None, as_json: bool) -> int:
     return ALL_HOLD if audit_report.passed(findings, alarms) else ONE_FAILS
 
 
+@commands.command(name="faults")
+def list_faults() -> int:
+    """List the faults that audit plants: what each does wrong, and where it was seen."""
+    from identity_props.faults import FAULTS
+
+    for fault in FAULTS.values():
+        click.echo(f"{fault.name}: {fault.what}")
+        click.echo(f"  source  {fault.source}")
+        click.echo(f"  twin    {fault.twin.name}")
+        if fault.equivalent:
+            click.echo(f"  unseen  {fault.equivalent}")
+    return ALL_HOLD
+
+
 @commands.command(name="claims")
 def list_claims() -> int:
     """List the claims: what each says, its source, its error rates and what was measured."""

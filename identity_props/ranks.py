@@ -74,14 +74,15 @@ def _start(ranks: int) -> list[ProcessPoolExecutor]:
         for rank in range(ranks)
     ]
     _groups[ranks] = group
-    Finalize(None, _stop, (ranks,), exitpriority=0)  # a worker process waits for its children before it ends
+    # a worker process waits for its children before it ends, and closes its queues to them, at 10, before that
+    Finalize(None, _stop, (ranks, True), exitpriority=20)
     return group
 
 
-def _stop(ranks: int) -> None:
+def _stop(ranks: int, wait: bool = False) -> None:
     """Idle ranks end at once; a rank that waits for them gets an error from gloo, and ends too."""
     for rank in _groups.pop(ranks, ()):
-        rank.shutdown(wait=False, cancel_futures=True)
+        rank.shutdown(wait, cancel_futures=True)
 
 
 def _join(rank: int, ranks: int, store: str, threads: int) -> None:

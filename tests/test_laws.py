@@ -150,6 +150,26 @@ class ContiguousOnly(SGD):
         return super().step(closure)
 
 
+class OtherBetas(Adam):
+    """Averages squares over fewer steps than Adam does."""
+
+    def __init__(self, params, lr, betas=(0.9, 0.99), **arguments):
+        super().__init__(params, lr, betas=betas, **arguments)
+
+
+def alike(layer):
+    torch.manual_seed(0)
+    nn.init.xavier_uniform_(layer.weight)
+
+
+def last_twice(data, size, generators):
+    """Ends an epoch with its last batch once more."""
+    while True:
+        order = torch.stack([torch.randperm(len(data), generator=g) for g in generators])
+        parts = [*order.split(size or len(data), 1)]
+        yield from (data[part] for part in [*parts, parts[-1]])
+
+
 class FusedTwice(SGD):
     """Its fused code scales twice (pytorch#94060)."""
 
@@ -253,6 +273,8 @@ CONTROLS = {
     "dead-stays-dead": {"optimizer": Decaying},
     "reflection": {"linear": Shifted},
     "born-dead": {"linear": Shifted},
+    "distinct": {"init": alike},
+    "epoch": {"batches": last_twice},
     "scale-sgd": {"optimizer": Adam},
     "scale-adaptive": {"optimizer": SGD},
     "permute": {"optimizer": Uneven},
@@ -266,6 +288,8 @@ CONTROLS = {
     "layout": {"optimizer": ContiguousOnly},
     "elementwise": {"optimizer": Uneven},
     "implementations": {"optimizer": FusedTwice},
+    "adam-steps": {"optimizer": OtherBetas},
+    "rmsprop-steps": {"optimizer": Slow},
     "parity-steps": {"optimizer": WrongCompiled},
     "dtype-floor": {"optimizer": Scaled},
     "parity-gradients": {"linear": WrongLayerCompiled},
@@ -314,6 +338,8 @@ STEPLESS = {
     "representable",
     "reflection",
     "born-dead",
+    "distinct",
+    "epoch",
     "parity-gradients",
     "autocast-floor",
     "tf32-floor",

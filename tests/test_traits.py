@@ -9,7 +9,7 @@ from identity_props.stack import Stack
 from identity_props.traits import FACTS, TRAITS, traits
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
-PLAIN = {"affine layer", "relu", "symmetric init", "one rank"}
+PLAIN = {"affine layer", "relu", "symmetric init", "mean squared error", "one rank"}
 GIVEN = {"stepping on given gradients", "for any shape"} | PLAIN
 
 
@@ -33,7 +33,7 @@ class Renamed(SGD):
             "still, elementwise, implementations",
         ),
         (Stack(optimizer=Renamed), "gradient-descent, still, elementwise"),
-        (Stack(optimizer=Adam), "adam, scale-free, still, elementwise, implementations"),
+        (Stack(optimizer=Adam), "adam, adam throughout, scale-free, still, elementwise, implementations"),
         (Stack(optimizer=torch.optim.AdamW), "scale-free, elementwise, implementations"),
         (Stack(optimizer=torch.optim.RMSprop), "rmsprop, scale-free, still, elementwise, implementations"),
         (Stack(optimizer=torch.optim.Adafactor), "still, implementations"),
@@ -82,6 +82,7 @@ class Factored(nn.Module):
         ({"activation": torch.tanh}, {"relu"}, set()),
         ({"activation": nn.functional.relu}, set(), set()),
         ({"init": lambda layer: nn.init.eye_(layer.weight)}, {"symmetric init"}, set()),
+        ({"loss": nn.functional.l1_loss}, {"mean squared error"}, set()),
         ({"mode": "compiled"}, set(), {"another device or mode or ranks"}),
         ({"ranks": 2}, {"one rank"}, {"several ranks", "another device or mode or ranks"}),
     ],
