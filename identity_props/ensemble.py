@@ -19,6 +19,8 @@ from identity_props.models import Variant
 from identity_props.ranks import data_parallel
 from identity_props.stack import Stack, compiled, seeded
 
+State = dict[str, Tensor]  # parameters or buffers [K, ...] by name
+
 
 class Ensemble:
     """K replicas of one network as stacked parameters [K, ...] and one vectorised forward pass.
@@ -48,7 +50,7 @@ class Ensemble:
         self._leaves = {name: nn.Parameter(p.detach(), p.requires_grad) for name, p in state.items()}
 
     @property
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> State:
         """Parameters [K, ...] by name."""
         return {**self._leaves}
 
@@ -69,12 +71,11 @@ class Ensemble:
 
     def predict(self, x: Tensor) -> Tensor:
         """[n, d] shared by all replicas, or [K, n, d] one batch each, to [K, n, d]."""
+        out: Tensor = vmap(self._one, in_dims=(0, 0, _replica_axis(x)))(self.state, self.buffers, x)
+        return out
 
-        def call(state: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-            out: Tensor = functional_call(self.model, (state, buffers), (x,))
-            return out
-
-        out: Tensor = vmap(call, in_dims=(0, 0, _replica_axis(x)))(self.state, self.buffers, x)
+    def _one(self, state: State, buffers: State, x: Tensor) -> Tensor:
+        out: Tensor = functional_call(self.model, (state, buffers), (x,))
         return out
 
     def loss(self, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -98,7 +99,11 @@ class Ensemble:
         return compiled(self._sum) if self.stack.mode == "compiled" else self._sum
 
     def _sum(self, x: Tensor, target: Tensor) -> Tensor:
-        losses: Tensor = vmap(self.stack.loss, in_dims=(0, _replica_axis(target)))(self.predict(x), target)
+        def one(state: State, buffers: State, x: Tensor, target: Tensor) -> Tensor:
+            return self.stack.loss(self._one(state, buffers, x), target)
+
+        axes = (0, 0, _replica_axis(x), _replica_axis(target))
+        losses: Tensor = vmap(one, in_dims=axes)(self.state, self.buffers, x, target)
         return losses.sum()
 
     @torch.no_grad()
@@ -134,8 +139,15 @@ class Single(Ensemble):
 
     def predict(self, x: Tensor) -> Tensor:
         """[n, d] or [1, n, d] to [1, n, d]."""
-        out: Tensor = self.model(x if x.ndim == 2 else x[0])
+        out: Tensor = self.model(_alone(x))
         return out[None]
+
+    def _sum(self, x: Tensor, target: Tensor) -> Tensor:
+        return self.stack.loss(self.model(_alone(x)), _alone(target))
+
+
+def _alone(x: Tensor) -> Tensor:
+    return x if x.ndim == 2 else x[0]
 
 
 def _replica_axis(x: Tensor) -> int | None:
