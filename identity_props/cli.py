@@ -306,9 +306,12 @@ def check(
 
     Which ones apply is found by trying the parts, or follows from --like and --like-linear.
     """
+    import torch
+
     from identity_props import conformance, report
     from identity_props.stack import stack_of
 
+    torch.set_num_threads(1)  # more of them cost more than they bring with 16 pixels
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     rate = None if lr == "auto" else _rate(lr)
     stack = stack_of(
