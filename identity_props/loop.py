@@ -42,4 +42,5 @@ def shuffled(data: Tensor, size: int | None, generators: list[torch.Generator]) 
     while True:
         order = torch.stack([torch.randperm(len(data), generator=g) for g in generators])
         for index in order.to(data.device).split(size, dim=1):
-            yield data[index]
+            # three times as fast as data[index]
+            yield data.index_select(0, index.flatten()).unflatten(0, index.shape)

@@ -1,0 +1,205 @@
+"""Speed beside peers, in one run: every contender in turn, several rounds, medians and ratios.
+
+Writes results.json and results.md beside this file. Peers come with ``pip install -e '.[peers]'``; one that
+is absent is left out by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+from contenders import EPOCH
+
+HERE = Path(__file__).parent
+PEERS = {"keras-tensorflow": ("keras", "tensorflow"), "keras-torch": ("keras",)}
+PACKAGES = ("torch", "keras", "tensorflow", "tensorflow-cpu", "numpy", "identity-props")
+SAME_TRAINING = 2.0  # factor between test MSEs after two epochs; seeds differ by 1.3
+SIZES = [(d, depth, k) for d in (49, 196) for depth in (1, 4) for k in (0, 1, 8, 64, 256)]
+# name: numerator and denominator of medians, and the target
+EPOCH_TARGETS = {
+    1: {"keras-tensorflow": 0.33, "tensor-loop": 0.45, "floor": 1 / 0.7},
+    4: {"keras-tensorflow": 0.65, "tensor-loop": 0.65, "floor": 1 / 0.7},
+}
+NETWORK_TARGETS = {(49, 1, 64): 50, (49, 4, 64): 20}
+
+Rounds = dict[str, list[dict[str, Any]]]
+
+
+def in_turn(contenders: Sequence[str], rounds: int, run: Callable[[str], dict[str, Any]]) -> Rounds:
+    """What each contender measured in each round; a machine that drifts drifts for all of them."""
+    found: Rounds = {name: [] for name in contenders}
+    for round_ in range(rounds):
+        for name in contenders:
+            found[name].append(run(name))
+            print(f"round {round_ + 1} of {rounds}: {name} {found[name][-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    """What a process of its own printed last."""
+    command = [sys.executable, str(HERE / "contenders.py"), *arguments]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def wall(command: str) -> dict[str, Any]:
+    """Seconds of a whole command, which may fail."""
+    started = time.perf_counter()
+    folder = Path(sys.executable).parent
+    done = subprocess.run(
+        f"{folder}/{command}", shell=True, capture_output=True, check=False, cwd=HERE.parent
+    )
+    return {"seconds": time.perf_counter() - started, "exit": done.returncode}
+
+
+# The three comparisons ------------------------------------------------------------------------------
+
+
+def epochs(rounds: int, data_dir: str) -> Iterator[dict[str, Any]]:
+    """The question's networks: seconds of the second epoch, after whatever is compiled or warmed up."""
+    present = [name for name in EPOCH if all(map(find_spec, PEERS.get(name, ())))]
+    for absent in EPOCH.keys() - set(present):
+        print(f"left out: {absent}, which wants {' and '.join(PEERS[absent])}", file=sys.stderr)
+    for depth in (1, 4):
+        found = in_turn(present, rounds, lambda name, depth=depth: child(name, str(depth), data_dir))
+        seconds = {name: statistics.median(one["epochs"][-1] for one in runs) for name, runs in found.items()}
+        for name, runs in found.items():
+            yield {
+                "work": f"784 wide, depth {depth}, an epoch",
+                "contender": name,
+                "seconds": seconds[name],
+                "first_epoch": statistics.median(one["epochs"][0] for one in runs),
+                "mse": runs[0]["mse"] and statistics.median(one["mse"] for one in runs),
+                "ratios": {
+                    other: seconds[name] / seconds[other]
+                    for other in EPOCH_TARGETS[depth]
+                    if other in seconds
+                },
+                "targets": EPOCH_TARGETS[depth] if name.startswith("ours") else {},
+                "rounds": [one["epochs"][-1] for one in runs],
+            }
+
+
+def networks(rounds: int) -> Iterator[dict[str, Any]]:
+    """Many small networks: seconds for one, alone and in ensembles, one thread."""
+    for d, depth in {(d, depth): None for d, depth, _ in SIZES}:
+        counts = [str(k) for a, b, k in SIZES if (a, b) == (d, depth)]
+        found = in_turn(
+            counts, rounds, lambda k, d=d, depth=depth: child("networks", str(d), str(depth), k, "eager")
+        )
+        seconds = {k: statistics.median(one["seconds"] for one in runs) for k, runs in found.items()}
+        for k, runs in found.items():
+            target = NETWORK_TARGETS.get((d, depth, int(k)))
+            yield {
+                "work": f"{d} wide, depth {depth}, 500 steps, seconds a network",
+                "contender": "one nn.Module at a time" if k == "0" else f"ours, {k} at a time",
+                "seconds": seconds[k],
+                "ratios": {"times faster than one at a time": seconds["0"] / seconds[k]},
+                "targets": {} if target is None else {"times faster than one at a time": target},
+                "rounds": [one["seconds"] for one in runs],
+            }
+
+
+def runs(rounds: int) -> Iterator[dict[str, Any]]:
+    """Whole commands, with one and two processes."""
+    for work, command in (
+        ("identity-props run", "identity-props run --jobs {}"),
+        ("pytest", "pytest -q -n {}"),
+    ):
+        found = in_turn(["1", "2"], rounds, lambda n, command=command: wall(command.format(n)))
+        seconds = {n: statistics.median(one["seconds"] for one in done) for n, done in found.items()}
+        for n, done in found.items():
+            yield {
+                "work": work,
+                "contender": f"{n} process" + "es" * (n == "2"),
+                "seconds": seconds[n],
+                "ratios": {"times faster than with one": seconds["1"] / seconds[n]},
+                "targets": {},
+                "exits": [one["exit"] for one in done],
+                "rounds": [one["seconds"] for one in done],
+            }
+
+
+def same_training(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Contenders whose test MSE is not within the band of the tensor loop's: they trained something else."""
+    usual = {row["work"]: row["mse"] for row in rows if row["contender"] == "tensor-loop"}
+    trained = [row for row in rows if row.get("mse")]
+    return [
+        f"{row['work']}: {row['contender']} {row['mse']:.0f}"
+        for row in trained
+        if not 1 / SAME_TRAINING <= row["mse"] / usual[row["work"]] <= SAME_TRAINING
+    ]
+
+
+# What was found -------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """Where this was measured."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    } | versions
+
+
+def table(document: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = ["# Speed", "", "Made by `benchmarks/bench.py`; medians of rounds taken in turn.", ""]
+    lines += [", ".join(f"{k} {v}" for k, v in document["machine"].items()) + ".", ""]
+    lines += ["| work | contender | seconds | ratios | targets |", "|---|---|---:|---|---|"]
+    for row in document["rows"]:
+        ratios = ", ".join(f"{ratio:.2f} {name}" for name, ratio in row["ratios"].items())
+        targets = ", ".join(f"{target:.2f} {name}" for name, target in row["targets"].items())
+        lines.append(f"| {row['work']} | {row['contender']} | {row['seconds']:.3g} | {ratios} | {targets} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("--what", default="epochs,networks,runs", show_default=True, help="Comparisons, by commas.")
+@click.option("--rounds", default=3, show_default=True, help="Times that every contender is measured.")
+@click.option("--data-dir", envvar="IDENTITY_PROPS_DATA", help="Folder that holds MNIST/raw, for epochs.")
+@click.option("--out", default=str(HERE), help="Folder for results.json and results.md.")
+def main(what: str, rounds: int, data_dir: str | None, out: str) -> None:
+    """Measure, in turn and several times, and write medians, ratios and what they were taken on."""
+    wanted = what.split(",")
+    if unknown := set(wanted) - {"epochs", "networks", "runs"}:
+        raise click.UsageError(f"--what: expected epochs, networks or runs, got {', '.join(sorted(unknown))}")
+    if "epochs" in wanted and data_dir is None:
+        raise click.UsageError("--data-dir: expected the folder that holds MNIST/raw, got none")
+    rows: list[dict[str, Any]] = []
+    if "epochs" in wanted:
+        rows += epochs(rounds, str(data_dir))
+    if "networks" in wanted:
+        rows += networks(rounds)
+    if "runs" in wanted:
+        rows += runs(rounds)
+    document = {"machine": machine(), "rounds": rounds, "rows": rows, "other_training": same_training(rows)}
+    Path(out, "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    Path(out, "results.md").write_text(table(document))
+    print(table(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""What is compared: one training in several ways, each in a process of its own that prints its times.
+
+python benchmarks/contenders.py NAME DEPTH FOLDER      an epoch of the question's network
+python benchmarks/contenders.py networks D DEPTH K     networks of D pixels, K at a time, 0 as modules
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EPOCHS, BATCH, WIDTH = 2, 128, 784
+Times = dict[str, Any]
+
+
+def images(folder: str) -> tuple[np.ndarray, np.ndarray]:
+    """MNIST as train [60000, 784] and test [10000, 784], float32 in 0-255."""
+    raw = Path(folder) / "MNIST/raw"
+    names = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+    train, test = (np.fromfile(raw / name, np.uint8, offset=16).reshape(-1, WIDTH) for name in names)
+    return train.astype(np.float32), test.astype(np.float32)
+
+
+def timed(epochs: Iterator[None]) -> list[float]:
+    """Seconds of each epoch."""
+    marks = [time.perf_counter()]
+    for _ in epochs:
+        marks.append(time.perf_counter())
+    return [b - a for a, b in pairwise(marks)]
+
+
+# The question's network -----------------------------------------------------------------------------
+
+
+def module(depth: int) -> Any:
+    """Dense ReLU layers as the question has them: Glorot's weights, biases of 0."""
+    from torch import nn
+
+    layers = [nn.Linear(WIDTH, WIDTH) for _ in range(depth)]
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+
+
+def torch_loop(depth: int, folder: str, loader: bool) -> Times:
+    """The loop that everybody writes, over a DataLoader or over slices of a shuffled tensor."""
+    import torch
+    from torch.nn.functional import mse_loss
+    from torch.utils.data import DataLoader, TensorDataset
+
+    train, test = map(torch.from_numpy, images(folder))
+    network = module(depth)
+    optimizer = torch.optim.RMSprop(network.parameters(), lr=1e-3, alpha=0.9, eps=1e-7)
+    batches = DataLoader(TensorDataset(train), BATCH, shuffle=True) if loader else None
+
+    def epochs() -> Iterator[None]:
+        for _ in range(EPOCHS):
+            parts = (
+                (x for (x,) in batches)
+                if batches
+                else (train[i] for i in torch.randperm(len(train)).split(BATCH))
+            )
+            for x in parts:
+                optimizer.zero_grad()
+                mse_loss(network(x), x).backward()
+                optimizer.step()
+            yield
+
+    seconds = timed(epochs())
+    with torch.no_grad():
+        return {"epochs": seconds, "mse": float(mse_loss(network(test), test))}
+
+
+def keras(depth: int, folder: str, backend: str) -> Times:
+    """Keras 3 on a backend: the question's own code, in its present form."""
+    os.environ["KERAS_BACKEND"] = backend
+    from keras import Input, Sequential, callbacks, layers, optimizers
+
+    train, test = images(folder)
+    network = Sequential([Input((WIDTH,)), *(layers.Dense(WIDTH, activation="relu") for _ in range(depth))])
+    network.compile(optimizers.RMSprop(1e-3, rho=0.9, epsilon=1e-7), "mse")
+    marks: list[float] = []
+    mark = callbacks.LambdaCallback(
+        on_epoch_begin=lambda *_: marks.append(time.perf_counter()),
+        on_epoch_end=lambda *_: marks.append(time.perf_counter()),
+    )
+    network.fit(train, train, batch_size=BATCH, epochs=EPOCHS, verbose=0, callbacks=[mark])
+    seconds = [b - a for a, b in zip(marks[::2], marks[1::2], strict=True)]
+    return {"epochs": seconds, "mse": float(network.evaluate(test, test, verbose=0))}
+
+
+def ours(depth: int, folder: str, mode: str) -> Times:
+    """What this package does: an ensemble of one, evaluations at log-spaced steps included."""
+    from identity_props import Stack, Trial, Variant, mnist, train
+    from identity_props.claims import MNIST_VARIANCE, rmsprop
+
+    pixels = mnist(28, folder)
+    steps = -(-len(pixels.train) // BATCH)
+    trial = Trial(Variant("plain-relu", depth, "none"), rmsprop(WIDTH, "constant"), EPOCHS * steps)
+    marks = [time.perf_counter()]
+
+    def on_step(step: int) -> None:
+        if (step + 1) % steps == 0:
+            marks.append(time.perf_counter())
+
+    run = train(trial, pixels, [0], Stack(mode=mode), on_step)
+    return {
+        "epochs": [b - a for a, b in pairwise(marks)],
+        "mse": float(run.fvu_pixels[0]) * MNIST_VARIANCE,
+    }
+
+
+def floor(depth: int, folder: str) -> Times:
+    """The matrix products of an epoch and nothing else: forward, and of the weights and inputs backward."""
+    import torch
+
+    batch, weight = torch.rand(BATCH, WIDTH), torch.rand(WIDTH, WIDTH)
+    out, gradient = torch.empty(BATCH, WIDTH), torch.empty(WIDTH, WIDTH)
+
+    def epochs() -> Iterator[None]:
+        for _ in range(EPOCHS):
+            for _ in range(-(-60_000 // BATCH)):
+                for layer in range(depth):
+                    torch.mm(batch, weight.T, out=out)
+                    torch.mm(out.T, batch, out=gradient)
+                    if layer:
+                        torch.mm(out, weight, out=out.new_empty(BATCH, WIDTH))
+            yield
+
+    return {"epochs": timed(epochs()), "mse": None}
+
+
+EPOCH: dict[str, Callable[[int, str], Times]] = {
+    "floor": floor,
+    "ours": partial(ours, mode="eager"),
+    "ours-compiled": partial(ours, mode="compiled"),
+    "tensor-loop": partial(torch_loop, loader=False),
+    "dataloader": partial(torch_loop, loader=True),
+    "keras-tensorflow": partial(keras, backend="tensorflow"),
+    "keras-torch": partial(keras, backend="torch"),
+}
+
+
+# Many small networks ----------------------------------------------------------------------------------
+
+
+def networks(d: int, depth: int, replicas: int, mode: str = "eager", steps: int = 100) -> Times:
+    """Seconds of 500 RMSprop steps on batches of 64 for one network of K trained at once; K = 0: one nn.Module."""
+    import torch
+
+    torch.set_num_threads(1)
+    x = torch.rand(4096, d)
+    step = _module_step(x, depth) if replicas == 0 else _ensemble_step(x, depth, replicas, mode)
+    for _ in range(10):
+        step()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return {"seconds": (time.perf_counter() - started) * 500 / steps / max(replicas, 1)}
+
+
+def _module_step(x: Any, depth: int) -> Callable[[], None]:
+    import torch
+    from torch import nn
+    from torch.nn.functional import mse_loss
+
+    d = x.shape[1]
+    network = nn.Sequential(*(part for _ in range(depth) for part in (nn.Linear(d, d), nn.ReLU())))
+    optimizer = torch.optim.RMSprop(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        batch = x[torch.randint(len(x), (64,))]
+        optimizer.zero_grad()
+        mse_loss(network(batch), batch).backward()
+        optimizer.step()
+
+    return step
+
+
+def _ensemble_step(x: Any, depth: int, replicas: int, mode: str) -> Callable[[], None]:
+    import torch
+
+    from identity_props.ensemble import Ensemble
+    from identity_props.models import Variant
+    from identity_props.stack import Stack, ready
+
+    stack = Stack(mode=mode)
+    ensemble = Ensemble(Variant("plain-relu", depth), x.shape[1], range(replicas), stack)
+    optimizer = ready(torch.optim.RMSprop(ensemble.parameters, lr=1e-3), mode)
+    batches = stack.batches(x, 64, ensemble.generators)
+    return lambda: ensemble.step(optimizer, next(batches))
+
+
+def main(name: str, *arguments: str) -> None:
+    """Print one line of JSON."""
+    if name == "networks":
+        d, depth, replicas, mode = *map(int, arguments[:3]), *arguments[3:]
+        found = networks(d, depth, replicas, mode)
+    else:
+        found = EPOCH[name](int(arguments[0]), arguments[1])
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
