@@ -449,6 +449,7 @@ def _watched(claims: int, judged: Callable[..., Iterator[Outcome]]) -> tuple[lis
             for outcome in judged(on_progress=on_progress):
                 outcomes.append(outcome)
                 done = f"{len(outcomes)}/{claims} {outcome.verdict} {outcome.claim.name}"
+                done += f", in {outcome.passes} passes" if outcome.passes > 1 else ""
                 console.print(done, highlight=False)
         except KeyboardInterrupt:
             return outcomes, True

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from identity_props.data import Pixels
 from identity_props.ensemble import Ensemble, Single
 from identity_props.errors import InputError
 from identity_props.loop import take_step
+from identity_props.memory import bytes_each, free_bytes, passes
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.models import Variant
 from identity_props.ranks import inside, on_ranks
@@ -74,7 +75,8 @@ class Run:
 
     ``steps`` are the E steps measured, from 0 to the budget; ``fvu`` [K, E] is the test FVU in the
     space trained in; ``fvu_pixels`` [K] that of the last step carried back to grey levels;
-    ``state`` holds the final parameters, each [K, ...].
+    ``state`` holds the final parameters, each [K, ...], and ``passes`` is how many groups of replicas
+    trained one after the other.
     """
 
     seeds: tuple[int, ...]
@@ -83,6 +85,7 @@ class Run:
     fvu_pixels: Tensor
     state: dict[str, Tensor]
     seconds: float
+    passes: int = 1
 
     def of(self, order: Sequence[int]) -> Run:
         """The run of some of its replicas, by their places, without parameters."""
@@ -140,7 +143,8 @@ def train(
 ) -> Run:
     """Train one replica a seed for exactly ``trial.steps`` optimizer steps each.
 
-    All train in one pass where ``reason_to_train_alone`` finds none against it, else one by one.
+    All train in one pass, or in as many as the free memory asks for, where ``reason_to_train_alone``
+    finds nothing against it, else one by one.
     ``pixels`` are unscaled; the variant's scaling is applied here. Replica k depends on seeds[k]
     alone: its initial weights and batch order come from that seed, its loss from its own outputs.
     A replica that diverges keeps its NaN to itself. ``on_step`` hears each step, of all replicas,
@@ -152,14 +156,19 @@ def train(
     stack, on_step = stack or Stack(), on_step or (lambda step: None)
     if stack.ranks > 1 and not inside():
         return _agreed(on_ranks(stack.ranks, train, trial, pixels, seeds, stack))
-    make = partial(_networks, trial, pixels.d, stack)
-    if reason_to_train_alone(stack, trial) is None:
-        return _train(trial, pixels, make(seeds), stack, on_step)
+    alone = reason_to_train_alone(stack, trial) is not None
+    groups = [[seed] for seed in seeds] if alone else _passes(trial, pixels, seeds, stack)
     runs = []
-    for k, seed in enumerate(seeds):
-        heard = _every(len(seeds), k * trial.steps, on_step)
-        runs.append(_train(trial, pixels, make([seed], alone=True), stack, heard))
-    return _joined(runs)
+    for k, group in enumerate(groups):
+        heard = _every(len(groups), k * trial.steps, on_step)
+        networks = _networks(trial, pixels.d, stack, group, alone)
+        runs.append(_train(trial, pixels, networks, stack, heard))
+    return _joined(runs) if len(runs) > 1 else runs[0]
+
+
+def _passes(trial: Trial, pixels: Pixels, seeds: Sequence[int], stack: Stack) -> list[Sequence[int]]:
+    each = bytes_each(trial, pixels.d, len(pixels.train), stack.dtype)
+    return passes(seeds, each, free_bytes(stack.device))
 
 
 class RanksDifferError(Exception):
@@ -235,6 +244,7 @@ def _joined(runs: Sequence[Run]) -> Run:
         fvu_pixels=torch.cat([run.fvu_pixels for run in runs]),
         state={name: torch.cat([run.state[name] for run in runs]) for name in runs[0].state},
         seconds=sum(run.seconds for run in runs),
+        passes=len(runs),
     )
 
 

@@ -26,7 +26,10 @@ Trainer = Callable[[Sequence[Trial], Sequence[int]], list[Run]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim, judged: lists hold one value a replica, of the claim's first trial."""
+    """A claim, judged: lists hold one value a replica, of the claim's first trial.
+
+    ``passes`` is the number of groups that replicas trained in, 1 unless memory or the stack wants more.
+    """
 
     claim: Claim
     verdict: str
@@ -37,6 +40,7 @@ class Outcome:
     budget_steps: int
     seconds: float
     crossing: tuple[float, ...] = ()
+    passes: int = 1
 
     @property
     def replicas(self) -> int:
@@ -113,12 +117,13 @@ def judge(claim: Claim, pixels: Pixels, train: Trainer, replicas: int = 8, seed:
         raise InputError(f"replicas: expected at least 1, got {replicas}")
     if not claim.applies(pixels):
         raise InputError(f"{claim.name}: says nothing of {pixels.name} with {pixels.d} pixels")
-    trials, successes, first, seconds, seen = claim.plan(pixels), 0, [], 0.0, 0
+    trials, successes, first, seconds, seen, passes = claim.plan(pixels), 0, [], 0.0, 0, 1
     for look, total in enumerate(looks(replicas)):
         runs = train(trials, range(seed + seen, seed + total))
         successes, seen = successes + int(claim.succeeded(runs).sum()), total
         first.append(runs[0])
         seconds += sum(run.seconds for run in runs)
+        passes = max(passes, *(run.passes for run in runs))
         verdict = decide(successes, total, claim.share, look)
         if verdict != UNDECIDED:
             break
@@ -132,6 +137,7 @@ def judge(claim: Claim, pixels: Pixels, train: Trainer, replicas: int = 8, seed:
         crossing=tuple(v for run in first for v in run.crossing.tolist()),
         budget_steps=trials[0].steps,
         seconds=seconds,
+        passes=passes,
     )
 
 
