@@ -44,7 +44,7 @@ def test_passes_train_as_one_does_and_say_how_many_they_were(small, monkeypatch)
     several = train(TRIAL, small, range(5), on_step=(heard := []).append)
     assert (one.passes, several.passes) == (1, 3)
     assert several.seeds == one.seeds
-    assert torch.equal(several.fvu, one.fvu)
+    assert torch.allclose(several.fvu, one.fvu, rtol=1e-4)  # in other sizes sums round otherwise
     assert heard == first
 
 
