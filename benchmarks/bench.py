@@ -7,6 +7,7 @@ is absent is left out by name.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -135,6 +136,42 @@ def runs(rounds: int) -> Iterator[dict[str, Any]]:
             }
 
 
+GROWTH = {  # what grows: sizes (d, depth, K, steps)
+    "replicas": [(49, 1, k, 100) for k in (8, 16, 32, 64, 128)],
+    "depth": [(49, depth, 8, 100) for depth in (1, 2, 4, 8)],
+    "steps": [(49, 1, 8, steps) for steps in (100, 200, 400, 800)],
+    "pixels": [(d, 1, 8, 50) for d in (98, 196, 392, 784)],
+}
+SLOPE = 1.1  # at most, where the arithmetic says 1; in pixels it says 2
+
+
+def growth(rounds: int) -> Iterator[dict[str, Any]]:
+    """Seconds of training against replicas, depth, steps and pixels, and their slope on log axes."""
+    for what, sizes in GROWTH.items():
+        given = {"-".join(map(str, size)): size for size in sizes}
+        found = in_turn([*given], rounds, lambda name, given=given: grown(*given[name]))
+        seconds = [statistics.median(one["seconds"] for one in done) for done in found.values()]
+        column = {"pixels": 0, "depth": 1, "replicas": 2, "steps": 3}[what]
+        logs = [math.log(size[column]) for size in sizes], [math.log(value) for value in seconds]
+        slope = statistics.linear_regression(*logs).slope
+        yield {
+            "work": f"seconds against {what}",
+            "contender": ", ".join(
+                f"{size[column]}: {value:.3g}" for size, value in zip(sizes, seconds, strict=True)
+            ),
+            "seconds": seconds[-1],
+            "ratios": {"slope": slope},
+            "targets": {"slope": SLOPE} if what != "pixels" else {},
+            "rounds": seconds,
+        }
+
+
+def grown(d: int, depth: int, replicas: int, steps: int) -> dict[str, Any]:
+    """Seconds of all replicas and all steps."""
+    each = child("networks", *map(str, (d, depth, replicas)), "eager", str(steps))["seconds"]
+    return {"seconds": each * replicas * steps / 500}
+
+
 def same_training(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Contenders whose test MSE is not within the band of the tensor loop's: they trained something else."""
     usual = {row["work"]: row["mse"] for row in rows if row["contender"] == "tensor-loop"}
@@ -177,15 +214,19 @@ def table(document: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--what", default="epochs,networks,runs", show_default=True, help="Comparisons, by commas.")
+@click.option(
+    "--what", default="epochs,networks,growth,runs", show_default=True, help="Comparisons, by commas."
+)
 @click.option("--rounds", default=3, show_default=True, help="Times that every contender is measured.")
 @click.option("--data-dir", envvar="IDENTITY_PROPS_DATA", help="Folder that holds MNIST/raw, for epochs.")
 @click.option("--out", default=str(HERE), help="Folder for results.json and results.md.")
 def main(what: str, rounds: int, data_dir: str | None, out: str) -> None:
     """Measure, in turn and several times, and write medians, ratios and what they were taken on."""
     wanted = what.split(",")
-    if unknown := set(wanted) - {"epochs", "networks", "runs"}:
-        raise click.UsageError(f"--what: expected epochs, networks or runs, got {', '.join(sorted(unknown))}")
+    if unknown := set(wanted) - {"epochs", "networks", "growth", "runs"}:
+        raise click.UsageError(
+            f"--what: expected epochs, networks, growth or runs, got {', '.join(sorted(unknown))}"
+        )
     if "epochs" in wanted and data_dir is None:
         raise click.UsageError("--data-dir: expected the folder that holds MNIST/raw, got none")
     rows: list[dict[str, Any]] = []
@@ -193,6 +234,8 @@ def main(what: str, rounds: int, data_dir: str | None, out: str) -> None:
         rows += epochs(rounds, str(data_dir))
     if "networks" in wanted:
         rows += networks(rounds)
+    if "growth" in wanted:
+        rows += growth(rounds)
     if "runs" in wanted:
         rows += runs(rounds)
     document = {"machine": machine(), "rounds": rounds, "rows": rows, "other_training": same_training(rows)}

@@ -204,8 +204,8 @@ def _ensemble_step(x: Any, depth: int, replicas: int, mode: str) -> Callable[[],
 def main(name: str, *arguments: str) -> None:
     """Print one line of JSON."""
     if name == "networks":
-        d, depth, replicas, mode = *map(int, arguments[:3]), *arguments[3:]
-        found = networks(d, depth, replicas, mode)
+        d, depth, replicas = map(int, arguments[:3])
+        found = networks(d, depth, replicas, *arguments[3:4], *map(int, arguments[4:]))
     else:
         found = EPOCH[name](int(arguments[0]), arguments[1])
     print(json.dumps(found))
