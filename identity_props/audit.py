@@ -1,15 +1,15 @@
 """The audit: every fault is planted, and what sees it is written down; clean twins must stay unseen.
 
 A fault is judged by the laws that apply to its clean twin, by a few claims, and by the gate, which
-compares its replicas with the twin's of the same seeds.
+compares its replicas with the twin's of the same seeds, and the twin's with torch's own of others.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from multiprocessing import get_context
@@ -47,11 +47,15 @@ SEEN, MISSED, BROADLY, CLEAN, ALARM, UNSEEN = (
 
 @dataclass(frozen=True)
 class Examined:
-    """What laws and claims say of one stack; ``record`` holds its claims as a baseline does."""
+    """What laws and claims say of one stack; ``record`` holds its claims as a baseline does.
+
+    ``own`` is the record of torch's own parts, with other seeds, that a clean twin is compared with.
+    """
 
     laws: tuple[str, ...]
     claims: tuple[str, ...]
     record: dict[str, Any]
+    own: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,26 +101,23 @@ def matching(pattern: str) -> list[Fault]:
 
 def audit(faults: Sequence[Fault], jobs: int) -> Iterator[Finding]:
     """Plant the faults, and run their clean twins, in ``jobs`` processes; findings as they come."""
-    twins = {fault.twin.name: fault.twin for fault in faults}
-    examined: dict[str, Examined] = {}
-    waiting: list[tuple[Fault, Examined]] = []
-    for (kind, name), found in _spread(_work_of, [*_named("twin", twins), *_named("fault", faults)], jobs):
+    twins = {fault.twin.name for fault in faults}
+    tasks = [*(("twin", name) for name in sorted(twins)), *(("fault", fault.name) for fault in faults)]
+    clean: dict[str, Examined] = {}
+    waiting: list[tuple[Fault, Examined]] = []  # for their twins
+    for (kind, name), found in _spread(_examined, tasks, jobs):
         if kind == "twin":
-            examined[name] = found
-            yield _finding(twins[name], found, found)
+            clean[name] = found
+            yield _finding(TWINS[name], found, found.own)
         else:
             waiting.append((FAULTS[name], found))
-        for fault, seen in [pair for pair in waiting if pair[0].twin.name in examined]:
-            waiting.remove((fault, seen))
-            yield _finding(fault, seen, examined[fault.twin.name])
+        ready = [pair for pair in waiting if pair[0].twin.name in clean]
+        waiting = [pair for pair in waiting if pair not in ready]
+        yield from (_finding(fault, seen, clean[fault.twin.name].record) for fault, seen in ready)
 
 
-def _named(kind: str, those: Iterable[Any]) -> list[tuple[str, str]]:
-    return [(kind, one if isinstance(one, str) else one.name) for one in those]
-
-
-def _finding(one: Fault | Twin, found: Examined, clean: Examined) -> Finding:
-    changes = compare_claims(clean.record, found.record)
+def _finding(one: Fault | Twin, found: Examined, before: dict[str, Any]) -> Finding:
+    changes = compare_claims(before, found.record)
     gate = tuple(f"{c.name} {c.word} x {c.factor:.3g}" for c in changes if c.verdict == CHANGED)
     if isinstance(one, Twin):
         return Finding(one.name, "twin", f"{one.stack}", "", found.laws, found.claims, gate)
@@ -128,11 +129,13 @@ def _finding(one: Fault | Twin, found: Examined, clean: Examined) -> Finding:
 # In a worker ------------------------------------------------------------------------------------------
 
 
-def _work_of(task: tuple[str, str]) -> Examined:
+def _examined(task: tuple[str, str]) -> Examined:
     kind, name = task
-    fault_or_twin = FAULTS[name] if kind == "fault" else TWINS[name]
-    twin = fault_or_twin.twin if isinstance(fault_or_twin, Fault) else fault_or_twin
-    return examine(fault_or_twin.stack, twin)
+    if kind == "twin":
+        twin = TWINS[name]
+        found = examine(twin.stack, twin)
+        return replace(found, own=_own(twin.optimizer) if found.record else {})
+    return examine(FAULTS[name].stack, FAULTS[name].twin)
 
 
 def examine(stack: Stack, twin: Twin, replicas: int = REPLICAS) -> Examined:
@@ -141,16 +144,30 @@ def examine(stack: Stack, twin: Twin, replicas: int = REPLICAS) -> Examined:
     laws = tuple(r.name for r in check_laws(stack, twin.stack, like, twin.axis) if r.verdict == FAIL)
     if twin.axis:
         return Examined(laws, (), {})
+    failing, record = _claims(stack, twin.optimizer, replicas, seed=0)
+    return Examined(laws, failing, record)
+
+
+def _claims(
+    stack: Stack, optimizer: str | None, replicas: int, seed: int
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The claims that fail, and the record of those that train at all."""
     failing, record = [], {}
-    for name in CLAIMS_OF[twin.optimizer]:
+    for name in CLAIMS_OF[optimizer]:
         try:
-            outcome = judge(CLAIMS[name], _pixels(), _trainer(stack), replicas)
+            outcome = judge(CLAIMS[name], _pixels(), _trainer(stack), replicas, seed)
         except Exception:  # a fault may raise anything, and is seen by that
             failing.append(name)
             continue
         record[name] = claim_record(outcome)
         failing += [name] * (not outcome.holds)
-    return Examined(laws, tuple(failing), record)
+    return tuple(failing), record
+
+
+@cache
+def _own(optimizer: str | None) -> dict[str, Any]:
+    """The record of torch's own parts with seeds of their own: what the gate compares a clean twin with."""
+    return _claims(Stack(), optimizer, REPLICAS, seed=1000)[1]
 
 
 @cache
@@ -212,26 +229,23 @@ CHUNK = 8  # replicas of a first verdict
 
 def false_alarms(seeds: int, jobs: int) -> Iterator[Alarms]:
     """Laws and claims on torch's own parts: check with each seed, claims with each eight."""
-    checks = [("laws", str(seed)) for seed in range(seeds)]
-    claims = [("claim", f"{name}/{seeds}") for name, one in CLAIMS.items() if not one.slow]
-    wrong: list[str] = []
-    done = 0
-    for (kind, name), found in _spread(_alarm_of, [*claims, *checks], jobs):
-        if kind == "claim":
+    claims = [(name, seeds) for name, one in CLAIMS.items() if not one.slow]
+    failed: dict[int, list[str]] = {}
+    for (name, seed), found in _spread(_judged, [*claims, *((LAWS_OF_CHECK, k) for k in range(seeds))], jobs):
+        if name != LAWS_OF_CHECK:
             yield found
             continue
-        wrong, done = wrong + [f"{law} at seed {name}" for law in found], done + 1
-        if done == seeds:
-            yield Alarms(LAWS_OF_CHECK, len({w.split()[-1] for w in wrong}), seeds, ", ".join(wrong))
+        failed[seed] = found
+        if len(failed) == seeds:
+            notes = (f"{', '.join(laws)} at seed {seed}" for seed, laws in sorted(failed.items()) if laws)
+            yield Alarms(name, sum(map(bool, failed.values())), seeds, "; ".join(notes))
 
 
-def _alarm_of(task: tuple[str, str]) -> Any:
-    kind, name = task
-    if kind == "laws":
-        rows = check_laws(Stack(), Stack(), Reference(), seed=int(name))
-        return [row.name for row in rows if row.verdict == FAIL]
-    claim, seeds = name.split("/")
-    return _of_claim(claim, int(seeds))
+def _judged(task: tuple[str, int]) -> Any:
+    name, number = task
+    if name != LAWS_OF_CHECK:
+        return _of_claim(name, number)
+    return [row.name for row in check_laws(Stack(), Stack(), Reference(), seed=number) if row.verdict == FAIL]
 
 
 def _of_claim(name: str, seeds: int) -> Alarms:

@@ -51,7 +51,7 @@ def test_claims_and_gate_see_a_fault_and_not_its_clean_twin(monkeypatch):
     fault = FAULTS["unscaled-twice"]
     clean, found = (of_laws(one, monkeypatch, ("scaled-whiten",)) for one in (fault.twin, fault))
     assert clean.claims == ()
-    finding = audit._finding(fault, found, clean)
+    finding = audit._finding(fault, found, clean.record)
     assert finding.claims == ("scaled-whiten",)
     assert [row.split(" x ")[0] for row in finding.gate] == [
         "scaled-whiten/rate slower",
@@ -91,6 +91,32 @@ def test_the_bound_on_false_alarms_is_clopper_and_pearsons():
     assert Alarms("laws", 0, 200).bound == pytest.approx(1 - 0.05 ** (1 / 200))
     assert Alarms("laws", 3, 3).bound == 1
     assert not audit_report.passed([], [Alarms("laws", 1, 200)])
+
+
+def test_false_alarms_of_laws_are_counted_by_seed_and_named(monkeypatch):
+    found = [((audit.LAWS_OF_CHECK, seed), ["freeze", "layout"] if seed == 1 else []) for seed in (2, 0, 1)]
+    monkeypatch.setattr(audit, "_spread", lambda work, tasks, jobs: iter(found))
+    (alarms,) = audit.false_alarms(3, jobs=1)
+    assert (alarms.alarms, alarms.tried, alarms.note) == (1, 3, "freeze, layout at seed 1")
+
+
+def test_findings_come_as_soon_as_their_clean_twin_is_known(monkeypatch):
+    empty = audit.Examined((), (), {})
+    order = [("fault", "mask-cached"), ("twin", "sgd"), ("fault", "decay-after")]
+    monkeypatch.setattr(audit, "_spread", lambda work, tasks, jobs: ((task, empty) for task in order))
+    names = [one.name for one in audit.audit(matching("mask-cached,decay-after"), jobs=1)]
+    assert names == ["sgd", "mask-cached", "decay-after"]
+
+
+def test_a_clean_twin_is_compared_with_torch_s_own_parts_of_other_seeds(monkeypatch):
+    monkeypatch.setattr(audit, "CLAIMS_OF", dict.fromkeys(audit.CLAIMS_OF, ("scaled-whiten",)))
+    monkeypatch.setattr(audit, "check_laws", lambda *arguments: iter(()))
+    audit._own.cache_clear()
+    found = audit._examined(("twin", "loss"))
+    audit._own.cache_clear()
+    assert found.own.keys() == found.record.keys() == {"scaled-whiten"}
+    assert found.own != found.record
+    assert audit._finding(TWINS["loss"], found, found.own).verdict == "clean"
 
 
 def test_a_claim_is_judged_by_chunks_of_the_seeds_asked_for(monkeypatch):
