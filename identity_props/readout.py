@@ -1,0 +1,125 @@
+"""What can be read out of a network: its outputs, its hidden layers, the best affine map of a layer.
+
+Any module that maps [n, d] to [n, d] will do. A hidden layer is the input of a parametrised leaf module
+after the first, in the order of the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.errors import InputError
+
+CHUNK = 1024  # examples a forward pass
+WIDEST = 4096  # features of a layer that is read; its Gram matrix takes 128 MiB
+RIDGE = 1e-9  # of the mean power of a feature: far above rounding, far below what training leaves
+
+
+def check_network(model: nn.Module, x: Tensor) -> None:
+    """Raise InputError unless the model is finite, on the device of x [n, d] and maps it to finite [n, d]."""
+    for name, p in [*model.named_parameters(), *model.named_buffers()]:
+        if p.device != x.device:
+            raise InputError(f"model: expected {name} on {x.device}, where the data is, got it on {p.device}")
+        if p.is_floating_point() and not torch.isfinite(p).all():
+            raise InputError(f"model: expected finite weights, got NaN or infinity in {name}")
+    y = outputs(model, x[:2])
+    if y.shape != x[:2].shape:
+        raise InputError(f"model: expected outputs {list(x[:2].shape)}, as its inputs, got {list(y.shape)}")
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The dtype of the model's floating parameters; float32 where it has none."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, each of its modules as it was afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def outputs(model: nn.Module, x: Tensor) -> Tensor:
+    """Outputs [n, d] in float64 on x [n, d], in eval mode; raises InputError where it fails or is not finite."""
+    dtype = dtype_of(model)
+    with evaluating(model), torch.no_grad():
+        try:
+            y = torch.cat([model(chunk.to(dtype)).double() for chunk in x.split(CHUNK)])
+        except Exception as error:  # a module of the user's may raise anything
+            message = f"model: expected to take [n, {x.shape[1]}], it raised {type(error).__name__}: {error}"
+            raise InputError(" ".join(message.split())) from error
+    if not torch.isfinite(y).all():
+        raise InputError("model: expected finite outputs, got NaN or infinity")
+    return y
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A hidden layer: the module that it enters, and its values [n, p] in float64."""
+
+    module: nn.Module
+    values: Tensor
+
+
+def watched(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Layer]]:
+    """Outputs [n, d] as ``outputs`` gives them, and the hidden layers on the way there.
+
+    Layers of more than 4,096 features are left out.
+    """
+    seen: dict[nn.Module, list[Tensor]] = {}
+
+    def record(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen.setdefault(module, []).append(given[0].flatten(1))
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if module._parameters:
+                hooks.callback(module.register_forward_pre_hook(record).remove)
+        y = outputs(model, x)
+    entered = x.to(dtype_of(model))
+    layers = [(module, torch.cat(chunks)) for module, chunks in seen.items()]
+    inner = [(m, h) for m, h in layers if h.shape != x.shape or not torch.equal(h, entered)]
+    return y, [Layer(m, h.double()) for m, h in inner if len(h) == len(x) and h.shape[1] <= WIDEST]
+
+
+def bypassed(model: nn.Module, module: nn.Module, x: Tensor) -> bool:
+    """Whether outputs on x [n, d] still differ between examples when ``module`` is fed zeros."""
+
+    def blank(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(given[0]), *given[1:])
+
+    hook = module.register_forward_pre_hook(blank)
+    try:
+        y = outputs(model, x[:16])
+    finally:
+        hook.remove()
+    return bool((y != y[0]).any())
+
+
+def affine(features: Tensor, target: Tensor) -> Tensor:
+    """The affine map [p + 1, d], its last row the intercept, with least squares from [n, p] to [n, d].
+
+    Centred, under a ridge of 1e-9, solved by Cholesky in float64. Features keep their scale: one that is
+    almost never on would be blown up, and a test image that has it with it.
+    """
+    mean, goal = features.mean(0), target.mean(0)
+    z = features - mean
+    gram = z.T @ z / len(z)
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean().clamp_min(1e-30))
+    slope = torch.cholesky_solve(z.T @ (target - goal) / len(z), torch.linalg.cholesky(gram))
+    return torch.cat([slope, (goal - mean @ slope)[None]])
+
+
+def apply(readout: Tensor, features: Tensor) -> Tensor:
+    """An affine map [p + 1, d] of features [n, p]."""
+    return features @ readout[:-1] + readout[-1]
