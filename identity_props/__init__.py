@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from identity_props.data import mnist as mnist
     from identity_props.errors import InputError as InputError
     from identity_props.errors import MissingError as MissingError
+    from identity_props.explain import Explanation as Explanation
     from identity_props.laws import LAWS as LAWS
     from identity_props.laws import Case as Case
     from identity_props.laws import Discrepancy as Discrepancy
@@ -39,6 +40,7 @@ _HOME = {
     "Case": "laws",
     "Claim": "claims",
     "Discrepancy": "laws",
+    "Explanation": "explain",
     "InputError": "errors",
     "LAWS": "laws",
     "Law": "laws",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,16 +14,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from identity_props import __version__
+from identity_props.cli_explain import explain
 from identity_props.errors import InputError, MissingError
+from identity_props.terminal import (
+    ALL_HOLD,
+    BAD_INPUT,
+    INTERRUPTED,
+    ONE_FAILS,
+    OPTIONS,
+    options,
+    say,
+    show,
+    steps_bar,
+)
 
 if TYPE_CHECKING:
     from identity_props.claims import Claim
     from identity_props.data import Pixels
-    from identity_props.running import Progress as Steps
     from identity_props.stack import Stack
     from identity_props.verdict import Outcome
-
-ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,56 +46,6 @@ def commands() -> None:
     """
 
 
-RUN_OPTIONS = (
-    click.option(
-        "--data",
-        type=click.Choice(["digits", "mnist"]),
-        default="digits",
-        show_default=True,
-        help="Rendered digits, or MNIST.",
-    ),
-    click.option(
-        "--side",
-        type=click.Choice(["7", "14", "28"]),
-        default="7",
-        show_default=True,
-        help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
-    ),
-    click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path),
-        help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]",
-    ),
-    click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there."),
-    click.option(
-        "--claims",
-        metavar="PATTERN",
-        help="Only claims matching shell patterns, such as 'linear-*,residual-4'.",
-    ),
-    click.option("--slow", is_flag=True, help="Also the claims that take an hour."),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Seed of the first replica; the others follow it.",
-    ),
-    click.option(
-        "--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train."
-    ),
-    click.option(
-        "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
-    ),
-)
-
-
-def of_a_run(command: Callable[..., int]) -> Callable[..., int]:
-    """The options that say what is trained, on what and where."""
-    for option in reversed(RUN_OPTIONS):
-        command = option(command)
-    return command
-
-
 def replicas_option(default: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """--replicas."""
     return click.option(
@@ -100,8 +57,11 @@ def replicas_option(default: int) -> Callable[[Callable[..., int]], Callable[...
     )
 
 
+commands.add_command(explain)
+
+
 @commands.command()
-@of_a_run
+@options(*OPTIONS)
 @replicas_option(8)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write results.json to.")
 @click.option("--force", is_flag=True, help="Replace a results.json that is there.")
@@ -114,15 +74,15 @@ def run(out: Path | None, force: bool, as_json: bool, seed: int, **given: Any) -
     from identity_props import report
 
     if out is not None:
-        report.check_free(out, force)
+        report.check_free(out, force, report.RESULTS)
     work = _prepared(seed=seed, **given)
     if out is not None:
         report.make(out)
     outcomes, interrupted = work.judged()
     document = report.results(outcomes, work.pixels, work.stack, seed, work.jobs, interrupted)
-    _print(document if as_json else report.table(outcomes, work.pixels))
+    show(document if as_json else report.table(outcomes, work.pixels))
     if out is not None:
-        _say(f"wrote {report.write(out, document)}")
+        say(f"wrote {report.write(out, document)}")
     if interrupted:
         return INTERRUPTED
     return ALL_HOLD if all(outcome.holds for outcome in outcomes) else ONE_FAILS
@@ -172,7 +132,7 @@ def _prepared(
 
 
 @commands.command()
-@of_a_run
+@options(*OPTIONS)
 @replicas_option(16)
 @click.option(
     "--baseline", type=click.Path(path_type=Path), required=True, help="File in the working folder."
@@ -212,7 +172,7 @@ def gate(
         return _recorded(baseline, after, outcomes, force)
     changes = gate.compare(before, after)
     passed = gate.passes(changes, strict)
-    _print(report.gate_results(changes, passed) if as_json else report.gate_table(changes, passed))
+    show(report.gate_results(changes, passed) if as_json else report.gate_table(changes, passed))
     if summary is not None:
         report.append_markdown(summary, changes, passed)
     return ALL_HOLD if passed else ONE_FAILS
@@ -224,7 +184,7 @@ def _recorded(path: Path, baseline: dict[str, Any], outcomes: Sequence[Outcome],
     failing = ", ".join(outcome.claim.name for outcome in outcomes if not outcome.holds)
     if failing and not force:
         raise InputError(f"--update: expected claims that hold, got {failing}; --force records them")
-    _say(f"wrote {report.replace_file(path, gate.text(baseline))}")
+    say(f"wrote {report.replace_file(path, gate.text(baseline))}")
     return ALL_HOLD
 
 
@@ -321,8 +281,8 @@ def check(
     rows = []
     for row in conformance.check(stack, reference, seed, guard):
         rows.append(row)
-        _say(f"{len(rows)} {row.verdict} {row.name}")
-    _print(report.check_results(rows, stack, seed) if as_json else report.check_table(rows, stack))
+        say(f"{len(rows)} {row.verdict} {row.name}")
+    show(report.check_results(rows, stack, seed) if as_json else report.check_table(rows, stack))
     return ONE_FAILS if any(row.verdict == conformance.FAIL for row in rows) else ALL_HOLD
 
 
@@ -358,16 +318,16 @@ def audit(faults: str, seeds: int, jobs: int | None, as_json: bool) -> int:
     findings, alarms, jobs = [], [], jobs or cores()
     for finding in audit.audit(audit.matching(faults), jobs):
         findings.append(finding)
-        _say(f"{len(findings)} {finding.verdict} {finding.name}")
+        say(f"{len(findings)} {finding.verdict} {finding.name}")
     for one in audit.false_alarms(seeds, jobs) if seeds else ():
         alarms.append(one)
-        _say(f"{one.alarms} false alarms of {one.tried} {one.name}")
+        say(f"{one.alarms} false alarms of {one.tried} {one.name}")
     if as_json:
-        _print(audit_report.document(findings, alarms))
+        show(audit_report.document(findings, alarms))
     else:
         tables = [audit_report.matrix(findings), audit_report.rates(findings)]
         for table in [*tables, audit_report.alarms_table(alarms)][: 3 if alarms else 2]:
-            _print(table)
+            show(table)
     return ALL_HOLD if audit_report.passed(findings, alarms) else ONE_FAILS
 
 
@@ -425,48 +385,22 @@ def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
     if not selected:
         raise InputError(f"claims: {left_out} do not apply to {pixels.name} with {pixels.d} pixels")
     if left_out:
-        _say(f"left out: {left_out}, which do not apply to {pixels.name} with {pixels.d} pixels")
+        say(f"left out: {left_out}, which do not apply to {pixels.name} with {pixels.d} pixels")
     return selected
 
 
 def _watched(claims: int, judged: Callable[..., Iterator[Outcome]]) -> tuple[list[Outcome], bool]:
     """Outcomes as they come, with a bar on a terminal and a line a claim; True if interrupted."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console, started = Console(stderr=True), time.monotonic()
     outcomes: list[Outcome] = []
-    figures = "{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[rate]:,.0f}/s, left"
-    columns = (BarColumn(), TextColumn(figures), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=1, rate=0)
-
-        def on_progress(progress: Steps) -> None:
-            rate = progress.done / (time.monotonic() - started)
-            bar.update(task, completed=progress.done, total=progress.planned, rate=rate)
-
+    with steps_bar() as (move, line):
         try:
-            for outcome in judged(on_progress=on_progress):
+            for outcome in judged(on_progress=lambda progress: move(progress.done, progress.planned)):
                 outcomes.append(outcome)
                 done = f"{len(outcomes)}/{claims} {outcome.verdict} {outcome.claim.name}"
-                done += f", in {outcome.passes} passes" if outcome.passes > 1 else ""
-                console.print(done, highlight=False)
+                line(done + (f", in {outcome.passes} passes" if outcome.passes > 1 else ""))
         except KeyboardInterrupt:
             return outcomes, True
     return outcomes, False
-
-
-def _print(result: Any) -> None:
-    from rich.console import Console
-
-    if isinstance(result, dict):
-        click.echo(json.dumps(result, indent=2, allow_nan=False))
-    else:
-        Console().print(result)
-
-
-def _say(message: str) -> None:
-    click.echo(message, err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -484,5 +418,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    _say(f"identity-props: {' '.join(message.split())}")
+    say(f"identity-props: {' '.join(message.split())}")
     return code

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.data import Pixels
-from identity_props.metrics import NEAR_IDENTITY
+from identity_props.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.parts import Part as Part
 from identity_props.parts import View, parts, view
 from identity_props.readout import affine, check_network, dtype_of, evaluating
@@ -50,7 +50,8 @@ class Advice:
 class Explanation:
     """Where a network's test error comes from; FVU is that of the space the network works in.
 
-    ``parts`` sum to ``fvu``, in the order taken. ``dead`` [d] are the output units that are 0 on all data.
+    ``mse`` and
+    ``fvu_pixels`` are the error in grey levels. ``parts`` sum to ``fvu``, in the order taken. ``dead`` [d] are the output units that are 0 on all data.
     ``eigenvalues`` [d] are those of the training second moment, descending, ``residual`` [d] the FVU left
     along each eigenvector and ``steps_left`` [d] the steps that one linear layer still needs there at this
     rate, until an error has shrunk to FVU 1e-3 (infinite: never, NaN: no rate known). ``deviation`` [d, d] is
@@ -60,6 +61,8 @@ class Explanation:
 
     name: str
     fvu: float
+    mse: float
+    fvu_pixels: float
     parts: tuple[Part, ...]
     dead: Tensor
     shape: tuple[int, int] | None
@@ -101,6 +104,8 @@ def explain(
     return Explanation(
         name=name,
         fvu=settled.before,
+        mse=(mse := _in_grey_levels(given, pixels)),
+        fvu_pixels=mse / pixel_variance(_grey(pixels)(given.test.x)),
         parts=(*_of_settling(settled, recipe), *parts(left, v[:, _slow(eigenvalues, settled.rate)])),
         dead=given.dead,
         shape=pixels.shape,
@@ -181,8 +186,17 @@ def _examples(seen: View, pixels: Pixels) -> tuple[Tensor, Tensor]:
     """Inputs and outputs [8, d] in grey levels, evenly spaced over test."""
     order = torch.linspace(0, len(seen.test.x) - 1, min(SHOWN, len(seen.test.x))).long()
     shown = seen.test.x[order], seen.test.y[order]
-    back = pixels.scaling.backward if pixels.scaling else lambda z: z
+    back = _grey(pixels)
     return back(shown[0]), back(shown[1])
+
+
+def _grey(pixels: Pixels) -> Callable[[Tensor], Tensor]:
+    return pixels.scaling.backward if pixels.scaling else lambda z: z
+
+
+def _in_grey_levels(seen: View, pixels: Pixels) -> float:
+    back = _grey(pixels)
+    return float((back(seen.test.y) - back(seen.test.x)).square().mean())
 
 
 def _of_settling(settled: Settled, recipe: Recipe | None) -> tuple[Part, Part]:

@@ -35,6 +35,16 @@ class PlainReLU(nn.Module):
         return x
 
 
+class LinearOutput(PlainReLU):
+    """``PlainReLU`` whose last layer is W x + b alone: [n, d] to [n, d]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = self.activation(layer(x))  # [n, width]
+        return last(x)
+
+
 class Linear(nn.Module):
     """W x + b, ``len(layers)`` times with nothing between: [n, d] to [n, d], an affine map."""
 
@@ -82,6 +92,7 @@ INITS: dict[str, Init] = {"glorot": glorot, "torch": torch_default}
 
 VARIANTS: dict[str, Callable[[list[nn.Module], Activation], nn.Module]] = {
     "plain-relu": PlainReLU,
+    "linear-output": LinearOutput,
     "linear": Linear,
     "residual": Residual,
     "scaled-input": Linear,

@@ -144,10 +144,11 @@ def _claim(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def check_free(out: Path, force: bool) -> None:
-    """Raise InputError where results are already there and are not to be replaced."""
-    if (out / RESULTS).exists() and not force:
-        raise InputError(f"{out / RESULTS}: is already there; --force replaces it, another --out keeps it")
+def check_free(out: Path, force: bool, *names: str) -> None:
+    """Raise InputError where a file of these names is already there and is not to be replaced."""
+    for name in names:
+        if (out / name).exists() and not force:
+            raise InputError(f"{out / name}: is already there; --force replaces it, another --out keeps it")
 
 
 def make(out: Path, option: str = "--out") -> None:
@@ -160,9 +161,9 @@ def make(out: Path, option: str = "--out") -> None:
         raise InputError(f"{option} {out}: expected a folder to write to, got: {error.strerror}") from error
 
 
-def write(out: Path, document: dict[str, Any]) -> Path:
-    """Write results.json, see ``replace_file``; returns its path."""
-    return replace_file(out / RESULTS, json.dumps(document, indent=2, allow_nan=False) + "\n")
+def write(out: Path, document: dict[str, Any], name: str = RESULTS) -> Path:
+    """Write a document as JSON, see ``replace_file``; returns its path."""
+    return replace_file(out / name, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def replace_file(path: Path, text: str) -> Path:

@@ -24,6 +24,7 @@ from identity_props.training import Recipe, flushed_denormals
 
 PROBE = 64  # steps; 64 to 512 left the same FVU within 4% on the networks of the question
 WARM = 16  # steps at rate 0 before, in which running averages of gradients fill
+STEPS = 2 * (WARM + PROBE)  # of both copies
 LOOKS = 2  # evaluations, over the second half, that the FVU of the unchanged rate is averaged over
 SQUARES = (
     "square_avg",

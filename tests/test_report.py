@@ -77,11 +77,11 @@ def test_a_write_that_fails_leaves_the_old_results_and_nothing_else(tmp_path, mo
 
 
 def test_results_that_are_there_are_kept_unless_forced(tmp_path):
-    check_free(tmp_path, force=False)
+    check_free(tmp_path, False, "results.json")
     write(tmp_path, {})
     with pytest.raises(InputError, match="is already there; --force replaces it"):
-        check_free(tmp_path, force=False)
-    check_free(tmp_path, force=True)
+        check_free(tmp_path, False, "results.json")
+    check_free(tmp_path, True, "results.json")
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -1,0 +1,100 @@
+"""What the commands have in common: exit codes, options, and what goes to stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+OPTIONS = {  # that several commands have
+    "data": click.option(
+        "--data",
+        type=click.Choice(["digits", "mnist"]),
+        default="digits",
+        show_default=True,
+        help="Rendered digits, or MNIST.",
+    ),
+    "side": click.option(
+        "--side",
+        type=click.Choice(["7", "14", "28"]),
+        default="7",
+        show_default=True,
+        help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
+    ),
+    "data_dir": click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]",
+    ),
+    "download": click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there."),
+    "claims": click.option(
+        "--claims",
+        metavar="PATTERN",
+        help="Only claims matching shell patterns, such as 'linear-*,residual-4'.",
+    ),
+    "slow": click.option("--slow", is_flag=True, help="Also the claims that take an hour."),
+    "seed": click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of the first network; others follow it.",
+    ),
+    "device": click.option(
+        "--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train."
+    ),
+    "jobs": click.option(
+        "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
+    ),
+}
+
+
+def options(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Those of OPTIONS with these names, in this order."""
+
+    def add(command: Callable[..., int]) -> Callable[..., int]:
+        for name in reversed(names):
+            command = OPTIONS[name](command)
+        return command
+
+    return add
+
+
+@contextmanager
+def steps_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+    """A bar on stderr where that is a terminal: what moves it, (done, planned), and what prints a line above."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console, started = Console(stderr=True), time.monotonic()
+    figures = "{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[rate]:,.0f}/s, left"
+    columns = (BarColumn(), TextColumn(figures), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=1, rate=0)
+
+        def move(done: int, planned: int) -> None:
+            bar.update(task, completed=done, total=planned, rate=done / (time.monotonic() - started))
+
+        yield move, lambda text: console.print(text, highlight=False)
+
+
+def show(result: Any) -> None:
+    """Print a table, or a document as JSON, to stdout."""
+    from rich.console import Console
+
+    if isinstance(result, dict):
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
+    else:
+        Console().print(result)
+
+
+def say(message: str) -> None:
+    """Print a line to stderr."""
+    click.echo(message, err=True)

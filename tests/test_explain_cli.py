@@ -1,0 +1,158 @@
+"""``identity-props explain``: a network trained or given, its advice done, its weights read safely."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from identity_props.advice import CHANGES, advised, tried
+from identity_props.claims import RECIPES
+from identity_props.cli import main
+from identity_props.data import digits
+from identity_props.explain import explain
+from identity_props.models import Variant
+from identity_props.networks import trained
+from identity_props.training import Recipe, Trial
+
+QUICK = ("explain", "--steps", "50", "--depth", "2")
+
+
+def test_explain_prints_parts_and_advice_and_writes_them(tmp_path, capsys):
+    assert main([*QUICK, "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "Why is plain-relu, depth 2 not the identity?" in out
+    assert "not tried" in out
+    assert "explanation.json" in err
+    document = json.loads((tmp_path / "explanation.json").read_text())
+    assert sum(part["fvu"] for part in document["parts"]) == pytest.approx(document["fvu"])
+    assert main([*QUICK, "--out", str(tmp_path)]) == 2
+    assert "--force replaces it" in capsys.readouterr().err
+
+
+def test_try_does_what_it_advises(capsys):
+    assert main([*QUICK, "--try", "--json"]) == 0
+    advice = json.loads(capsys.readouterr().out)["advice"]
+    assert advice[-1]["name"] == "all of these"
+    assert all(one["after"] is not None for one in advice)
+    assert min(one["after"] for one in advice) < advice[0]["before"]
+
+
+def test_what_is_advised_answers_the_parts_that_matter():
+    pixels = digits(7, train=512, test=256)
+    trial = Trial(Variant("plain-relu", 1), RECIPES["seed"](49), 300)
+    found = explain(trained(trial, pixels), pixels.scaled("unit"), trial.recipe)
+    shares = {part.name: part.fvu / found.fvu for part in found.parts}
+    for change in advised(found, trial, pixels):
+        assert sum(shares[name] for name in change.answers) >= 0.05
+    assert {name for change in CHANGES for name in change.answers} <= {part.name for part in found.parts}
+
+
+def test_the_rate_from_the_spectrum_repairs_a_rate_that_is_too_small():
+    pixels = digits(7, train=512, test=256)
+    recipe = Recipe("torch.optim:SGD", 1e-4, batch_size=None)
+    trial = Trial(Variant("scaled-input", 1, "whiten"), recipe, 20)
+    found = explain(trained(trial, pixels), pixels.scaled("whiten"), recipe)
+    (rate,) = [one for one in tried(found, trial, pixels, 0) if one.name == "rate from the spectrum"]
+    assert rate.after < 1e-3 < rate.before
+
+
+def test_a_network_that_is_near_identity_gets_no_advice():
+    pixels = digits(7, train=512, test=256)
+    layer = nn.Linear(49, 49)
+    nn.init.eye_(layer.weight), nn.init.zeros_(layer.bias)
+    assert advised(explain(layer, pixels), None, pixels) == ()
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module network.py with a factory, in the working folder."""
+    (tmp_path / "network_here.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Linear(49, 49)\n\n\ndef broken():\n    raise ValueError('no')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "network_here:build"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_model_of_ones_own_is_explained_with_its_weights(module, tmp_path, suffix, capsys):
+    state = {"weight": torch.eye(49), "bias": torch.zeros(49)}
+    file = tmp_path / f"weights.{suffix}"
+    save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
+    assert main(["explain", "--model", module, "--weights", str(file)]) == 0
+    assert "it is near-identity" in capsys.readouterr().out
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("it ran",))
+
+
+def written(tmp_path, kind):
+    file = tmp_path / f"{kind}.{'safetensors' if kind == 'safe-cut' else 'pt'}"
+    whole = {"weight": torch.eye(49), "bias": torch.zeros(49)}
+    if kind == "safe-cut":
+        save_file(whole, file)
+    elif kind == "pickle":
+        file.write_bytes(pickle.dumps(Harmful()))
+    else:
+        torch.save(
+            {"other": whole["bias"]}
+            if kind == "other"
+            else {"weight": torch.eye(5), "bias": torch.zeros(5)}
+            if kind == "shape"
+            else [1, 2]
+            if kind == "list"
+            else whole,
+            file,
+        )
+    if kind.endswith("cut"):
+        file.write_bytes(file.read_bytes()[:-3000])
+    return file
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("safe-cut", "expected a whole safetensors file"),
+        ("cut", "expected a whole file of torch.save, got a damaged one"),
+        ("pickle", "a pickle can run code, so it is not opened"),
+        ("other", "expected those of network_here:build, got others"),
+        ("shape", "size mismatch for weight"),
+        ("list", "expected tensors by name"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused_with_the_reason(module, tmp_path, kind, message, capsys):
+    assert main(["explain", "--model", module, "--weights", str(written(tmp_path, kind))]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "it ran" not in out + err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--weights", "w.pt"], 2, "--weights: expected --model"),
+        (["--model", "torch.nn:Identity", "--try"], 2, "--try: expected a --variant"),
+        (["--model", "torch.nn:Identity", "--lr", "1"], 2, "expected --optimizer and --lr together"),
+        (["--model", "torch.nn:Identity", "--weights", "absent.pt"], 3, "expected a file, there is none"),
+        (["--model", "no_such:Net"], 3, "no module 'no_such' to import"),
+        (["--model", "math:sqrt"], 2, "calling it raised TypeError"),
+        (["--model", "builtins:dict"], 2, "expected a torch.nn.Module, got dict"),
+        (["--variant", "conv"], 2, "variant: expected one of plain-relu"),
+        (["--depth", "9"], 2, "depth: expected 1 to 8 layers, got 9"),
+        (["--optimizer-arg", "eps=1"], 2, "expected an --optimizer that takes them"),
+        (["--lr", "nan"], 2, "lr: expected a finite rate above 0, got nan"),
+        (["--variant", "linear", "--optimizer", "torch.optim:SGD", "--lr", "1e9"], 2, "this one diverged"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_and_its_exit_code(arguments, code, message, capsys):
+    assert main(["explain", *arguments]) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
