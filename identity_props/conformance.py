@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
 from typing import Any
@@ -34,6 +34,7 @@ from identity_props.training import (
     reason_to_train_alone,
 )
 from identity_props.traits import traits
+from identity_props.verdict import Curves
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
 
@@ -52,7 +53,8 @@ MOVES, HANGS = "moves", "hangs"
 class Row:
     """One law, claim or comparison: its verdict, what was measured, what is allowed, and why.
 
-    ``lr`` and ``steps`` are those of learning: the rate, and the median first step near-identity.
+    ``lr``, ``steps`` and ``curves`` are those of learning: the rate, the median first step near-identity, and
+    the FVU of every replica on the way.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Row:
     note: str = ""
     lr: float | None = None
     steps: float | None = None
+    curves: Curves | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
@@ -270,7 +273,7 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     reason = reason_to_train_alone(stack, learning_trial(lr, 1))
     note += f"; one by one, which is slower: {reason}" if reason else ""
     verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
-    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps)
+    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
 
 
 def _how_it_fails(fvu: float) -> str:

@@ -53,7 +53,7 @@ class Explanation:
     ``mse`` and
     ``fvu_pixels`` are the error in grey levels. ``parts`` sum to ``fvu``, in the order taken. ``dead`` [d] are the output units that are 0 on all data.
     ``eigenvalues`` [d] are those of the training second moment, descending, ``residual`` [d] the FVU left
-    along each eigenvector and ``steps_left`` [d] the steps that one linear layer still needs there at this
+    along each eigenvector, ``along`` [d] the squared deviation there, |(W - I) v|^2, and ``steps_left`` [d] the steps that one linear layer still needs there at this
     rate, until an error has shrunk to FVU 1e-3 (infinite: never, NaN: no rate known). ``deviation`` [d, d] is
     the mean Jacobian minus I, ``examples`` inputs and outputs [8, d] in grey levels, ``readouts`` the FVU of
     the best affine readout of each hidden layer.
@@ -68,11 +68,17 @@ class Explanation:
     shape: tuple[int, int] | None
     eigenvalues: Tensor
     residual: Tensor
+    along: Tensor
     steps_left: Tensor
     deviation: Tensor
     examples: tuple[Tensor, Tensor]
     readouts: tuple[float, ...]
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def unlearned(self) -> Tensor:
+        """Directions [d] that are in the data and whose squared deviation is above 1e-3."""
+        return (self.along > NEAR_IDENTITY) & (self.eigenvalues > SPANNED * self.eigenvalues[0])
 
     @property
     def near_identity(self) -> bool:
@@ -111,6 +117,7 @@ def explain(
         shape=pixels.shape,
         eigenvalues=eigenvalues,
         residual=_residual(given, v, along),
+        along=along,
         steps_left=steps_left(eigenvalues, along, settled.rate),
         deviation=deviation(model, pixels.test[:JACOBIAN]),
         examples=_examples(given, pixels),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from identity_props.data import Pixels
 from identity_props.errors import InputError, MissingError
 from identity_props.stack import resolve
-from identity_props.training import Trial, flushed_denormals, train
+from identity_props.training import Run, Trial, flushed_denormals, train
 
 
 def trained(
@@ -27,8 +27,13 @@ def trained(
             f"{trial.variant.name}: expected a network that trains, this one diverged at lr"
             f" {trial.recipe.lr:g}; a smaller --lr may do"
         )
-    model = trial.variant.build(pixels.d)
-    model.load_state_dict({name: p[0] for name, p in run.state.items()})
+    return network_of(trial, pixels.d, run)
+
+
+def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
+    """Replica k of a run, of torch's own layers and in its dtype."""
+    model = trial.variant.build(d)
+    model.load_state_dict({name: p[k] for name, p in run.state.items()}, assign=True)
     return model
 
 

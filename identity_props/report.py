@@ -223,6 +223,7 @@ def gate_results(changes: Sequence[Change], passed: bool) -> dict[str, Any]:
 
 def _finite(row: Row | Change) -> dict[str, Any]:
     values = asdict(row)
+    values.pop("curves", None)  # for the page
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 

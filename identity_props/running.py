@@ -29,6 +29,9 @@ import torch
 from identity_props.claims import Claim
 from identity_props.data import Pixels
 from identity_props.errors import InputError
+from identity_props.explain import Explanation
+from identity_props.explain import explain as explain_network
+from identity_props.networks import network_of
 from identity_props.stack import Stack
 from identity_props.training import Run, Trial, flushed_denormals, train
 from identity_props.verdict import Outcome, judge
@@ -71,11 +74,12 @@ def judge_all(
     seed: int = 0,
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    explained: bool = False,
 ) -> Iterator[Outcome]:
     """Judge claims side by side and yield each outcome as it is known.
 
     ``jobs`` processes train, one per core by default and one in all on a GPU; 1 trains in this
-    process. Closing the iterator, or an exception such as Ctrl-C, stops all training within
+    process. With ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an exception such as Ctrl-C, stops all training within
     REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
     """
     if not claims:
@@ -83,7 +87,7 @@ def judge_all(
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: expected at least 1, got {jobs}")
     stack = stack or Stack()
-    crew = _Crew(pixels, stack, jobs or default_jobs(stack))
+    crew = _Crew(pixels, stack, jobs or default_jobs(stack), seed if explained else None)
     judges = ThreadPoolExecutor(len(claims))
     try:
         crew.prepare(
@@ -93,7 +97,7 @@ def judge_all(
         while pending:
             done, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
             on_progress(crew.progress())
-            yield from (future.result() for future in done)
+            yield from (crew.explained(future.result()) for future in done)
     finally:
         crew.stop()
         judges.shutdown(cancel_futures=True)
@@ -102,7 +106,9 @@ def judge_all(
 class _Crew:
     """Workers that train each (trial, seeds) once, and count their steps."""
 
-    def __init__(self, pixels: Pixels, stack: Stack, jobs: int) -> None:
+    def __init__(self, pixels: Pixels, stack: Stack, jobs: int, explain: int | None) -> None:
+        self.pixels, self.explain = pixels, explain  # the seed that is explained
+        self.explanations = dict[Trial, Explanation]()
         self.lock, self.futures = Lock(), dict[tuple[Trial, tuple[int, ...]], Future[bytes]]()
         self.done = self.planned = 0
         self.examples = len(pixels.train)
@@ -134,13 +140,23 @@ class _Crew:
     def train(self, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Run]:
         """The trainer for ``judge``: waits for the runs, which come without their parameters."""
         futures = [self._submit(trial, tuple(seeds)) for trial in trials]
-        return [pickle.loads(future.result()) for future in futures]
+        runs = []
+        for trial, future in zip(trials, futures, strict=True):
+            run, explanation = pickle.loads(future.result())
+            runs.append(run)
+            if explanation is not None:
+                self.explanations[trial] = explanation
+        return runs
+
+    def explained(self, outcome: Outcome) -> Outcome:
+        """The outcome with what was found of its first replica, if that was asked for."""
+        return replace(outcome, explanation=self.explanations.get(outcome.claim.plan(self.pixels)[0]))
 
     def _submit(self, trial: Trial, seeds: tuple[int, ...]) -> Future[bytes]:
         with self.lock:
             if (trial, seeds) not in self.futures:
                 self.planned += trial.steps
-                self.futures[trial, seeds] = self.executor.submit(_train, trial, seeds)
+                self.futures[trial, seeds] = self.executor.submit(_train, trial, seeds, self.explain)
             return self.futures[trial, seeds]
 
     def progress(self) -> Progress:
@@ -167,7 +183,7 @@ def _start_process(pickled: bytes, steps: Any, stopping: Any, threads_each: int)
     _start(pickled, steps, stopping)
 
 
-def _train(trial: Trial, seeds: tuple[int, ...]) -> bytes:
+def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:
     pixels, stack, steps, stopping = _work
 
     def on_step(step: int) -> None:
@@ -180,4 +196,14 @@ def _train(trial: Trial, seeds: tuple[int, ...]) -> bytes:
 
     with flushed_denormals():
         run = train(trial, pixels, seeds, stack, on_step)
-    return pickle.dumps(replace(run, state={}))
+    found = _explained(trial, pixels, run, seeds.index(explain)) if explain in seeds else None
+    return pickle.dumps((replace(run, state={}), found))
+
+
+def _explained(trial: Trial, pixels: Pixels, run: Run, k: int) -> Explanation | None:
+    """What is found of replica k, None where it diverged."""
+    if bool(run.diverged[k]):
+        return None
+    network, scaled = network_of(trial, pixels.d, run, k), pixels.scaled(trial.variant.scaling)
+    name = f"{trial.variant.name}, depth {trial.variant.depth}"
+    return explain_network(network, scaled, trial.recipe, name, run.seeds[k])

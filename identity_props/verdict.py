@@ -8,12 +8,13 @@ doubled, up to ``LOOKS`` looks. What is still undecided then counts as failed, b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from identity_props.claims import Claim
 from identity_props.data import Pixels
 from identity_props.errors import InputError
+from identity_props.explain import Explanation
 from identity_props.stack import Stack
 from identity_props.training import Run, Trial, flushed_denormals, train
 
@@ -21,6 +22,7 @@ HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 LOOKS = 4  # 8, 16, 32, 64 replicas by default
 FALSE_HOLD = 0.01  # probability of "holds" where the true share is only the required one, all looks
 
+Curves = tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]  # steps [E], FVU [K][E]
 Trainer = Callable[[Sequence[Trial], Sequence[int]], list[Run]]
 
 
@@ -28,7 +30,8 @@ Trainer = Callable[[Sequence[Trial], Sequence[int]], list[Run]]
 class Outcome:
     """A claim, judged: lists hold one value a replica, of the claim's first trial.
 
-    ``passes`` is the number of groups that replicas trained in, 1 unless memory or the stack wants more.
+    ``curves`` are the measured steps and the FVU of each replica at them. ``explanation`` is that of the
+    first replica, where it was asked for. ``passes`` is the number of groups that replicas trained in, 1 unless memory or the stack wants more.
     """
 
     claim: Claim
@@ -41,6 +44,8 @@ class Outcome:
     seconds: float
     crossing: tuple[float, ...] = ()
     passes: int = 1
+    curves: Curves | None = field(default=None, repr=False)
+    explanation: Explanation | None = field(default=None, repr=False, compare=False)
 
     @property
     def replicas(self) -> int:
@@ -138,6 +143,7 @@ def judge(claim: Claim, pixels: Pixels, train: Trainer, replicas: int = 8, seed:
         budget_steps=trials[0].steps,
         seconds=seconds,
         passes=passes,
+        curves=(first[0].steps, tuple(tuple(curve) for run in first for curve in run.fvu.tolist())),
     )
 
 
