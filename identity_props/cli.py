@@ -63,26 +63,30 @@ commands.add_command(explain)
 @commands.command()
 @options(*OPTIONS)
 @replicas_option(8)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write results.json to.")
-@click.option("--force", is_flag=True, help="Replace a results.json that is there.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write results.json and report.html to."
+)
+@click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
 def run(out: Path | None, force: bool, as_json: bool, seed: int, **given: Any) -> int:
     """Train the claims' networks and say which claims hold.
 
     Progress goes to stderr, the table to stdout. Ctrl-C keeps the claims that are finished.
     """
-    from identity_props import report
+    from identity_props import page, report
 
     if out is not None:
-        report.check_free(out, force, report.RESULTS)
+        report.check_free(out, force, report.RESULTS, page.FILE)
     work = _prepared(seed=seed, **given)
     if out is not None:
         report.make(out)
-    outcomes, interrupted = work.judged()
+    outcomes, interrupted = work.judged(explained=out is not None)
     document = report.results(outcomes, work.pixels, work.stack, seed, work.jobs, interrupted)
     show(document if as_json else report.table(outcomes, work.pixels))
     if out is not None:
-        say(f"wrote {report.write(out, document)}")
+        context = report.context(work.pixels, work.stack, seed, work.jobs)
+        html = page.of_run(outcomes, work.pixels, context)
+        say(f"wrote {report.write(out, document)} and {report.replace_file(out / page.FILE, html)}")
     if interrupted:
         return INTERRUPTED
     return ALL_HOLD if all(outcome.holds for outcome in outcomes) else ONE_FAILS
@@ -99,11 +103,12 @@ class Work:
     seed: int
     jobs: int
 
-    def judged(self) -> tuple[list[Outcome], bool]:
+    def judged(self, explained: bool = False) -> tuple[list[Outcome], bool]:
         """Outcomes in the order of the claims, and whether the run was cut short."""
         from identity_props.running import judge_all
 
-        start = partial(judge_all, self.claims, self.pixels, self.stack, self.replicas, self.seed, self.jobs)
+        given = (self.claims, self.pixels, self.stack, self.replicas, self.seed, self.jobs)
+        start = partial(judge_all, *given, explained=explained)
         outcomes, interrupted = _watched(len(self.claims), start)
         if not outcomes:
             raise KeyboardInterrupt
@@ -240,7 +245,9 @@ def _recorded(path: Path, baseline: dict[str, Any], outcomes: Sequence[Outcome],
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write check.json and report.html to.")
+@click.option("--force", is_flag=True, help="Replace those that are there.")
+@click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
 def check(
     optimizer: str | None,
     arguments: tuple[str, ...],
@@ -260,6 +267,8 @@ def check(
     ranks: int,
     guard: float,
     seed: int,
+    out: Path | None,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Judge an optimizer, a layer, or where they run, by the laws that apply to them.
@@ -268,8 +277,11 @@ def check(
     """
     import torch
 
-    from identity_props import conformance, report
+    from identity_props import conformance, page, report
     from identity_props.stack import stack_of
+
+    if out is not None:
+        report.check_free(out, force, report.CHECK, page.FILE)
 
     torch.set_num_threads(1)  # more of them cost more than they bring with 16 pixels
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
@@ -277,12 +289,21 @@ def check(
     stack = stack_of(
         optimizer, arguments, linear, activation, init, loss, step, batches, device, dtype, mode, ranks, rate
     )
+    if out is not None:
+        report.make(out)
     reference = conformance.reference_of(stack, like, like_arguments, like_linear)
     rows = []
     for row in conformance.check(stack, reference, seed, guard):
         rows.append(row)
         say(f"{len(rows)} {row.verdict} {row.name}")
-    show(report.check_results(rows, stack, seed) if as_json else report.check_table(rows, stack))
+    document = report.check_results(rows, stack, seed)
+    show(document if as_json else report.check_table(rows, stack))
+    if out is not None:
+        context = {k: v for k, v in document.items() if k != "rows"}
+        written = report.write(out, document, report.CHECK)
+        say(
+            f"wrote {written} and {report.replace_file(out / page.FILE, page.of_check(rows, stack, context))}"
+        )
     return ONE_FAILS if any(row.verdict == conformance.FAIL for row in rows) else ALL_HOLD
 
 

@@ -54,8 +54,10 @@ if TYPE_CHECKING:
 )
 @click.option("--try", "try_", is_flag=True, help="Train what is advised too, and show what it gives.")
 @options("data", "side", "data_dir", "download", "seed")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write explanation.json to.")
-@click.option("--force", is_flag=True, help="Replace an explanation.json that is there.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write explanation.json and report.html to."
+)
+@click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print explanation.json instead of the tables.")
 def explain(
     data: str,
@@ -72,20 +74,22 @@ def explain(
     A --variant is trained here first: --depth 4 --scaling none --data mnist --side 28 is the network of the
     question with --steps 9380. A --model is taken as it is, and maps pixels [n, d] under --scaling to [n, d].
     """
-    from identity_props import explain_report, report
+    from identity_props import explain_report, page, report
     from identity_props.data import load
     from identity_props.stack import Stack
 
     asked = _Asked(**given)
     if out is not None:
-        report.check_free(out, force, explain_report.FILE)
+        report.check_free(out, force, explain_report.FILE, page.FILE)
+        report.make(out)
     pixels = load(data, int(side), data_dir, download)
     found = asked.explained(pixels)
-    document = explain_report.document(found, report.context(pixels, Stack(), asked.seed, 1))
+    context = report.context(pixels, Stack(), asked.seed, 1)
+    document = explain_report.document(found, context)
     show(document if as_json else explain_report.tables(found))
     if out is not None:
-        report.make(out)
-        say(f"wrote {report.write(out, document, explain_report.FILE)}")
+        html = report.replace_file(out / page.FILE, page.of_explanation(found, context))
+        say(f"wrote {report.write(out, document, explain_report.FILE)} and {html}")
     return ALL_HOLD
 
 

@@ -30,7 +30,7 @@ from identity_props.stack import Stack
 from identity_props.verdict import Outcome
 
 SCHEMA = "identity-props/results/1"
-RESULTS = "results.json"
+RESULTS, CHECK = "results.json", "check.json"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow")
 
 
