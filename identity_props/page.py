@@ -242,7 +242,7 @@ def _portrait(found: Explanation) -> list[Figure]:
     shape = found.shape or (1, len(found.dead))
     shown = f"{len(found.examples[0])} test images above what the network makes of them."
     figures.append(Figure(pictures.pairs(found.examples, shape, shown), shown))
-    caption = f"{dead} of {len(found.dead)} output pixels are dead, 0 on all data: crosses on the mean image."
+    caption = f"{dead} of {len(found.dead)} output pixels are dead, 0 on all data: crosses, on the mean of these images."
     figures.append(Figure(pictures.dead_map(found.dead, found.examples[0].mean(0), shape, caption), caption))
     picture, limit = pictures.matrix(
         found.deviation, f"Deviation of {found.name} from the identity, a matrix"
@@ -262,8 +262,12 @@ def _waiting(left: Tensor) -> str:
     if torch.isnan(left).all():
         return ""
     longest = float(left.max())
-    how_long = f"{longest:.2g} steps more" if math.isfinite(longest) else "for ever"
-    return f" At this rate one linear layer would learn the slowest in {how_long}." if longest else ""
+    if longest == 0:
+        return ""
+    when = (
+        f"in {longest:.2g} steps more" if math.isfinite(longest) else "never, as it is above the critical one"
+    )
+    return f" At this rate one linear layer would learn them all {when}."
 
 
 # The page ---------------------------------------------------------------------------------------------

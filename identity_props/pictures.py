@@ -17,8 +17,8 @@ from torch import Tensor
 
 from identity_props.metrics import FAILED, NEAR_IDENTITY
 
-WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 40  # margins of a plot
+WIDTH, HEIGHT = 420, 270
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 40  # margins of a plot
 LEAST = 1e-16  # FVU: below it is rounding
 MOST = 1e4  # FVU: above it a curve leaves the plot
 LARGEST = 392  # pixels of a picture of a matrix
@@ -91,9 +91,13 @@ def _power(power: int) -> Markup:
     return Markup('10<tspan dy="-5" font-size="9">{}</tspan>').format(digits)
 
 
-def svg(content: str, alternative: str, width: float = WIDTH, height: float = HEIGHT) -> Markup:
+def svg(
+    content: str, alternative: str, size: tuple[int, int] = (WIDTH, HEIGHT), kind: str = "plot"
+) -> Markup:
     """An image of that size, with its text alternative."""
-    head = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}">').format(alternative, width, height)
+    head = Markup('<svg class="{}" role="img" aria-label="{}" viewBox="0 0 {} {}">').format(
+        kind, alternative, *size
+    )
     return head + Markup(content) + Markup("</svg>")
 
 
@@ -185,7 +189,7 @@ def dead_map(dead: Tensor, mean: Tensor, shape: tuple[int, int], alternative: st
         for k in dead.nonzero()[:, 0].tolist()
     ]
     picture = f'<image class="sharp" href="{png(mean.reshape(shape))}" width="{wide}" height="{high}"/>'
-    return svg(f'{picture}<path class="dead" d="{"".join(crosses)}"/>', alternative, wide, high)
+    return svg(f'{picture}<path class="dead" d="{"".join(crosses)}"/>', alternative, (wide, high), "map")
 
 
 def matrix(values: Tensor, alternative: str) -> tuple[Markup, float]:
@@ -211,7 +215,7 @@ def bar(shares: Sequence[tuple[str, float]], alternative: str) -> Markup:
             drawn.append(f'<rect class="part part-{k}" x="{at:.1f}" width="{width:.1f}" height="30"/>')
             drawn.append(_lettered(at + width / 2, name) if width >= 18 else "")
         at += width
-    return svg("".join(drawn), alternative, WIDTH, 30)
+    return svg("".join(drawn), alternative, (WIDTH, 30), "bar")
 
 
 def _lettered(x: float, name: str) -> str:

@@ -86,10 +86,10 @@ def watched(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Layer]]:
             if module._parameters:
                 hooks.callback(module.register_forward_pre_hook(record).remove)
         y = outputs(model, x)
-    entered = x.to(dtype_of(model))
-    layers = [(module, torch.cat(chunks)) for module, chunks in seen.items()]
-    inner = [(m, h) for m, h in layers if h.shape != x.shape or not torch.equal(h, entered)]
-    return y, [Layer(m, h.double()) for m, h in inner if len(h) == len(x) and h.shape[1] <= WIDEST]
+    layers = [Layer(module, torch.cat(chunks).double()) for module, chunks in seen.items()]
+    if layers and torch.equal(layers[0].values, x.to(dtype_of(model)).double()):
+        del layers[0]  # and no other: a layer that passes its input on is a hidden one all the same
+    return y, [one for one in layers if len(one.values) == len(x) and one.values.shape[1] <= WIDEST]
 
 
 def bypassed(model: nn.Module, module: nn.Module, x: Tensor) -> bool:

@@ -229,6 +229,15 @@ def test_hidden_layers_are_those_between_input_and_output():
     assert len(view(model, PIXELS, torch.zeros(D, 0, dtype=torch.float64)).readouts) == 2
 
 
+def test_a_hidden_layer_that_equals_the_input_on_one_half_alone_is_a_hidden_layer_of_both():
+    model = Variant("residual", 2, "none").build(D).double()
+    with torch.no_grad():
+        model.layers[0].weight.copy_(torch.eye(D))
+        model.layers[0].bias.fill_(-float(PIXELS.train.max()))  # dead on train
+    pixels = replace(PIXELS, test=2 * PIXELS.test)
+    assert len(explain(model, pixels).readouts) == 1
+
+
 def test_eval_mode_is_left_as_it_was_found():
     model = nn.Dropout().train()
     with evaluating(model):

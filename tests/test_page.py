@@ -1,0 +1,189 @@
+"""The page: one file that needs nothing else, for readers with any eyes, screen and hands."""
+
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import escape
+from html.parser import HTMLParser
+
+import pytest
+
+from identity_props import page
+from identity_props.claims import CLAIMS, RECIPES
+from identity_props.cli import main
+from identity_props.conformance import Row
+from identity_props.data import digits
+from identity_props.explain import Advice, explain
+from identity_props.models import Variant
+from identity_props.networks import trained
+from identity_props.running import judge_all
+from identity_props.stack import Stack
+from identity_props.training import Trial
+
+HARMFUL = '<script>alert("x")</script>'
+CONTEXT = {"seed": 0, "versions": {"torch": "2"}, "machine": {"system": HARMFUL}}
+NAMES = ("scaled-standardise", "raw-diverges", "linear-1")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return digits(7, train=256, test=128)
+
+
+@pytest.fixture(scope="module")
+def explanation(pixels):
+    trial = Trial(Variant("plain-relu", 2), RECIPES["seed"](49), 100)
+    found = explain(trained(trial, pixels), pixels.scaled("unit"), trial.recipe, HARMFUL)
+    return replace(found, advice=(Advice("one", "why", 0.5, math.nan), Advice("two", HARMFUL, 0.5)))
+
+
+@pytest.fixture(scope="module")
+def pages(pixels, explanation):
+    claims = [CLAIMS[name] for name in NAMES]
+    outcomes = list(judge_all(claims, pixels, jobs=1, replicas=8, explained=True))
+    curves = ((0, 1, 2), ((2.0, 0.1, 1e-4), (2.0, math.inf, math.nan)))
+    rows = [
+        Row("law", "pass", 1e-9, 1e-8),
+        Row("learns", "fail", math.nan, 1e-3, "flat", HARMFUL, curves=curves),
+    ]
+    return {
+        "run": page.of_run(outcomes, pixels, CONTEXT),
+        "check": page.of_check(rows, Stack(), CONTEXT),
+        "explain": page.of_explanation(explanation, CONTEXT),
+    }
+
+
+KINDS = ("run", "check", "explain")
+
+
+class Read(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, *names):
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_picture_has_a_text_alternative(pages, kind):
+    read = Read(pages[kind])
+    pictures = [*read.of("img"), *(one for one in read.of("svg") if one.get("aria-hidden") != "true")]
+    assert pictures
+    assert all(one.get("alt") or one.get("aria-label") for one in pictures)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(pages, kind):
+    read = Read(pages[kind])
+    links = [a[name] for _, a in read.tags for name in ("href", "src") if name in a]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert not read.of("script", "iframe", "object")
+    assert not re.search(r"@import|url\((?!#)", pages[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_headings_are_in_order_and_tables_have_captions_and_scopes(pages, kind):
+    read = Read(pages[kind])
+    assert [tag for tag, _ in read.tags if re.fullmatch(r"h\d", tag)].count("h1") == 1
+    assert len(read.of("caption")) == len(read.of("table"))
+    assert all(one.get("scope") in ("row", "col") for one in read.of("th"))
+    anchors = [one["id"] for _, one in read.tags if "id" in one]
+    assert len(anchors) == len({*anchors})
+    assert {one["href"][1:] for one in read.of("a")} <= {*anchors}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_and_notes_are_escaped(pages, kind):
+    assert HARMFUL not in pages[kind]
+    assert HARMFUL in Read(pages[kind]).text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_at_most_3_megabytes(pages, kind):
+    assert len(pages[kind].encode()) <= 3e6
+
+
+def test_a_run_shows_every_replica_the_bands_and_what_was_predicted(pages):
+    read = Read(pages["run"])
+    kinds = [one.get("class") for one in read.of("path", "rect")]
+    assert kinds.count("curve") == 8 * len(NAMES)
+    assert kinds.count("predicted") == 1
+    assert {"near", "failed"} <= {*kinds}
+    assert {f"#claim-{name}" for name in NAMES} == {one["href"] for one in read.of("a")}
+
+
+def test_what_was_predicted_is_what_gradient_descent_does(pixels):
+    (outcome,) = judge_all([CLAIMS["scaled-standardise"]], pixels, jobs=1)
+    steps, curves = outcome.curves
+    expected = page.predicted(outcome.claim.plan(pixels)[0], pixels, steps)
+    mean = [sum(at) / len(at) for at in zip(*curves, strict=True)]
+    assert mean == pytest.approx(expected, rel=0.2)
+
+
+def test_an_explanation_shows_where_the_error_goes_and_its_advice(pages, explanation):
+    text = Read(pages["explain"]).text
+    assert all(part.name in text for part in explanation.parts)
+    assert "NaN" in text
+    assert "not tried" in text
+
+
+def test_every_command_writes_its_page_and_leaves_one_that_is_there(tmp_path, capsys):
+    commands = {
+        "run": ["run", "--claims", "scaled-whiten", "--jobs", "1"],
+        "explain": ["explain", "--steps", "20"],
+    }
+    for name, command in commands.items():
+        folder = tmp_path / name
+        assert main([*command, "--out", str(folder)]) == 0
+        assert "report.html" in capsys.readouterr().err
+        next(folder.glob("*.json")).unlink()
+        assert main([*command, "--out", str(folder)]) == 2
+        assert "report.html: is already there" in capsys.readouterr().err
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FRAME = """<!doctype html><title>waiting</title><iframe id="f" style="width:{width}px;height:800px;border:0"
+srcdoc="{page}"></iframe><script>const f = document.getElementById("f"), t = performance.now();
+f.onload = () => document.title = [f.contentDocument.documentElement.scrollWidth,
+f.contentDocument.images.length, [...f.contentDocument.images].every(i => i.complete && i.naturalWidth),
+Math.round(performance.now() - t)].join(" ");</script>"""
+
+
+def browsed(html, width, folder):
+    """Width of the content, pictures, whether all of them show, milliseconds; and what went to the console."""
+    file = folder / "frame.html"
+    file.write_text(FRAME.format(width=width, page=escape(html)), encoding="utf-8")
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder}/p",
+    ]
+    command = [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    scroll, images, shown, milliseconds = re.search("<title>(.*?)</title>", done.stdout).group(1).split()
+    return int(scroll), int(images), shown == "true", int(milliseconds), re.findall("CONSOLE.*", done.stderr)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open a page in")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_browser_shows_it_at_phone_width_without_errors(pages, kind, tmp_path):
+    scroll, _, shown, milliseconds, console = browsed(pages[kind], 375, tmp_path)
+    assert scroll <= 375
+    assert shown
+    assert milliseconds <= 1000
+    assert console == []
