@@ -110,7 +110,7 @@ def _verdicts(outcomes: Sequence[Outcome]) -> Table:
         link = Markup('<a href="#claim-{0}">{0}</a>').format(outcome.claim.name)
         figures = (
             _number(_median(outcome.fvu)),
-            _number(_median(outcome.steps_to_identity)),
+            _number(_median(outcome.steps_to_identity)).replace("infinite", "never"),
             str(outcome.budget_steps),
         )
         seeds = f"{outcome.successes}/{outcome.replicas}"
@@ -173,7 +173,7 @@ def _number(value: float | None) -> str:
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
-        return "never" if value > 0 else "minus infinity"
+        return "infinite"
     return f"{value:.0f}" if value == round(value) and abs(value) >= 1 else f"{value:.2e}"
 
 
@@ -196,7 +196,8 @@ def _errors(explained: Sequence[tuple[str, Explanation]]) -> Section:
         shares = [(part.name, _share(part.fvu, found.fvu)) for part in found.parts]
         words = ", ".join(f"{part} {share:.0%}" for part, share in shares if share >= 0.005) or "no error"
         picture = pictures.bar(shares, f"Where the error of {name} goes: {words}")
-        figures.append(Figure(picture, f"{name}, FVU {found.fvu:.2g}: {words}."))
+        near = ", near-identity" if found.near_identity else ""
+        figures.append(Figure(picture, f"{name}, FVU {found.fvu:.2g}{near}: {words}."))
     letters = ", ".join(f"{pictures.letter(part.name)} {part.name}" for part in explained[0][1].parts)
     text = f"One bar a network, the first seed, its whole error being the width. {letters}."
     return Section("errors", "Where the error goes", text, figures=tuple(figures))
