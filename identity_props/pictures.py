@@ -71,9 +71,7 @@ class Axes:
             return ""
         top, foot = self.y(high), self.y(low)
         box = f'x="{LEFT}" y="{top:.1f}" width="{WIDTH - LEFT - RIGHT}" height="{foot - top:.1f}"'
-        name = (
-            f'<text class="name" x="{WIDTH - RIGHT - 6}" y="{foot - 6:.1f}" text-anchor="end">{label}</text>'
-        )
+        name = f'<text class="name" x="{LEFT + 6}" y="{foot - 6:.1f}">{label}</text>'
         return f'<rect class="{kind}" {box}/>{name if foot - top > 16 else ""}'
 
 
