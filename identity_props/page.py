@@ -123,10 +123,16 @@ def _verdicts(outcomes: Sequence[Outcome]) -> Table:
 
 def _rows(rows: Sequence[Row]) -> Table:
     cells = tuple(
-        (row.name, _verdict(row.verdict), _number(row.measured), _number(row.allowed), row.kind, row.note)
+        (
+            row.name,
+            _verdict(row.verdict),
+            _number(row.measured),
+            _number(row.allowed),
+            ": ".join(filter(None, (row.kind, row.note))),
+        )
         for row in rows
     )
-    headings = ("law", "verdict", "measured", "allowed", "how", "note")
+    headings = ("law", "verdict", "measured", "allowed", "note")
     return Table("One row a law, claim or comparison.", headings, cells, frozenset({2, 3}))
 
 
@@ -174,7 +180,7 @@ def _number(value: float | None) -> str:
         return "NaN"
     if math.isinf(value):
         return "infinite"
-    return f"{value:.0f}" if value == round(value) and abs(value) >= 1 else f"{value:.2e}"
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.2e}"
 
 
 def _median(values: Sequence[float]) -> float:

@@ -81,7 +81,10 @@ def test_torch_init_is_what_the_layer_drew_itself():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("mlp",), "variant: expected one of plain-relu, linear-output, linear, residual, scaled-input, got 'mlp'"),
+        (
+            ("mlp",),
+            "variant: expected one of plain-relu, linear-output, linear, residual, scaled-input, got 'mlp'",
+        ),
         (("linear", 0), "depth: expected 1 to 8 layers, got 0"),
         (("linear", 9), "depth: expected 1 to 8 layers, got 9"),
         (("linear", 1, "log"), "scaling: expected one of none, unit, standardise, whiten, got 'log'"),

@@ -1,0 +1,38 @@
+"""The page that answers the question: its tables are what its command found."""
+
+import json
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+FOUND = json.loads((DOCS / "why.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def why():
+    spec = spec_from_file_location("why", DOCS / "why.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_its_tables_are_what_was_found(why):
+    page = (DOCS / "why.md").read_text()
+    assert why.filled(page, FOUND) == page
+    assert all(table in page for table in why.tables(FOUND).values())
+
+
+@pytest.mark.parametrize("depth", FOUND)
+def test_the_parts_sum_to_the_error_and_named_ones_are_95_percent(depth):
+    parts = {part["name"]: part["fvu"] for part in FOUND[depth]["parts"]}
+    assert sum(parts.values()) == pytest.approx(FOUND[depth]["fvu"], abs=1e-6)
+    assert parts["other"] <= 0.05 * FOUND[depth]["fvu"]
+
+
+def test_what_it_says_is_most_of_the_error_is(why):
+    largest = {
+        depth: max(found["parts"], key=lambda part: part["fvu"])["name"] for depth, found in FOUND.items()
+    }
+    assert largest == {"1": "dead outputs", "4": "lost in hidden layers"}
