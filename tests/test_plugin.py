@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,21 @@ def project(tmp_path):
         return subprocess.run(
             command, cwd=tmp_path, env=inherited | environment, capture_output=True, text=True, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Runs pytest on one test file in a folder of its own, in this process; exit code, output and errors."""
+
+    def run(body, *arguments):
+        file = tmp_path / f"test_{tmp_path.name}.py"  # of a name that no earlier run has imported
+        file.write_text(body)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        alone = ("-p", "no:cacheprovider", "--import-mode", "importlib", "--rootdir", ".", "-c", os.devnull)
+        return pytest.main([*alone, *arguments, file.name]), *capsys.readouterr()
 
     return run
 
@@ -72,10 +88,10 @@ def test_the_suite_has_its_workers_placed_in_any_project(project, tmp_path):
     assert "dist worksteal" in done.stdout
 
 
-def test_its_options_reach_its_fixtures(project):
+def test_its_options_reach_its_fixtures(here):
     body = "def test_it(identity_pixels, identity_stack): assert (identity_pixels.d, identity_stack.device) == (196, 'cpu')"
-    done = project(body, "--identity-side", "14")
-    assert done.returncode == 0, done.stdout
+    code, out, _ = here(body, "--identity-side", "14")
+    assert code == 0, out
 
 
 def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(project, tmp_path):
@@ -108,35 +124,29 @@ def test_workers_share_the_memory_of_a_gpu(monkeypatch):
     assert shares == [(0.5, 0), (0.5, 1), (0.5, 0)]
 
 
-def test_a_gpu_that_is_not_there_ends_the_run_in_one_clear_line(project):
-    done = project("def test_it(): pass", "--identity-device", "cuda:99")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert done.stderr.startswith("ERROR: device cuda:99: torch sees")
-    assert done.stderr.strip().count("\n") == 0
+def test_absent_mnist_is_an_error_not_a_pass(here):
+    body = "def test_it(identity_pixels): pass"
+    code, out, _ = here(body, "--identity-data", "mnist", "--identity-data-dir", ".")
+    assert code == 1
+    assert "MissingError: MNIST: expected" in out
 
 
-def test_absent_mnist_is_an_error_not_a_pass(project, tmp_path):
-    done = project(
-        "def test_it(identity_pixels): pass", "--identity-data", "mnist", "--identity-data-dir", str(tmp_path)
-    )
-    assert done.returncode == 1
-    assert "MissingError: MNIST: expected" in done.stdout
-
-
-def test_the_stack_under_test_is_named_by_options(project, tmp_path):
-    (tmp_path / "mine.py").write_text("import torch\n\nclass Mine(torch.optim.SGD): pass")
+def test_the_stack_under_test_is_named_by_options(here, tmp_path):
+    (tmp_path / "named_here.py").write_text("import torch\n\nclass Mine(torch.optim.SGD): pass")
     body = "def test_it(identity_stack, identity_traits):\n"
     body += "    assert identity_stack.optimizer.__name__ == 'Mine'\n"
     body += "    assert identity_stack.arguments == {'momentum': 0.5}\n"
     body += "    assert 'gradient-descent' not in identity_traits and 'momentum' in identity_traits"
-    options = ("--identity-optimizer", "mine:Mine", "--identity-optimizer-arg", "momentum=0.5")
-    done = project(body, *options)
-    assert done.returncode == 0, done.stdout
+    options = ("--identity-optimizer", "named_here:Mine", "--identity-optimizer-arg", "momentum=0.5")
+    code, out, _ = here(body, *options)
+    assert code == 0, out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--identity-device", "cuda:99"), "ERROR: device cuda:99: torch sees"),
+        (("--identity-baseline", "absent.json"), "baseline absent.json: there is none; --update records one"),
         (("--identity-optimizer", "no_such:Name"), "no_such:Name: there is no module 'no_such' to import"),
         (("--identity-optimizer", "SGD"), "expected pkg.mod:Name"),
         (("--identity-optimizer-arg", "momentum=1"), "expected an optimizer that takes them"),
@@ -150,13 +160,9 @@ def test_the_stack_under_test_is_named_by_options(project, tmp_path):
         (("--identity-ranks", "2", "--identity-mode", "compiled"), "ranks: expected mode eager"),
     ],
 )
-def test_a_stack_that_is_not_there_ends_the_run_in_one_clear_line(
-    options, message, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    assert pytest.main(["-p", "no:cacheprovider", *options]) == pytest.ExitCode.USAGE_ERROR
-    error = capsys.readouterr().err
+def test_a_stack_or_baseline_that_is_not_there_ends_the_run_in_one_clear_line(options, message, here):
+    code, _, error = here("def test_it(): pass", *options)
+    assert code == pytest.ExitCode.USAGE_ERROR
     assert message in error
     assert error.strip().count("\n") == 0
 
@@ -164,12 +170,20 @@ def test_a_stack_that_is_not_there_ends_the_run_in_one_clear_line(
 GATED = ("--pyargs", "identity_props.suite", "-k", "scaled-whiten", "--identity-baseline", "base.json")
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A baseline of one claim, as the command records it."""
+    with chdir(tmp_path_factory.mktemp("recorded")):
+        assert main(["gate", "--baseline", "base.json", "--update", "--claims", "scaled-whiten"]) == 0
+        return Path("base.json").read_text()
+
+
 @pytest.fixture
-def baseline(tmp_path, monkeypatch):
-    """A baseline of one claim, recorded by the command."""
-    monkeypatch.chdir(tmp_path)
-    assert main(["gate", "--baseline", "base.json", "--update", "--claims", "scaled-whiten"]) == 0
-    return tmp_path / "base.json"
+def baseline(tmp_path, recorded):
+    """That baseline, in the project's folder."""
+    file = tmp_path / "base.json"
+    file.write_text(recorded)
+    return file
 
 
 def test_claims_are_compared_with_a_baseline_over_all_workers(project, baseline):
@@ -191,13 +205,7 @@ def test_a_claim_that_changed_or_is_missing_fails_the_run_though_every_test_pass
     assert said == [["linear-1", "missing"], ["scaled-whiten/end", "worse"]]
 
 
-def test_a_run_that_compares_nothing_fails(project, baseline):
-    done = project("def test_it(): pass", "--identity-baseline", "base.json")
-    assert "gate: expected claims to compare, got none" in done.stdout
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED
-
-
-def test_an_absent_baseline_ends_the_run_in_one_clear_line(project):
-    done = project("def test_it(): pass", "--identity-baseline", "absent.json")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "baseline absent.json: there is none; --update records one" in done.stderr
+def test_a_run_that_compares_nothing_fails(here, baseline):
+    code, out, _ = here("def test_it(): pass", "--identity-baseline", "base.json")
+    assert "gate: expected claims to compare, got none" in out
+    assert code == pytest.ExitCode.TESTS_FAILED
