@@ -104,7 +104,7 @@ def explain(
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]
     settled, given = settle(model, pixels, recipe, seed, on_step), view(model, pixels, unspanned)
-    left = given if settled.model is model else view(settled.model, pixels, unspanned)
+    left = given if settled.model is model else view(settled.model, pixels, unspanned, every=False)
     slope = affine(given.train.x, given.train.y - given.train.x)[:-1]
     along = (v.T @ slope).square().sum(1)  # squared norm of the deviation, a direction
     return Explanation(
@@ -116,7 +116,7 @@ def explain(
         dead=given.dead,
         shape=pixels.shape,
         eigenvalues=eigenvalues,
-        residual=_residual(given, v, along),
+        residual=_residual(given, v, slope),
         along=along,
         steps_left=steps_left(eigenvalues, along, settled.rate),
         deviation=deviation(model, pixels.test[:JACOBIAN]),
@@ -156,18 +156,17 @@ def _slow(eigenvalues: Tensor, rate: float | None) -> Tensor:
     return steps_left(eigenvalues, torch.ones_like(eigenvalues), rate) > PROBE
 
 
-def _residual(seen: View, v: Tensor, along: Tensor) -> Tensor:
+def _residual(seen: View, v: Tensor, slope: Tensor) -> Tensor:
     """FVU [d] along each eigenvector, which sums to the FVU.
 
     Power times squared deviation for what is linear in the input; what is not, or constant, is spread by the
     directions in which it points.
     """
-    error = seen.test.y - seen.test.x
+    error, along = seen.test.y - seen.test.x, (v.T @ slope).square().sum(1)
     linear = (seen.test.x @ v).square().mean(0) * along / (v.shape[0] * seen.variance)
     rest = seen.fvu(error) - float(linear.sum())
     if rest <= 0:  # rounding, or directions that are correlated on test
         return linear * (seen.fvu(error) / linear.sum().clamp_min(1e-300))
-    slope = affine(seen.train.x, seen.train.y - seen.train.x)[:-1]
     other = ((error - seen.test.x @ slope) @ v).square().sum(0)
     return linear + rest * other / other.sum().clamp_min(1e-300)
 

@@ -6,21 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
 from identity_props import pictures
-from identity_props.conformance import Row
 from identity_props.data import Pixels
 from identity_props.explain import Explanation
 from identity_props.metrics import FAILED, NEAR_IDENTITY, pixel_variance
-from identity_props.stack import Stack
 from identity_props.theory import critical_rate, expected_fvu, modes
-from identity_props.training import Trial
-from identity_props.verdict import Outcome
+
+if TYPE_CHECKING:  # imports of a second, which `explain` does without
+    from identity_props.conformance import Row
+    from identity_props.stack import Stack
+    from identity_props.training import Trial
+    from identity_props.verdict import Outcome
 
 FILE = "report.html"
 

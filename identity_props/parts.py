@@ -39,11 +39,12 @@ class Half:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Both halves, and the FVU of the best affine readout of each hidden layer."""
+    """Both halves, the FVU of the best affine readout of each hidden layer that is read, and how many there are."""
 
     train: Half
     test: Half
     readouts: tuple[float, ...]
+    hidden: int
     variance: float
 
     @property
@@ -56,31 +57,28 @@ class View:
         return float(error.square().sum()) / (self.test.x.numel() * self.variance)
 
 
-def view(model: nn.Module, pixels: Pixels, unspanned: Tensor) -> View:
+def view(model: nn.Module, pixels: Pixels, unspanned: Tensor, every: bool = True) -> View:
     """What the parts are made from; ``unspanned`` [d, u] are directions that the training data does not have.
 
-    Readouts are fitted on the first 20,480 training examples. The last hidden layer is read together with
-    the output where something goes round the layer.
+    Readouts of every hidden layer, or of the last alone, are fitted on the first 20,480 training examples.
+    The last is read together with the output where something goes round the layer.
     """
     halves = pixels.train[:SAMPLE], pixels.test
     xs = [x.double() for x in halves]
     ys, inner = zip(*(watched(model, x) for x in halves), strict=True)
     seen = [x - x @ unspanned @ unspanned.T for x in xs]
-    reads = [_read([train.values, test.values], xs[0]) for train, test in zip(*inner, strict=True)]
-    last = reads[-1] if reads else seen
-    if reads and bypassed(model, inner[0][-1].module, pixels.test):
-        together = [torch.cat([y, layers[-1].values], 1) for y, layers in zip(ys, inner, strict=True)]
-        last = _read(together, xs[0])
+    layers = list(zip(*inner, strict=True))[0 if every else -1 :]
+    maps = [affine(train.values, xs[0]) for train, _ in layers]
+    reads = [apply(readout, test.values) for readout, (_, test) in zip(maps, layers, strict=True)]
+    last = [apply(maps[-1], layers[-1][0].values), reads[-1]] if maps else seen
+    if maps and bypassed(model, layers[-1][0].module, pixels.test):
+        together = [torch.cat([y, half.values], 1) for y, half in zip(ys, layers[-1], strict=True)]
+        readout = affine(together[0], xs[0])
+        last = [apply(readout, half) for half in together]
     train, test = (Half(*columns) for columns in zip(xs, ys, seen, last, strict=True))
     variance = pixel_variance(test.x)
-    readouts = tuple(float((read[1] - test.x).square().mean()) / variance for read in reads)
-    return View(train, test, readouts, variance)
-
-
-def _read(features: list[Tensor], target: Tensor) -> list[Tensor]:
-    """The best readout of both halves [n, d], fitted on the first."""
-    readout = affine(features[0], target)
-    return [apply(readout, half) for half in features]
+    readouts = tuple(float((read - test.x).square().mean()) / variance for read in reads)
+    return View(train, test, readouts, len(inner[0]), variance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +124,8 @@ def parts(seen: View, slow: Tensor) -> tuple[Part, ...]:
         Part(
             "lost in hidden layers",
             left - unseen,
-            f"the best linear readout of the last of {len(seen.readouts)} hidden layers does not recover it"
-            if seen.readouts
+            f"the best linear readout of the last of {seen.hidden} hidden layers does not recover it"
+            if seen.hidden
             else "there is no hidden layer",
         ),
         Part(

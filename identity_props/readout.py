@@ -54,7 +54,7 @@ def outputs(model: nn.Module, x: Tensor) -> Tensor:
     dtype = dtype_of(model)
     with evaluating(model), torch.no_grad():
         try:
-            y = torch.cat([model(chunk.to(dtype)).double() for chunk in x.split(CHUNK)])
+            y = torch.cat([model(chunk.to(dtype)) for chunk in x.split(CHUNK)]).double()
         except Exception as error:  # a module of the user's may raise anything
             message = f"model: expected to take [n, {x.shape[1]}], it raised {type(error).__name__}: {error}"
             raise InputError(" ".join(message.split())) from error
@@ -116,7 +116,7 @@ def affine(features: Tensor, target: Tensor) -> Tensor:
     z = features - mean
     gram = z.T @ z / len(z)
     gram.diagonal().add_(RIDGE * gram.diagonal().mean().clamp_min(1e-30))
-    slope = torch.cholesky_solve(z.T @ (target - goal) / len(z), torch.linalg.cholesky(gram))
+    slope = torch.cholesky_solve(z.T @ target / len(z), torch.linalg.cholesky(gram))  # z.T @ goal is 0
     return torch.cat([slope, (goal - mean @ slope)[None]])
 
 
