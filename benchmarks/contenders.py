@@ -2,6 +2,7 @@
 
 python benchmarks/contenders.py NAME DEPTH FOLDER      an epoch of the question's network
 python benchmarks/contenders.py networks D DEPTH K     networks of D pixels, K at a time, 0 as modules
+python benchmarks/contenders.py products D DEPTH K     the matrix products of those alone
 """
 
 from __future__ import annotations
@@ -100,9 +101,10 @@ def keras(depth: int, folder: str, backend: str) -> Times:
 
 
 def ours(depth: int, folder: str, mode: str) -> Times:
-    """What this package does: an ensemble of one, evaluations at log-spaced steps included."""
+    """What ``run`` does with one replica, evaluations at log-spaced steps included."""
     from identity_props import Stack, Trial, Variant, mnist, train
     from identity_props.claims import MNIST_VARIANCE, rmsprop
+    from identity_props.training import flushed_denormals
 
     pixels = mnist(28, folder)
     steps = -(-len(pixels.train) // BATCH)
@@ -113,7 +115,8 @@ def ours(depth: int, folder: str, mode: str) -> Times:
         if (step + 1) % steps == 0:
             marks.append(time.perf_counter())
 
-    run = train(trial, pixels, [0], Stack(mode=mode), on_step)
+    with flushed_denormals():
+        run = train(trial, pixels, [0], Stack(mode=mode), on_step)
     return {
         "epochs": [b - a for a, b in pairwise(marks)],
         "mse": float(run.fvu_pixels[0]) * MNIST_VARIANCE,
@@ -158,9 +161,32 @@ def networks(d: int, depth: int, replicas: int, mode: str = "eager", steps: int 
     """Seconds of 500 RMSprop steps on batches of 64 for one network of K trained at once; K = 0: one nn.Module."""
     import torch
 
-    torch.set_num_threads(1)
     x = torch.rand(4096, d)
     step = _module_step(x, depth) if replicas == 0 else _ensemble_step(x, depth, replicas, mode)
+    return _each(step, replicas, steps)
+
+
+def products(d: int, depth: int, replicas: int) -> Times:
+    """The same for the matrix products of K networks and nothing else."""
+    import torch
+
+    x, w, g = torch.rand(replicas, 64, d), torch.rand(replicas, d, d), torch.rand(replicas, 64, d)
+
+    def step() -> None:
+        for layer in range(depth):
+            torch.bmm(x, w.mT)
+            torch.bmm(g.mT, x)
+            if layer:
+                torch.bmm(g, w)
+
+    return _each(step, replicas)
+
+
+def _each(step: Callable[[], None], replicas: int, steps: int = 100) -> Times:
+    """Seconds of 500 steps of one network of K, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
     for _ in range(10):
         step()
     started = time.perf_counter()
@@ -190,12 +216,13 @@ def _module_step(x: Any, depth: int) -> Callable[[], None]:
 def _ensemble_step(x: Any, depth: int, replicas: int, mode: str) -> Callable[[], None]:
     import torch
 
-    from identity_props.ensemble import Ensemble
+    from identity_props.ensemble import Ensemble, Single
     from identity_props.models import Variant
     from identity_props.stack import Stack, ready
 
-    stack = Stack(mode=mode)
-    ensemble = Ensemble(Variant("plain-relu", depth), x.shape[1], range(replicas), stack)
+    stack, variant, d = Stack(mode=mode), Variant("plain-relu", depth), x.shape[1]
+    # as train() has it
+    ensemble = Single(variant, d, 0, stack) if replicas == 1 else Ensemble(variant, d, range(replicas), stack)
     optimizer = ready(torch.optim.RMSprop(ensemble.parameters, lr=1e-3), mode)
     batches = stack.batches(x, 64, ensemble.generators)
     return lambda: ensemble.step(optimizer, next(batches))
@@ -206,6 +233,8 @@ def main(name: str, *arguments: str) -> None:
     if name == "networks":
         d, depth, replicas = map(int, arguments[:3])
         found = networks(d, depth, replicas, *arguments[3:4], *map(int, arguments[4:]))
+    elif name == "products":
+        found = products(*map(int, arguments))
     else:
         found = EPOCH[name](int(arguments[0]), arguments[1])
     print(json.dumps(found))
