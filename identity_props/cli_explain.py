@@ -77,8 +77,10 @@ def explain(
     from identity_props import explain_report, page, report
     from identity_props.data import load
     from identity_props.stack import Stack
+    from identity_props.training import flushed_denormals
 
     asked = _Asked(**given)
+    click.get_current_context().with_resource(flushed_denormals())  # before torch starts its threads
     if out is not None:
         report.check_free(out, force, explain_report.FILE, page.FILE)
         report.make(out)

@@ -33,7 +33,7 @@ from identity_props.explain import Explanation
 from identity_props.explain import explain as explain_network
 from identity_props.networks import network_of
 from identity_props.stack import Stack
-from identity_props.training import Run, Trial, flushed_denormals, train
+from identity_props.training import Run, Trial, train
 from identity_props.verdict import Outcome, judge
 
 REPORT_EVERY = 50  # optimizer steps between two reports of a worker
@@ -174,6 +174,7 @@ _work: tuple[Pixels, Stack, Any, Any]  # of this worker
 
 def _start(pickled: bytes, steps: Any, stopping: Any) -> None:
     global _work
+    torch.set_flush_denormal(True)  # before this thread has others that help it, which inherit it
     _work = (*pickle.loads(pickled), steps, stopping)
 
 
@@ -194,8 +195,7 @@ def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:
             raise StoppedError
         steps.put(done % REPORT_EVERY or REPORT_EVERY)
 
-    with flushed_denormals():
-        run = train(trial, pixels, seeds, stack, on_step)
+    run = train(trial, pixels, seeds, stack, on_step)
     found = _explained(trial, pixels, run, seeds.index(explain)) if explain in seeds else None
     return pickle.dumps((replace(run, state={}), found))
 

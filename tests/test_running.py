@@ -1,9 +1,12 @@
 """Judging many claims: what is shared, what does not depend on the processes, and how it stops."""
 
+import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from identity_props import running
 from identity_props.claims import matching
@@ -59,6 +62,22 @@ def test_an_interruption_stops_all_training_within_a_moment(jobs, small):
     # in full it takes a minute and more; two processes take some seconds to import torch
     assert time.monotonic() - started < 30
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train")]
+
+
+def test_a_worker_counts_denormals_as_zero_on_all_of_its_threads():
+    def all_zero(count):
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            return bool((torch.full((1_000_000,), 1e-40) * 1 == 0).all())
+        finally:
+            torch.set_num_threads(before)
+
+    work = pickle.dumps((None, None)), None, None
+    with ThreadPoolExecutor(1, "train", running._start, work) as worker:
+        assert worker.submit(all_zero, 2).result()
+    with ThreadPoolExecutor(1) as other:
+        assert not other.submit(all_zero, 2).result()
 
 
 def test_what_cannot_be_run_is_refused_before_any_process_starts(small):
