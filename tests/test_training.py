@@ -51,15 +51,16 @@ def alone(trial, pixels, seed):
     return model.state_dict()
 
 
-# Rounding differs between a batched and a plain product, by 1e-16 relative a step; eight steps of
-# rate 0.01 on weights near 1 leave 1e-13, and 1e-9 is far below what any wrong seed or step leaves.
+# Rounding differs between a batched and a plain product, by 1e-16 relative a step. Where a gradient is
+# nothing but rounding, as of biases on whitened data, RMSprop's eps of 1e-7 makes 5e-8 of it in eight steps.
+# A wrong seed or step leaves 1e-2, the rate.
 @given(variant=variants(), recipe=recipes(), seeds=st.lists(seeds, min_size=1, max_size=4), data=seeds)
 def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, recipe, seeds, data):
     pixels, trial = drawn(d=5, train=40, test=8, seed=data), Trial(variant, recipe, 8)
     run = train(trial, pixels, seeds, DOUBLE)
     for k, seed in enumerate(seeds):
         for name, expected in alone(trial, pixels, seed).items():
-            assert torch.allclose(run.state[name][k], expected, rtol=1e-9, atol=1e-9)
+            assert torch.allclose(run.state[name][k], expected, rtol=1e-6, atol=1e-6)
 
 
 # Compiled RMSprop keeps its scalars in float64 here, so the same 1e-9 holds.
