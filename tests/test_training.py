@@ -63,7 +63,7 @@ def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, r
             assert torch.allclose(run.state[name][k], expected, rtol=1e-6, atol=1e-6)
 
 
-# Compiled RMSprop keeps its scalars in float64 here, so the same 1e-9 holds.
+# Compiled RMSprop keeps its scalars in float64 here, so 1e-9 holds.
 @pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 3}], ids=str)
 def test_compiled_or_on_ranks_a_network_trains_as_in_one_plain_process(where, small):
     recipe = Recipe("torch.optim:RMSprop", 0.01, schedule="linear-decay", batch_size=20)
