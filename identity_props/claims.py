@@ -221,7 +221,7 @@ def _scaled(scaling: str) -> Claim:
 def _raw_diverges() -> Claim:
     def plan(pixels: Pixels) -> tuple[Trial]:
         lr, _ = _half_critical(pixels, "standardise")
-        return (Trial(Variant("linear", 1, "none"), Recipe("torch.optim:SGD", lr, batch_size=None), 100),)
+        return (Trial(Variant("linear", 1, "none"), Recipe("torch.optim:SGD", lr, batch_size=None), 25),)
 
     return Claim(
         name="raw-diverges",

@@ -8,19 +8,17 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from identity_props.errors import InputError, MissingError
+from identity_props.rendering import CACHE, rendered
 
 SIDES = (7, 14, 28)
 DATA_VARIABLE = "IDENTITY_PROPS_DATA"
@@ -163,80 +161,13 @@ def digits(side: int = 28, train: int = 8192, test: int = 2048, seed: int = 0) -
     """Digits drawn with Pillow's own font, warped, fitted to a box and centred like MNIST.
 
     train [n, side^2] and test [m, side^2] in 0-255, from two disjoint random streams. One seed
-    gives the same bytes on every machine with the same Pillow: only Pillow draws, and every
-    coordinate it is given is a multiple of 1/16. Raises InputError for an empty half.
+    gives the same bytes on every machine with the same Pillow, see rendering. Raises InputError for
+    an empty half.
     """
     if min(train, test) < 1:
         raise InputError(f"digits: expected at least one image a half, got {train} and {test}")
-    drawn = _drawn(train, f"{seed}/train"), _drawn(test, f"{seed}/test")
+    drawn = rendered(train, f"{seed}/train"), rendered(test, f"{seed}/test")
     return Pixels("digits", pooled(drawn[0], side), pooled(drawn[1], side), (side, side))
-
-
-CANVAS, WARPED, GRID = 80, 60, 6  # glyph drawn, warped size, cells a side of the warping mesh
-STROKES = (0, 1, 2)
-
-
-@lru_cache(maxsize=4)
-def _drawn(n: int, seed: str) -> Tensor:
-    """Images [n, 28, 28] uint8."""
-    stream = random.Random(seed)
-    glyphs = {(c, s): _glyph(c, s) for c in "0123456789" for s in STROKES}
-    pairs = list(glyphs)
-    drawn = (_digit(glyphs[stream.choice(pairs)], stream) for _ in range(n))
-    return torch.from_numpy(np.stack([np.asarray(image) for image in drawn]))
-
-
-def _glyph(character: str, stroke: int) -> Image.Image:
-    image, centre = Image.new("L", (CANVAS, CANVAS)), (CANVAS / 2, CANVAS / 2)
-    font = ImageFont.load_default(size=60)
-    ImageDraw.Draw(image).text(centre, character, 255, font, anchor="mm", stroke_width=stroke)
-    return image
-
-
-def _digit(glyph: Image.Image, stream: random.Random) -> Image.Image:
-    """One glyph, warped, fitted to a box of 18-22 pixels and centred by mass in 28 x 28."""
-    mesh = _mesh(stream)
-    size = (WARPED, WARPED)
-    warped = glyph.transform(size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
-    ink = warped.crop(warped.getbbox())
-    factor = stream.uniform(18, 22) / max(ink.size)
-    size = (max(1, round(ink.width * factor)), max(1, round(ink.height * factor)))
-    fitted, image = ink.resize(size, Image.Resampling.BILINEAR), Image.new("L", (28, 28))
-    image.paste(fitted, _corner(fitted))
-    return image
-
-
-def _mesh(stream: random.Random) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-    """A jittered grid under a random rotation, shear and stretch, as Pillow's quad mesh."""
-    angle, shear, stretch = stream.uniform(-0.25, 0.25), stream.uniform(-0.5, 0.5), stream.uniform(0.8, 1.3)
-    cos, sin = math.cos(angle), math.sin(angle)
-
-    def source(i: int, j: int) -> tuple[float, float]:
-        x, y = (j / GRID - 0.5) * CANVAS, (i / GRID - 0.5) * CANVAS
-        u = stretch * (cos * x - sin * y + shear * y) + CANVAS / 2 + stream.uniform(-8, 8)
-        v = sin * x + cos * y + CANVAS / 2 + stream.uniform(-8, 8)
-        # sin and cos may differ in their last bit between machines: a coarse grid hides it
-        return round(u * 16) / 16, round(v * 16) / 16
-
-    vertex = [[source(i, j) for j in range(GRID + 1)] for i in range(GRID + 1)]
-    cell, cells = WARPED // GRID, [(i, j) for i in range(GRID) for j in range(GRID)]
-    return [
-        (
-            (j * cell, i * cell, (j + 1) * cell, (i + 1) * cell),
-            vertex[i][j] + vertex[i + 1][j] + vertex[i + 1][j + 1] + vertex[i][j + 1],
-        )
-        for i, j in cells
-    ]
-
-
-def _corner(fitted: Image.Image) -> tuple[int, int]:
-    """Upper left corner that puts the centre of mass at (14, 14), kept inside 28 x 28."""
-    ink = np.asarray(fitted, dtype=np.int64)
-    total = int(ink.sum())
-    x = int((ink.sum(0) * np.arange(ink.shape[1])).sum()) // total
-    y = int((ink.sum(1) * np.arange(ink.shape[0])).sum()) // total
-    clamp = [min(max(14 - c, 0), 28 - size) for c, size in zip((x, y), fitted.size, strict=True)]
-    return clamp[0], clamp[1]
 
 
 def mnist(side: int = 28, data_dir: str | Path | None = None, download: bool = False) -> Pixels:
@@ -246,7 +177,7 @@ def mnist(side: int = 28, data_dir: str | Path | None = None, download: bool = F
     ~/.cache/identity-props, and downloads it there, with torchvision's checksums, only if
     ``download``. Raises MissingError where it is absent, InputError where a file is damaged.
     """
-    root = Path(data_dir or os.environ.get(DATA_VARIABLE) or Path.home() / ".cache/identity-props")
+    root = Path(data_dir or os.environ.get(DATA_VARIABLE) or CACHE)
     raw = root / "MNIST" / "raw"
     files = [raw / f"{half}-images-idx3-ubyte" for half in ("train", "t10k")]
     if not all(file.is_file() for file in files):

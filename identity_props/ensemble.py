@@ -39,14 +39,9 @@ class Ensemble:
     ) -> None:
         if not seeds:
             raise InputError("replicas: expected at least 1, got 0")
-        stack, self.seeds = stack or Stack(), tuple(seeds)
-        models, self.generators = [], []
-        for seed in seeds:
-            model, generator = _seeded(variant, d, seed, stack, init)
-            models.append(model)
-            self.generators.append(generator)
-        self.stack, self.model = stack, models[0]
-        state, self._buffers = stack_module_state(models)
+        self.stack, self.seeds = stack or Stack(), tuple(seeds)
+        draw = _redrawn if self.stack.linear is nn.Linear else _built
+        self.model, state, self._buffers, self.generators = draw(variant, d, seeds, self.stack, init)
         self._leaves = {name: nn.Parameter(p.detach(), p.requires_grad) for name, p in state.items()}
 
     @property
@@ -99,12 +94,15 @@ class Ensemble:
         return compiled(self._sum) if self.stack.mode == "compiled" else self._sum
 
     def _sum(self, x: Tensor, target: Tensor) -> Tensor:
+        return self._losses(self.state, x, target).sum()
+
+    def _losses(self, state: State, x: Tensor, target: Tensor) -> Tensor:
         def one(state: State, buffers: State, x: Tensor, target: Tensor) -> Tensor:
             return self.stack.loss(self._one(state, buffers, x), target)
 
         axes = (0, 0, _replica_axis(x), _replica_axis(target))
-        losses: Tensor = vmap(one, in_dims=axes)(self.state, self.buffers, x, target)
-        return losses.sum()
+        losses: Tensor = vmap(one, in_dims=axes)(state, self.buffers, x, target)
+        return losses
 
     @torch.no_grad()
     def squared_error(self, x: Tensor, back: Tensor | None = None) -> Tensor:
@@ -152,6 +150,36 @@ def _alone(x: Tensor) -> Tensor:
 
 def _replica_axis(x: Tensor) -> int | None:
     return None if x.ndim == 2 else 0
+
+
+Drawn = tuple[
+    nn.Module, State, State, list[torch.Generator]
+]  # one network, parameters, buffers, batch orders
+
+
+def _built(variant: Variant, d: int, seeds: Sequence[int], stack: Stack, init: str) -> Drawn:
+    """Networks of whatever layers, built one a seed."""
+    models, generators = zip(*(_seeded(variant, d, seed, stack, init) for seed in seeds), strict=True)
+    return models[0], *stack_module_state([*models]), [*generators]
+
+
+def _redrawn(variant: Variant, d: int, seeds: Sequence[int], stack: Stack, init: str) -> Drawn:
+    """The same of torch's own layers, whose constructor draws by ``reset_parameters``: one network, drawn
+    anew for each seed, takes a quarter of the time of as many networks."""
+    drawn, generators = [], []
+    with seeded(seeds[0]):
+        model = variant.build(d, stack.linear, stack.init or init, stack.activation)
+        for seed in seeds:
+            torch.default_generator.manual_seed(seed)
+            variant.redraw(model, stack.init or init)
+            drawn.append({name: p.detach().clone() for name, p in model.named_parameters()})
+            generators.append(torch.Generator().set_state(torch.get_rng_state()))
+    model.to(stack.device, stack.dtype)
+    state = {
+        name: torch.stack([one[name] for one in drawn]).to(p).requires_grad_(p.requires_grad)
+        for name, p in model.named_parameters()
+    }
+    return model, state, {}, generators
 
 
 def _seeded(

@@ -6,7 +6,7 @@ The plain stack is the one the question was asked about; the residual block is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -140,9 +140,27 @@ class Variant:
         """
         if isinstance(init, str) and init not in INITS:
             raise InputError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
-        hidden = d if self.width is None else self.width
-        widths = [d, *[hidden] * (self.depth - 1), d]
-        layers = [linear(i, o, bias=self.bias) for i, o in pairwise(widths)]
-        for layer in layers:
-            (INITS[init] if isinstance(init, str) else init)(layer)
+        layers = [linear(i, o, bias=self.bias) for i, o in pairwise(self.widths(d))]
+        _draw(layers, init)
         return VARIANTS[self.name](layers, activation)
+
+    def widths(self, d: int) -> list[int]:
+        """Units from the input [d] on, layer by layer, to the output [d]."""
+        hidden = d if self.width is None else self.width
+        return [d, *[hidden] * (self.depth - 1), d]
+
+    def numbers(self, d: int) -> int:
+        """Weights and biases of a network of linear layers on d pixels."""
+        return sum(o * (i + self.bias) for i, o in pairwise(self.widths(d)))
+
+    def redraw(self, network: nn.Module, init: str | Init = "glorot") -> None:
+        """Draw a network of ``nn.Linear`` layers anew in place, with the numbers that ``build`` would draw."""
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+        for layer in layers:
+            layer.reset_parameters()
+        _draw(layers, init)
+
+
+def _draw(layers: Sequence[nn.Module], init: str | Init) -> None:
+    for layer in layers:
+        (INITS[init] if isinstance(init, str) else init)(layer)

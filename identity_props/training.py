@@ -28,6 +28,7 @@ from identity_props.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.models import Variant
 from identity_props.ranks import inside, on_ranks
 from identity_props.stack import Stack, at_home, rate_of, ready, resolve
+from identity_props.traced import Traced, traceable
 
 # factor on the learning rate at a step (from 0) of a budget
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
@@ -161,8 +162,7 @@ def train(
     runs = []
     for k, group in enumerate(groups):
         heard = _every(len(groups), k * trial.steps, on_step)
-        # one network by itself is spared the batched products, a third of its time
-        networks = _networks(trial, pixels.d, stack, group, alone or len(group) == 1)
+        networks = _networks(trial, pixels.d, stack, group, alone)
         runs.append(_train(trial, pixels, networks, stack, heard))
     return _joined(runs) if len(runs) > 1 else runs[0]
 
@@ -265,9 +265,17 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def _networks(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
-    if alone:
-        return Single(trial.variant, d, seeds[0], stack, trial.recipe.init)
-    return Ensemble(trial.variant, d, seeds, stack, trial.recipe.init)
+    variant, init = trial.variant, trial.recipe.init
+    if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
+        return Single(variant, d, seeds[0], stack, init)
+    small = len(seeds) * variant.numbers(d) <= TRACED_TO
+    if small and trial.steps >= TRACED_FROM and _usual(stack, trial) and traceable(stack):
+        return Traced(variant, d, seeds, stack, init)
+    return Ensemble(variant, d, seeds, stack, init)
+
+
+# steps that save what recording takes, 30 ms and 15 a layer; and numbers, as passes over longer rows leave the cache
+TRACED_FROM, TRACED_TO = 300, 2**22
 
 
 PROBE, PATIENCE = (5, 8), (3, 16)  # pixels and examples; steps, and more of them if nothing moved
@@ -282,8 +290,7 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
     refuses, show at once. torch's own layer under SGD, RMSprop or Adam is not asked, unless loss or step
     are others. What refuses to be asked trains alone.
     """
-    usual = stack.linear is nn.Linear and stack.loss is mse_loss and stack.step is take_step
-    if usual and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE:
+    if _usual(stack, trial):
         return None
     d, n = PROBE
     stack = at_home(stack, stack.device, torch.float64)  # where rounding hides nothing
@@ -310,6 +317,11 @@ def _compared(trial: Trial, stack: Stack, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 ELEMENTWISE = (torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam)
+
+
+def _usual(stack: Stack, trial: Trial) -> bool:
+    own = stack.linear is nn.Linear and stack.loss is mse_loss and stack.step is take_step
+    return own and (stack.optimizer or resolve(trial.recipe.optimizer)) in ELEMENTWISE
 
 
 def _probed(trial: Trial, stack: Stack, seeds: list[int], x: Tensor, alone: bool) -> Tensor:

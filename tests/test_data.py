@@ -2,6 +2,7 @@
 
 import struct
 import sys
+import zlib
 
 import PIL
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity_props.data import SCALINGS, SIDES, Pixels, digits, mnist, pooled
+from identity_props import rendering
 from identity_props.errors import InputError, MissingError
+from identity_props.rendering import draw
 from tests.conftest import drawn
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -24,8 +27,45 @@ def test_one_seed_gives_the_same_digits_and_another_seed_others():
 
 @pytest.mark.skipif(PIL.__version__ != "13.0.0", reason="recorded with Pillow 13.0.0")
 def test_digits_are_the_same_bytes_on_every_machine():
+    drawn = draw(8192, "0/train"), draw(2048, "0/test")
+    pixels = Pixels("digits", *(pooled(torch.from_numpy(images), 7) for images in drawn), (7, 7))
     recorded = "9b837962eb561815eb070f76fd61fbaea4ca7301102de209093a2438d1783489"
-    assert digits(7).fingerprint == recorded
+    assert pixels.fingerprint == recorded == digits(7).fingerprint
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache that keeps the smallest set of images; images that are read back."""
+    monkeypatch.setattr(rendering, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(rendering, "WORTH_KEEPING", 1)
+
+    def read():
+        rendering.rendered.cache_clear()
+        return rendering.rendered(3, "0/train")
+
+    yield read
+    rendering.rendered.cache_clear()
+
+
+def test_digits_are_kept_for_the_next_process(cache, monkeypatch):
+    first = cache()
+    monkeypatch.setattr(rendering, "draw", None)
+    assert torch.equal(cache(), first)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x78\x9c torn", zlib.compress(b"too short")])
+def test_a_damaged_file_of_digits_is_drawn_anew(damage, cache):
+    first = cache()
+    (kept,) = rendering.CACHE.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(damage or whole[: len(whole) // 2])
+    assert torch.equal(cache(), first)
+    assert [file.read_bytes() for file in rendering.CACHE.iterdir()] == [whole]
+
+
+def test_digits_are_drawn_where_nothing_can_be_kept(cache):
+    rendering.CACHE.touch()  # a file where the folder should be
+    assert torch.equal(cache(), torch.from_numpy(draw(3, "0/train")))
 
 
 def test_more_digits_begin_with_the_same_ones():
