@@ -21,6 +21,8 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Event, Lock
 from typing import Any
 
@@ -115,18 +117,20 @@ class _Crew:
         self.stopping: Any
         self.steps: Any
         self.executor: Executor
+        # in a file: tensors sent as such would pass through shared memory, which may be small, and a process
+        # that is sent much keeps the next from starting until it has imported torch
+        with NamedTemporaryFile(prefix="identity-props-", delete=False) as file:
+            pickle.dump((pixels, stack), file)
+        self.work = Path(file.name)
         if jobs == 1:
             self.stopping, self.steps = Event(), queue.SimpleQueue()
-            self.executor = ThreadPoolExecutor(1, "train", _start, self._work(pixels, stack))
+            start = self.work, self.steps, self.stopping
+            self.executor = ThreadPoolExecutor(1, "train", _start, start)
         else:
             context = get_context("spawn")  # a forked process inherits torch's threads, broken
             self.stopping, self.steps = context.Event(), context.SimpleQueue()
-            start = (*self._work(pixels, stack), threads(jobs))
-            self.executor = ProcessPoolExecutor(jobs, context, _start_process, start)
-
-    def _work(self, pixels: Pixels, stack: Stack) -> tuple[bytes, Any, Any]:
-        # pickled here: tensors sent as such would pass through shared memory, which may be small
-        return pickle.dumps((pixels, stack)), self.steps, self.stopping
+            start = self.work, self.steps, self.stopping
+            self.executor = ProcessPoolExecutor(jobs, context, _start_process, (*start, threads(jobs)))
 
     def prepare(self, trials: Sequence[Trial], seeds: Sequence[int]) -> None:
         """Hand out trials, the longest first so that none is left running alone at the end."""
@@ -167,21 +171,22 @@ class _Crew:
     def stop(self) -> None:
         self.stopping.set()
         self.executor.shutdown(cancel_futures=True)
+        self.work.unlink()
 
 
 _work: tuple[Pixels, Stack, Any, Any]  # of this worker
 
 
-def _start(pickled: bytes, steps: Any, stopping: Any) -> None:
+def _start(work: Path, steps: Any, stopping: Any) -> None:
     global _work
     torch.set_flush_denormal(True)  # before this thread has others that help it, which inherit it
-    _work = (*pickle.loads(pickled), steps, stopping)
+    _work = (*pickle.loads(work.read_bytes()), steps, stopping)
 
 
-def _start_process(pickled: bytes, steps: Any, stopping: Any, threads_each: int) -> None:
+def _start_process(work: Path, steps: Any, stopping: Any, threads_each: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops us
     torch.set_num_threads(threads_each)
-    _start(pickled, steps, stopping)
+    _start(work, steps, stopping)
 
 
 def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_props.data import SCALINGS, SIDES, Pixels, digits, mnist, pooled
 from identity_props import rendering
+from identity_props.data import SCALINGS, SIDES, Pixels, digits, mnist, pooled
 from identity_props.errors import InputError, MissingError
 from identity_props.rendering import draw
 from tests.conftest import drawn
