@@ -46,6 +46,7 @@ FAMILIES = (
 )
 REPLICAS = 8
 GUARD = 60.0  # seconds a step may take
+LEAST_GUARD = 1.0  # once one hung
 MOVES, HANGS = "moves", "hangs"
 
 
@@ -134,7 +135,7 @@ def _followed(plan: Plan, guard: float) -> Iterator[Row]:
     for name, measure in plan:
         row = _guarded(name, measure, limit)
         if row.kind == HANGS:
-            limit = min(guard, max(1.0, guard / 10))
+            limit = min(guard, max(LEAST_GUARD, guard / 10))
         yield row
 
 

@@ -1,5 +1,7 @@
 """What several test files need: data sets small enough to train on in no time, and MNIST."""
 
+import os
+
 import pytest
 import torch
 
@@ -25,3 +27,18 @@ def mnist_28(pytestconfig):
         return mnist(28, pytestconfig.getoption("identity_data_dir"))
     except MissingError as absent:
         pytest.skip(str(absent))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Runs pytest on one test file in a folder of its own, in this process; exit code, output and errors."""
+
+    def run(body, *arguments):
+        file = tmp_path / f"test_{tmp_path.name}.py"  # of a name that no earlier run has imported
+        file.write_text(body)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        alone = ("-p", "no:cacheprovider", "--import-mode", "importlib", "--rootdir", ".", "-c", os.devnull)
+        return pytest.main([*alone, *arguments, file.name]), *capsys.readouterr()
+
+    return run

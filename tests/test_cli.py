@@ -6,17 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from identity_props import __version__
 from identity_props.cli import main
+from identity_props.data import digits
 
 QUICK = ("run", "--claims", "scaled-*", "--jobs", "1")
 
 
-def test_run_prints_a_table_and_writes_results(tmp_path, capsys):
+@pytest.fixture
+def few_digits(monkeypatch):
+    """A sixteenth of the digits, for commands whose figures do not matter."""
+    monkeypatch.setattr("identity_props.data.digits", partial(digits, train=512, test=128))
+
+
+def test_run_prints_a_table_and_writes_results(few_digits, tmp_path, capsys):
     assert main([*QUICK, "--out", str(tmp_path / "new" / "folder")]) == 0
     out, err = capsys.readouterr()
     assert "2 of 2 claims hold" in out
@@ -26,12 +34,12 @@ def test_run_prints_a_table_and_writes_results(tmp_path, capsys):
     assert document["interrupted"] is False
 
 
-def test_json_goes_to_stdout_alone(capsys):
+def test_json_goes_to_stdout_alone(few_digits, capsys):
     assert main([*QUICK, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["claims"][0]["verdict"] == "holds"
 
 
-def test_a_claim_that_does_not_hold_gives_exit_code_one(monkeypatch, capsys):
+def test_a_claim_that_does_not_hold_gives_exit_code_one(few_digits, monkeypatch, capsys):
     monkeypatch.setattr("identity_props.claims.NEAR_IDENTITY", 0.0)
     assert main([*QUICK]) == 1
     assert "0 of 2 claims hold" in capsys.readouterr().out
@@ -93,7 +101,7 @@ def test_damaged_mnist_is_exit_code_two(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_results_that_are_there_are_refused_before_anything_is_trained(tmp_path, capsys):
+def test_results_that_are_there_are_refused_before_anything_is_trained(few_digits, tmp_path, capsys):
     (tmp_path / "results.json").write_text("precious")
     assert main(["run", "--out", str(tmp_path)]) == 2
     assert "--force replaces it" in capsys.readouterr().err

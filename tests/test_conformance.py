@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from identity_props import conformance
+from identity_props import conformance, learning
 from identity_props.claims import budget
 from identity_props.conformance import (
     FAIL,
@@ -38,6 +38,12 @@ def _one_family(request, monkeypatch):
     """One family of data shows a broken part as well as three, in a third of the time."""
     if "conform_and_are_like" not in request.node.name:
         monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Learning for so few steps that they only show how it goes wrong."""
+    monkeypatch.setattr(learning, "budget", lambda d: 40)
 
 
 def rows(stack, like=None, seed=0, guard=60):
@@ -127,10 +133,11 @@ class Hangs(SGD):
 
 def test_a_part_that_hangs_is_a_failure_that_says_so_and_the_others_still_run(monkeypatch):
     monkeypatch.setattr(conformance, "LAWS", {name: LAWS[name] for name in ("evaluate", "representable")})
+    monkeypatch.setattr(conformance, "LEAST_GUARD", 0.1)
     stack = Stack(optimizer=Hangs, lr=1.0)
-    found = rows(stack, guard=1)
-    assert (found[MOVES].kind, found[MOVES].note) == (HANGS, f"{stack}: no step ended within 1 s")
-    assert found["evaluate"].note == "no step ended within 1 s"
+    found = rows(stack, guard=0.5)
+    assert (found[MOVES].kind, found[MOVES].note) == (HANGS, f"{stack}: no step ended within 0.5 s")
+    assert found["evaluate"].note == "no step ended within 0.1 s"
     assert found["representable"].verdict == PASS
 
 
@@ -176,7 +183,7 @@ class PerRank(SGD):
         return super().step(closure)
 
 
-def test_ranks_that_drift_apart_are_named(monkeypatch):
+def test_ranks_that_drift_apart_are_named(short, monkeypatch):
     monkeypatch.setattr(conformance, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
     found = rows(Stack(optimizer=PerRank, lr=1.0, ranks=2))
     assert {found[name].kind for name in ("ranks-equal", LEARNS)} == {"ranks differ"}
@@ -193,7 +200,7 @@ def test_parts_that_another_process_cannot_import_are_refused_for_ranks(monkeypa
     assert found["ranks-equal"].note.startswith("InputError: ranks: expected parts that another process can")
 
 
-def test_nan_passes_no_row_that_trains():
+def test_nan_passes_no_row_that_trains(short):
     found = rows(Stack(optimizer=ReturnsNan, lr=1.0), Reference(optimizer=SGD))
     assert {"like-optimizer", "gd-trajectory", "resume", "evaluate", LEARNS} <= failed(found)
     assert found[LEARNS].kind == "diverges"
@@ -295,7 +302,7 @@ def test_a_rate_is_found_at_which_an_optimizer_learns(optimizer, small):
     assert (run.steps_to_identity <= budget(small.d)).all()
 
 
-def test_replicas_that_train_one_by_one_are_said_to(monkeypatch):
+def test_replicas_that_train_one_by_one_are_said_to(short, monkeypatch):
     monkeypatch.setattr(conformance, "LAWS", {})
     stack = Stack(optimizer=torch.optim.LBFGS, lr=1.0)
     assert "; one by one, which is slower: two replicas train differently" in rows(stack)[LEARNS].note

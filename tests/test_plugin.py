@@ -31,21 +31,6 @@ def project(tmp_path):
     return run
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
-    """Runs pytest on one test file in a folder of its own, in this process; exit code, output and errors."""
-
-    def run(body, *arguments):
-        file = tmp_path / f"test_{tmp_path.name}.py"  # of a name that no earlier run has imported
-        file.write_text(body)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.syspath_prepend(tmp_path)
-        alone = ("-p", "no:cacheprovider", "--import-mode", "importlib", "--rootdir", ".", "-c", os.devnull)
-        return pytest.main([*alone, *arguments, file.name]), *capsys.readouterr()
-
-    return run
-
-
 THREADS = "import os\ndef test_threads(): assert os.environ.get('OMP_NUM_THREADS') == {!r}"
 
 
@@ -84,7 +69,7 @@ def test_tests_are_stolen_between_workers_unless_the_user_says_otherwise(given, 
 
 def test_the_suite_has_its_workers_placed_in_any_project(project, tmp_path):
     (tmp_path / "conftest.py").write_text(CONTROLLER)
-    done = project("", "--pyargs", "identity_props.suite", "-n", "1", "-k", "nothing")
+    done = project("", "--pyargs", "identity_props.suite", "-n", "1", "--help")
     assert "dist worksteal" in done.stdout
 
 
@@ -94,15 +79,15 @@ def test_its_options_reach_its_fixtures(here):
     assert code == 0, out
 
 
-def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(project, tmp_path):
+def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(here, tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
-    suite = ("--pyargs", "identity_props.suite", "-k", "gd-trajectory-float64 or parts", "-n", "1")
+    suite = ("--pyargs", "identity_props.suite", "-k", "gd-trajectory-float64 or declared")
     options = ("--identity-optimizer", "mine:Mine", "--identity-like", "torch.optim:SGD")
-    done = project("", *suite, *options)
-    assert done.returncode == 1
-    assert "2 failed, 1 passed" in done.stdout
-    assert "like-optimizer fail: wrong step: measured" in done.stdout
-    assert "gd-trajectory: |W - predicted| / |predicted|: measured" in done.stdout
+    code, out, _ = here("", *suite, *options)
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "2 failed" in out
+    assert "like-optimizer fail: wrong step: measured" in out
+    assert "gd-trajectory: |W - predicted| / |predicted|: measured" in out
 
 
 MINE = """
@@ -186,22 +171,42 @@ def baseline(tmp_path, recorded):
     return file
 
 
-def test_claims_are_compared_with_a_baseline_over_all_workers(project, baseline):
-    done = project("", *GATED, "-n", "2", "--junitxml", "junit.xml")
-    assert "The gate passes: 2 comparisons, 2 same." in done.stdout, done.stdout
-    assert done.returncode == 0
+def test_claims_are_compared_with_a_baseline(here, baseline):
+    code, out, _ = here("", *GATED, "--junitxml", "junit.xml", "-o", "junit_family=xunit1")
+    assert "The gate passes: 2 comparisons, 2 same." in out
+    assert code == 0
     assert 'property name="identity"' in baseline.with_name("junit.xml").read_text()
 
 
-def test_a_claim_that_changed_or_is_missing_fails_the_run_though_every_test_passes(project, baseline):
+RECORDS = """
+import json, pathlib, pytest
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_it(name, record_property):
+    record = json.loads(pathlib.Path("base.json").read_text())
+    record["claims"] = {name: record["claims"][name]}
+    record_property("identity", json.dumps(record))
+"""
+
+
+def test_what_all_workers_recorded_is_compared(project, baseline):
+    recorded = json.loads(baseline.read_text())
+    (claim,) = recorded["claims"].values()
+    baseline.write_text(json.dumps(recorded | {"claims": {"one": claim, "two": claim}}))
+    done = project(RECORDS, "-n", "2", "--identity-baseline", "base.json")
+    assert "The gate passes: 4 comparisons, 4 same." in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
+def test_a_claim_that_changed_or_is_missing_fails_the_run_though_every_test_passes(here, baseline):
     recorded = json.loads(baseline.read_text())
     recorded["claims"]["scaled-whiten"]["end"] = [-20 - k / 100 for k in range(16)]
     recorded["claims"]["linear-1"] = recorded["claims"]["scaled-whiten"]
     baseline.write_text(json.dumps(recorded))
-    done = project("", *GATED)
-    assert "1 passed" in done.stdout
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    said = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith(("linear-1", "scaled"))]
+    code, out, _ = here("", *GATED)
+    assert "1 passed" in out
+    assert code == pytest.ExitCode.TESTS_FAILED
+    said = [line.split()[:2] for line in out.splitlines() if line.startswith(("linear-1", "scaled"))]
     assert said == [["linear-1", "missing"], ["scaled-whiten/end", "worse"]]
 
 

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -60,18 +58,15 @@ def test_its_tox_environments_are_those_of_tox_ini():
 EXAMPLES, FOR_PYTEST = blocks("python")[:2], blocks("python")[2]
 
 
-def test_its_example_of_a_test_is_one_that_pytest_collects(tmp_path):
-    (tmp_path / "test_example.py").write_text(FOR_PYTEST)
-    command = [sys.executable, "-m", "pytest", "-m", "identity", "--collect-only", "-q", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "1 test collected" in done.stdout, done.stdout
+def test_its_example_of_a_test_is_one_that_pytest_collects(here):
+    _, out, _ = here(FOR_PYTEST, "-m", "identity", "--collect-only")
+    assert "1 test collected" in out
 
 
 @pytest.mark.parametrize(("example", "said"), list(zip(EXAMPLES, ["measured ", ""], strict=True)))
-def test_its_examples_run(example, said):
-    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+def test_its_examples_run(example, said, capsys):
+    exec(example, {"__name__": "__main__"})
+    assert said in capsys.readouterr().out
 
 
 def test_ci_runs_its_test_command():

@@ -64,7 +64,7 @@ def test_an_interruption_stops_all_training_within_a_moment(jobs, small):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train")]
 
 
-def test_a_worker_counts_denormals_as_zero_on_all_of_its_threads():
+def test_a_worker_counts_denormals_as_zero_on_all_of_its_threads(tmp_path):
     def all_zero(count):
         before = torch.get_num_threads()
         torch.set_num_threads(count)
@@ -73,8 +73,9 @@ def test_a_worker_counts_denormals_as_zero_on_all_of_its_threads():
         finally:
             torch.set_num_threads(before)
 
-    work = pickle.dumps((None, None)), None, None
-    with ThreadPoolExecutor(1, "train", running._start, work) as worker:
+    work = tmp_path / "work"
+    work.write_bytes(pickle.dumps((None, None)))
+    with ThreadPoolExecutor(1, "train", running._start, (work, None, None)) as worker:
         assert worker.submit(all_zero, 2).result()
     with ThreadPoolExecutor(1) as other:
         assert not other.submit(all_zero, 2).result()

@@ -64,9 +64,10 @@ def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, r
 
 
 # Compiled RMSprop keeps its scalars in float64 here, so 1e-9 holds.
-@pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 3}], ids=str)
+@pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 2}], ids=str)
 def test_compiled_or_on_ranks_a_network_trains_as_in_one_plain_process(where, small):
-    recipe = Recipe("torch.optim:RMSprop", 0.01, schedule="linear-decay", batch_size=20)
+    # 64 examples: the last batch has one, and a rank none
+    recipe = Recipe("torch.optim:RMSprop", 0.01, schedule="linear-decay", batch_size=21)
     trial = Trial(Variant("plain-relu", 2), recipe, 5)
     plain, run = (train(trial, small, range(2), replace(DOUBLE, **there)) for there in ({}, where))
     assert all(
