@@ -11,19 +11,16 @@ if TYPE_CHECKING:
     from identity_props.training import Trial
 
 SHARE = 0.25  # of what is free, as other processes of the same run take theirs
-COPIES = 5  # of the parameters: themselves, gradients, two running averages, one temporary
+COPIES = 6  # of the parameters: themselves, gradients and their parts, two running averages, one temporary
 KEPT = 4  # tensors a layer and example: its input, output, and two of the backward pass
 CHUNK = 1024  # test examples measured at once, see metrics
 
 
 def bytes_each(trial: Trial, d: int, examples: int, dtype: torch.dtype) -> int:
     """Bytes that a replica of d pixels needs, from above: parameters with their copies, and activations."""
-    width = trial.variant.width or d
-    depth = trial.variant.depth
-    parameters = depth * max(width, d) * (max(width, d) + 1)
-    rows = max(trial.recipe.batch_size or examples, CHUNK)
-    activations = KEPT * (depth + 1) * rows * max(width, d)
-    return (COPIES * parameters + activations) * dtype.itemsize
+    widths, rows = trial.variant.widths(d), max(trial.recipe.batch_size or examples, CHUNK)
+    activations = KEPT * len(widths) * rows * max(widths)
+    return (COPIES * trial.variant.numbers(d) + activations) * dtype.itemsize
 
 
 def free_bytes(device: str) -> int:

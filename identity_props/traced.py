@@ -3,12 +3,13 @@
 A step of eight small networks is mostly dispatch: of Python, ``vmap``, autograd and an optimizer's six
 operations on each of eight tensors. Here the layers' own forward pass and autograd's own backward pass run
 once, under ``make_fx``, and every step runs the operations that they called, in their order. The optimizer
-is given one tensor. Not a bit of the result changes, see the law *traced*.
+is given one tensor. Not a bit of the result changes, see the law *recorded*.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch.nn.functional import mse_loss
 
 from identity_props.ensemble import Ensemble, State
 from identity_props.guard import alive
+from identity_props.loop import take_step
 from identity_props.models import Variant
 from identity_props.stack import Stack
 
+KEPT = 2**20  # numbers of a constant at most
 aten = torch.ops.aten
 VIEWS = (
     aten.alias.default,
@@ -34,9 +37,9 @@ VIEWS = (
 
 
 def traceable(stack: Stack) -> bool:
-    """Whether network and loss are torch's own, which call the same operations at every step."""
+    """Whether network, loss and step are the usual ones, which do the same at every step, in one process."""
     own = stack.linear is nn.Linear and stack.activation is torch.relu and stack.loss is mse_loss
-    return own and stack.mode == "eager" and stack.ranks == 1
+    return own and stack.step is take_step and stack.mode == "eager" and stack.ranks == 1
 
 
 class Traced(Ensemble):
@@ -49,7 +52,7 @@ class Traced(Ensemble):
         self._shapes = {name: p.shape for name, p in self._leaves.items()}
         self.rows = nn.Parameter(_in_rows([p.detach() for p in self._leaves.values()]))
         self._leaves = {"rows": self.rows}
-        self._graphs = dict[torch.Size, GraphModule]()
+        self._gradient = partial(_recorded, variant, d, len(seeds), stack.device, stack.dtype)
 
     @property
     def state(self) -> State:
@@ -67,19 +70,31 @@ class Traced(Ensemble):
             super().step(optimizer, x, target)
             return
         alive()
-        if x.shape not in self._graphs:
-            self._graphs[x.shape] = self._recorded(x)
+        gradient = self._gradient(x.shape)
         with torch.no_grad():
-            self.rows.grad = self._graphs[x.shape](self.rows, x)
+            self.rows.grad = gradient(self.rows, x)
         optimizer.step()
 
-    def _recorded(self, x: Tensor) -> GraphModule:
-        def gradient(rows: Tensor, x: Tensor) -> Tensor:
-            state = {name: p.requires_grad_() for name, p in self._views(rows.detach()).items()}
-            each = torch.ones(len(rows), dtype=rows.dtype, device=rows.device)  # of a sum over replicas
-            return _in_rows(torch.autograd.grad(self._losses(state, x, x), [*state.values()], each))
+    def losses(self, rows: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Losses [K] of the networks in ``rows`` on x, and the leaves that they depend on."""
+        state = {name: p.requires_grad_() for name, p in self._views(rows.detach()).items()}
+        return self._losses(state, x, x), [*state.values()]
 
-        return _lean(make_fx(gradient, tracing_mode="fake")(self.rows, x))
+
+@lru_cache(maxsize=32)
+def _recorded(
+    variant: Variant, d: int, replicas: int, device: str, dtype: torch.dtype, shape: torch.Size
+) -> GraphModule:
+    """Rows [K, P] and a batch to the rows' gradient [K, P], whatever the numbers in them."""
+    networks = Traced(variant, d, range(replicas), Stack(device=device, dtype=dtype))
+
+    def gradient(rows: Tensor, x: Tensor) -> Tensor:
+        losses, leaves = networks.losses(rows, x)
+        each = torch.ones(replicas, dtype=dtype, device=device)  # of a sum over replicas
+        return _in_rows(torch.autograd.grad(losses, leaves, each))
+
+    x = torch.zeros(shape, dtype=dtype, device=device)
+    return _lean(make_fx(gradient, tracing_mode="fake")(networks.rows, x))
 
 
 def _turned(part: Tensor) -> Tensor:
@@ -103,7 +118,8 @@ def _lean(module: GraphModule) -> GraphModule:
             node.replace_all_uses_with(node.all_input_nodes[0])
     module.graph.eliminate_dead_code()
     for node in nodes:
-        if node.op == "call_function" and constants.keys() >= {*node.all_input_nodes}:
+        known = node.op == "call_function" and constants.keys() >= {*node.all_input_nodes}
+        if known and node.meta["val"].numel() <= KEPT:
             arguments = map_arg((node.args, node.kwargs), constants.__getitem__)
             constants[node] = node.target(*arguments[0], **arguments[1])
     for node, value in constants.items():
@@ -119,11 +135,11 @@ def _lean(module: GraphModule) -> GraphModule:
 
 def _changes_nothing(node: Node) -> bool:
     if node.target is aten.mul.Scalar:
-        return node.args[1] == 1
+        return bool(node.args[1] == 1)
     if node.target not in VIEWS:
         return False
     before, after = (one.meta["val"] for one in (*node.all_input_nodes, node))
-    return (*before.shape, *before.stride()) == (*after.shape, *after.stride())
+    return [*before.shape, *before.stride()] == [*after.shape, *after.stride()]
 
 
 def _direct(operator: Any) -> Any:

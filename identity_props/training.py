@@ -37,6 +37,10 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 }
 
 
+RECORDED_FROM = 300  # steps; recording takes as long as some 100 of them
+RECORDED_TO = 2**22  # weights and biases; an optimizer's passes over longer rows leave the cache
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Optimizer by name, its learning rate and arguments, schedule, batch size (None: all) and init."""
@@ -268,14 +272,10 @@ def _networks(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: b
     variant, init = trial.variant, trial.recipe.init
     if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
         return Single(variant, d, seeds[0], stack, init)
-    small = len(seeds) * variant.numbers(d) <= TRACED_TO
-    if small and trial.steps >= TRACED_FROM and _usual(stack, trial) and traceable(stack):
+    worth_it = trial.steps >= RECORDED_FROM and len(seeds) * variant.numbers(d) <= RECORDED_TO
+    if worth_it and _usual(stack, trial) and traceable(stack):
         return Traced(variant, d, seeds, stack, init)
     return Ensemble(variant, d, seeds, stack, init)
-
-
-# steps that save what recording takes, 30 ms and 15 a layer; and numbers, as passes over longer rows leave the cache
-TRACED_FROM, TRACED_TO = 300, 2**22
 
 
 PROBE, PATIENCE = (5, 8), (3, 16)  # pixels and examples; steps, and more of them if nothing moved

@@ -208,6 +208,7 @@ def interrupted(tmp_path, claims, after):
     return running.returncode, out, log.read_text(), Path(tmp_path / "out" / "results.json")
 
 
+@pytest.mark.processes
 def test_ctrl_c_keeps_the_claims_that_are_finished(tmp_path):
     code, out, err, file = interrupted(tmp_path, "scaled-whiten,plain-relu-4-seed", "holds scaled-whiten")
     assert code == 130

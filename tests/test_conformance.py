@@ -183,6 +183,7 @@ class PerRank(SGD):
         return super().step(closure)
 
 
+@pytest.mark.processes
 def test_ranks_that_drift_apart_are_named(short, monkeypatch):
     monkeypatch.setattr(conformance, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
     found = rows(Stack(optimizer=PerRank, lr=1.0, ranks=2))

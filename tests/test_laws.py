@@ -296,12 +296,20 @@ CONTROLS = {
     "ranks-equal": {"optimizer": PerRank},
     "autocast-floor": {"linear": Uncast},
     "tf32-floor": {"linear": OffByOnePercent},
+    "recorded": {"optimizer": Uneven},
 }
 WHERE = {
     "parity-steps": {"mode": "compiled"},
     "parity-gradients": {"mode": "compiled"},
     "ranks-equal": {"ranks": 2},
 }
+
+
+def marked(names):
+    """Laws by name, those that start processes or a compiler with their marker."""
+    return [pytest.param(name, marks=[pytest.mark.processes] * (name in WHERE)) for name in names]
+
+
 CASE = Family(d=9, n=20, rank=9, seed=1)
 
 
@@ -309,7 +317,7 @@ def test_every_law_has_a_control():
     assert set(CONTROLS) == set(LAWS)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", marked(LAWS))
 def test_a_stack_that_breaks_a_law_is_seen_by_it(name):
     case, where = CASE.case(4), WHERE.get(name, {})
     assert LAWS[name].measure(Stack(dtype=torch.float64, **where), case).holds
@@ -348,7 +356,7 @@ FEW_STEPS = {"adam-first-step", "dtype-floor"}  # and these fewer than three ste
 ELSEWHERE = {"dead-columns", "dead-stays-dead"}  # and these look at other entries
 
 
-@pytest.mark.parametrize("name", sorted(set(LAWS) - STEPLESS - FEW_STEPS - ELSEWHERE))
+@pytest.mark.parametrize("name", marked(sorted(set(LAWS) - STEPLESS - FEW_STEPS - ELSEWHERE)))
 def test_nan_in_one_entry_passes_no_law_that_looks_at_it(name):
     stack = Stack(optimizer=ReturnsNan, dtype=torch.float64, **WHERE.get(name, {}))
     assert not LAWS[name].measure(stack, CASE.case(4)).holds
@@ -364,10 +372,12 @@ def test_the_worst_of_some_values_is_nan_wherever_nan_stands():
 
 @pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 2}], ids=str)
 @pytest.mark.parametrize("name", ["gd-trajectory", "parity-steps", "resume"])
+@pytest.mark.processes
 def test_compiled_code_and_two_ranks_meet_the_laws(name, where):
     assert LAWS[name].measure(Stack(dtype=torch.float64, **where), CASE.case(4)).holds
 
 
+@pytest.mark.processes
 def test_a_rank_that_keeps_its_examples_to_itself_is_seen():
     right, wrong = (Stack(dtype=torch.float64, ranks=2, linear=one) for one in (nn.Linear, PerRankLayer))
     assert LAWS["parity-gradients"].measure(right, CASE.case(4)).holds
@@ -381,6 +391,7 @@ class Cut(nn.Linear):
         return super().forward(x.detach())
 
 
+@pytest.mark.processes
 def test_gradients_that_are_missing_on_both_sides_are_not_equal():
     stack = Stack(dtype=torch.float64, ranks=2, linear=Cut)
     assert not LAWS["parity-gradients"].measure(stack, CASE.case(4)).holds

@@ -1,6 +1,7 @@
 """Memory: replicas train in as many passes as fit, which changes nothing, and a process does not grow."""
 
 import gc
+import math
 
 import psutil
 import pytest
@@ -63,14 +64,15 @@ def test_a_replica_s_need_is_an_upper_bound_on_what_it_takes():
     assert len(run.seeds) == 64
 
 
-@pytest.mark.parametrize("runs", [100])
-def test_a_process_does_not_grow_over_a_hundred_runs(runs, small):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_process_does_not_grow_over_a_hundred_runs(recorded, small, monkeypatch):
+    monkeypatch.setattr(training, "RECORDED_FROM", 0 if recorded else math.inf)
     process = psutil.Process()
     for _ in range(20):
         train(TRIAL, small, range(8))
     gc.collect()
     before = process.memory_info().rss
-    for _ in range(runs):
+    for _ in range(100):
         train(TRIAL, small, range(8))
     gc.collect()
     # a run holds 8 x 2 x 20 parameters and its curve, some 10 kB: keeping them all would take 1 MB,

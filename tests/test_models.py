@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from identity_props.errors import InputError
-from identity_props.models import DEPTHS, VARIANTS, Variant
+from identity_props.models import DEPTHS, INITS, VARIANTS, Variant
 
 SCALING = {"scaled-input": "standardise"}
 
@@ -69,6 +69,26 @@ def test_glorot_is_uniform_on_its_bound_with_zero_bias():
     assert 0.999 * bound < layer.weight.abs().max() <= bound
     assert layer.weight.var().item() == pytest.approx(bound**2 / 3, rel=0.03)  # five standard errors are 2%
     assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_a_network_drawn_anew_is_one_built_anew_and_leaves_the_generator_alike(init):
+    variant, ends = Variant("plain-relu", 3, width=5), []
+    network = variant.build(4, init=init)
+    for make in (lambda: variant.build(4, init=init), lambda: variant.redraw(network, init) or network):
+        torch.manual_seed(8)
+        ends.append((make().state_dict(), torch.rand(1)))
+    (built, after), (redrawn, then) = ends
+    assert built.keys() == redrawn.keys()
+    assert all(torch.equal(built[name], redrawn[name]) for name in built)
+    assert after == then
+
+
+@pytest.mark.parametrize(
+    "variant", [Variant("linear"), Variant("plain-relu", 3, width=5, bias=False)], ids=str
+)
+def test_a_variant_counts_its_weights_and_biases(variant):
+    assert variant.numbers(4) == sum(p.numel() for p in variant.build(4).parameters())
 
 
 def test_torch_init_is_what_the_layer_drew_itself():

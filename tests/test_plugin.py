@@ -39,16 +39,19 @@ def test_a_project_that_does_not_use_it_never_imports_torch(project):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.processes
 def test_workers_get_one_thread_each_where_the_ini_option_asks(project):
     done = project(THREADS.format("1"), "-n", "1", ini="identity_workers = true")
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.processes
 def test_threads_that_the_user_set_stay(project):
     done = project(THREADS.format("3"), "-n", "1", ini="identity_workers = true", OMP_NUM_THREADS="3")
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.processes
 def test_other_projects_keep_their_threads(project):
     assert project(THREADS.format(None), "-n", "1").returncode == 0
 
@@ -61,6 +64,7 @@ def pytest_unconfigure(config):
 
 
 @pytest.mark.parametrize(("given", "used"), [((), "worksteal"), (("--dist", "loadfile"), "loadfile")])
+@pytest.mark.processes
 def test_tests_are_stolen_between_workers_unless_the_user_says_otherwise(given, used, project, tmp_path):
     (tmp_path / "conftest.py").write_text(CONTROLLER)
     done = project("def test_it(): pass", "-n", "1", *given, ini="identity_workers = true")
@@ -189,6 +193,7 @@ def test_it(name, record_property):
 """
 
 
+@pytest.mark.processes
 def test_what_all_workers_recorded_is_compared(project, baseline):
     recorded = json.loads(baseline.read_text())
     (claim,) = recorded["claims"].values()

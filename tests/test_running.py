@@ -37,6 +37,7 @@ def test_every_claim_is_judged_and_what_they_share_is_trained_once(small, monkey
     assert len(trained) == len(set(trained))
 
 
+@pytest.mark.processes
 def test_the_outcomes_do_not_depend_on_the_number_of_processes(small):
     one, two = (by_name(judge_all(QUICK, small, jobs=jobs)) for jobs in (1, 2))
     for name, outcome in one.items():
@@ -51,7 +52,7 @@ def test_progress_ends_where_the_plan_ends(small):
     assert heard[-1].planned > 0
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.processes)])
 def test_an_interruption_stops_all_training_within_a_moment(jobs, small):
     def interrupt(progress):
         raise KeyboardInterrupt

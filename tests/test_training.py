@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from identity_props import training
 from identity_props.errors import InputError
 from identity_props.models import Variant
 from identity_props.stack import Stack
@@ -54,10 +55,13 @@ def alone(trial, pixels, seed):
 # Rounding differs between a batched and a plain product, by 1e-16 relative a step. Where a gradient is
 # nothing but rounding, as of biases on whitened data, RMSprop's eps of 1e-7 makes 5e-8 of it in eight steps.
 # A wrong seed or step leaves 1e-2, the rate.
+@pytest.mark.parametrize("recorded", [False, True])
 @given(variant=variants(), recipe=recipes(), seeds=st.lists(seeds, min_size=1, max_size=4), data=seeds)
-def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, recipe, seeds, data):
+def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(recorded, variant, recipe, seeds, data):
     pixels, trial = drawn(d=5, train=40, test=8, seed=data), Trial(variant, recipe, 8)
-    run = train(trial, pixels, seeds, DOUBLE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "RECORDED_FROM", 0 if recorded else math.inf)
+        run = train(trial, pixels, seeds, DOUBLE)
     for k, seed in enumerate(seeds):
         for name, expected in alone(trial, pixels, seed).items():
             assert torch.allclose(run.state[name][k], expected, rtol=1e-6, atol=1e-6)
@@ -65,6 +69,7 @@ def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(variant, r
 
 # Compiled RMSprop keeps its scalars in float64 here, so 1e-9 holds.
 @pytest.mark.parametrize("where", [{"mode": "compiled"}, {"ranks": 2}], ids=str)
+@pytest.mark.processes
 def test_compiled_or_on_ranks_a_network_trains_as_in_one_plain_process(where, small):
     # 64 examples: the last batch has one, and a rank none
     recipe = Recipe("torch.optim:RMSprop", 0.01, schedule="linear-decay", batch_size=21)
