@@ -117,10 +117,17 @@ class Ensemble:
 class Single(Ensemble):
     """One network by itself, in the shapes of an ensemble of one; its optimizer sees its own parameters."""
 
-    def __init__(self, variant: Variant, d: int, seed: int, stack: Stack, init: str = "glorot") -> None:
-        self.stack, self.seeds = stack, (seed,)
-        self.model, generator = _seeded(variant, d, seed, stack, init)
-        self.generators = [generator]
+    def __init__(
+        self,
+        variant: Variant,
+        d: int,
+        seeds: Sequence[int],
+        stack: Stack | None = None,
+        init: str = "glorot",
+    ) -> None:
+        (seed,), self.stack = seeds, stack or Stack()
+        self.model, generator = _seeded(variant, d, seed, self.stack, init)
+        self.seeds, self.generators = (seed,), [generator]
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -27,8 +27,8 @@ from identity_props.memory import bytes_each, free_bytes, passes
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.models import Variant
 from identity_props.ranks import inside, on_ranks
+from identity_props.recorded import RecordedRows, RecordedSingle, recordable
 from identity_props.stack import Stack, at_home, rate_of, ready, resolve
-from identity_props.traced import Traced, traceable
 
 # factor on the learning rate at a step (from 0) of a budget
 SCHEDULES: dict[str, Callable[[int, int], float]] = {
@@ -38,7 +38,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 
 
 RECORDED_FROM = 300  # steps; recording takes as long as some 100 of them
-RECORDED_TO = 2**22  # weights and biases; an optimizer's passes over longer rows leave the cache
+ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one tensor leave the cache
 
 
 @dataclass(frozen=True)
@@ -269,13 +269,14 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def _networks(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
-    variant, init = trial.variant, trial.recipe.init
+    recorded = trial.steps >= RECORDED_FROM and _usual(stack, trial) and recordable(stack)
+    in_cache = len(seeds) * trial.variant.numbers(d) <= ROWS_TO
+    kind: type[Ensemble]
     if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
-        return Single(variant, d, seeds[0], stack, init)
-    worth_it = trial.steps >= RECORDED_FROM and len(seeds) * variant.numbers(d) <= RECORDED_TO
-    if worth_it and _usual(stack, trial) and traceable(stack):
-        return Traced(variant, d, seeds, stack, init)
-    return Ensemble(variant, d, seeds, stack, init)
+        kind = RecordedSingle if recorded else Single
+    else:
+        kind = RecordedRows if recorded and in_cache else Ensemble
+    return kind(trial.variant, d, seeds, stack, trial.recipe.init)
 
 
 PROBE, PATIENCE = (5, 8), (3, 16)  # pixels and examples; steps, and more of them if nothing moved

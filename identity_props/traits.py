@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from identity_props.guard import HangError, alive
+from identity_props.recorded import recordable
 from identity_props.stack import Stack, ready, seeded, without_eps
 from identity_props.theory import adam_first_step, adam_steps, rmsprop_steps
-from identity_props.traced import traceable
 
 LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
 CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
@@ -212,6 +212,6 @@ FACTS: dict[str, Callable[[Stack], bool]] = {
     ),
     "cuda": lambda stack: torch.device(stack.device).type == "cuda",
     "one rank": lambda stack: stack.ranks == 1,
-    "torch's own network": traceable,
+    "torch's own network": recordable,
     "several ranks": lambda stack: stack.ranks > 1,
 }

@@ -246,7 +246,7 @@ def ensemble_of(
     A case of one data set trains one network by itself, for stacks that cannot train more at once.
     """
     ensemble = (
-        Single(variant, case.d, case.seed, stack)
+        Single(variant, case.d, case.seeds, stack)
         if case.replicas == 1
         else Ensemble(variant, case.d, case.seeds, stack)
     )
