@@ -217,13 +217,15 @@ def _module_step(x: Any, depth: int) -> Callable[[], None]:
 def _ensemble_step(x: Any, depth: int, replicas: int, mode: str) -> Callable[[], None]:
     import torch
 
-    from identity_props.ensemble import Ensemble, Single
     from identity_props.models import Variant
     from identity_props.stack import Stack, ready
+    from identity_props.training import Recipe, Trial, ensemble_for
 
-    stack, variant, d = Stack(mode=mode), Variant("plain-relu", depth), x.shape[1]
-    # as train() has it
-    ensemble = Single(variant, d, 0, stack) if replicas == 1 else Ensemble(variant, d, range(replicas), stack)
+    torch.set_flush_denormal(True)  # as a worker has it
+    stack, recipe = Stack(mode=mode), Recipe("torch.optim:RMSprop", 1e-3, batch_size=64)
+    ensemble = ensemble_for(
+        Trial(Variant("plain-relu", depth), recipe, 500), x.shape[1], stack, range(replicas)
+    )
     optimizer = ready(torch.optim.RMSprop(ensemble.parameters, lr=1e-3), mode)
     batches = stack.batches(x, 64, ensemble.generators)
     return lambda: ensemble.step(optimizer, next(batches))

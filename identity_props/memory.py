@@ -1,7 +1,8 @@
-"""How many replicas train in one pass: as many as fit into a share of the memory that is free."""
+"""How many replicas train in one pass: as many as fit into a share of the free memory, and on a CPU into its cache."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ SHARE = 0.25  # of what is free, as other processes of the same run take theirs
 COPIES = 6  # of the parameters: themselves, gradients and their parts, two running averages, one temporary
 KEPT = 4  # tensors a layer and example: its input, output, and two of the backward pass
 CHUNK = 1024  # test examples measured at once, see metrics
+CACHED, ENOUGH = (
+    2**19,
+    8,
+)  # weights of a pass on a CPU, where more are up to twice as slow; replicas that are no fewer
 
 
 def bytes_each(trial: Trial, d: int, examples: int, dtype: torch.dtype) -> int:
@@ -32,9 +37,19 @@ def free_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def passes(seeds: Sequence[int], each: int, free: int) -> list[Sequence[int]]:
-    """The seeds in as few passes as fit into a quarter of ``free`` bytes, of sizes as equal as can be."""
-    fitting = max(1, int(SHARE * free / each))
+def cached(trial: Trial, d: int, device: str) -> float:
+    """Replicas of d pixels that the cache holds, 8 at least; any number but on a CPU."""
+    if torch.device(device).type != "cpu":
+        return math.inf
+    return max(ENOUGH, CACHED // trial.variant.numbers(d))
+
+
+def passes(seeds: Sequence[int], each: int, free: int, most: float = math.inf) -> list[Sequence[int]]:
+    """The seeds in as few passes as fit into a quarter of ``free`` bytes and hold no more than ``most``.
+
+    Their sizes are as equal as can be.
+    """
+    fitting = int(max(1, min(SHARE * free / each, most)))
     count = -(-len(seeds) // fitting)
     size = -(-len(seeds) // count)
     return [seeds[first : first + size] for first in range(0, len(seeds), size)]

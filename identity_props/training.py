@@ -23,7 +23,7 @@ from identity_props.data import Pixels
 from identity_props.ensemble import Ensemble, Single
 from identity_props.errors import InputError
 from identity_props.loop import take_step
-from identity_props.memory import bytes_each, free_bytes, passes
+from identity_props.memory import bytes_each, cached, free_bytes, passes
 from identity_props.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.models import Variant
 from identity_props.ranks import inside, on_ranks
@@ -148,7 +148,7 @@ def train(
 ) -> Run:
     """Train one replica a seed for exactly ``trial.steps`` optimizer steps each.
 
-    All train in one pass, or in as many as the free memory asks for, where ``reason_to_train_alone``
+    All train in one pass, or in as many as memory and cache ask for, where ``reason_to_train_alone``
     finds nothing against it, else one by one.
     ``pixels`` are unscaled; the variant's scaling is applied here. Replica k depends on seeds[k]
     alone: its initial weights and batch order come from that seed, its loss from its own outputs.
@@ -166,14 +166,14 @@ def train(
     runs = []
     for k, group in enumerate(groups):
         heard = _every(len(groups), k * trial.steps, on_step)
-        networks = _networks(trial, pixels.d, stack, group, alone)
+        networks = ensemble_for(trial, pixels.d, stack, group, alone)
         runs.append(_train(trial, pixels, networks, stack, heard))
     return _joined(runs) if len(runs) > 1 else runs[0]
 
 
 def _passes(trial: Trial, pixels: Pixels, seeds: Sequence[int], stack: Stack) -> list[Sequence[int]]:
     each = bytes_each(trial, pixels.d, len(pixels.train), stack.dtype)
-    return passes(seeds, each, free_bytes(stack.device))
+    return passes(seeds, each, free_bytes(stack.device), cached(trial, pixels.d, stack.device))
 
 
 class RanksDifferError(Exception):
@@ -268,7 +268,8 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(already)
 
 
-def _networks(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
+def ensemble_for(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
+    """A trial's networks on d pixels, in the form that trains them fastest and changes nothing."""
     recorded = trial.steps >= RECORDED_FROM and _usual(stack, trial) and recordable(stack)
     in_cache = len(seeds) * trial.variant.numbers(d) <= ROWS_TO
     kind: type[Ensemble]
@@ -327,7 +328,7 @@ def _usual(stack: Stack, trial: Trial) -> bool:
 
 def _probed(trial: Trial, stack: Stack, seeds: list[int], x: Tensor, alone: bool) -> Tensor:
     """Changes of the outputs [K, n, d] in a few steps."""
-    networks = _networks(trial, x.shape[1], stack, seeds, alone)
+    networks = ensemble_for(trial, x.shape[1], stack, seeds, alone)
     before = networks.predict(x).detach().clone()
     optimizer, _ = _optimizer(trial, networks.parameters, stack)
     for _ in range(trial.steps):

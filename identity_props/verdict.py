@@ -31,7 +31,7 @@ class Outcome:
     """A claim, judged: lists hold one value a replica, of the claim's first trial.
 
     ``curves`` are the measured steps and the FVU of each replica at them. ``explanation`` is that of the
-    first replica, where it was asked for. ``passes`` is the number of groups that replicas trained in, 1 unless memory or the stack wants more.
+    first replica, where it was asked for. ``passes`` is the number of groups that replicas trained in, 1 unless memory, cache or stack want more.
     """
 
     claim: Claim

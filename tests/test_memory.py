@@ -10,18 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity_props import memory, training
-from identity_props.memory import bytes_each, free_bytes, passes
+from identity_props.memory import bytes_each, cached, free_bytes, passes
 from identity_props.models import Variant
 from identity_props.training import Recipe, Trial, train
 
 TRIAL = Trial(Variant("plain-relu", 2), Recipe("torch.optim:RMSprop", 1e-3, batch_size=16), 5)
 
 
-@given(count=st.integers(1, 300), each=st.integers(1, 10**6), free=st.integers(0, 10**9))
-def test_passes_hold_every_seed_once_in_order_and_no_more_than_fit(count, each, free):
-    groups = passes(range(count), each, free)
+@given(
+    count=st.integers(1, 300),
+    each=st.integers(1, 10**6),
+    free=st.integers(0, 10**9),
+    most=st.integers(1, 400) | st.just(math.inf),
+)
+def test_passes_hold_every_seed_once_in_order_and_no_more_than_fit(count, each, free, most):
+    groups = passes(range(count), each, free, most)
     assert [seed for group in groups for seed in group] == list(range(count))
-    fitting = max(1, int(memory.SHARE * free / each))
+    fitting = min(max(1, int(memory.SHARE * free / each)), most)
     assert max(map(len, groups)) <= fitting
     assert len(groups) == -(-count // min(fitting, -(-count // len(groups))))
 
@@ -33,6 +38,12 @@ def test_a_replica_needs_more_with_depth_width_and_examples():
     full = Trial(TRIAL.variant, Recipe("torch.optim:SGD", 1e-3, batch_size=None), 5)
     assert bytes_each(full, 49, 60_000, torch.float32) > bytes_each(full, 49, 10_000, torch.float32)
     assert bytes_each(TRIAL, 49, 100, torch.float64) == 2 * small
+
+
+def test_a_pass_holds_what_the_cache_does_on_a_cpu_and_never_fewer_than_eight():
+    assert cached(TRIAL, 49, "cpu") * TRIAL.variant.numbers(49) <= memory.CACHED
+    assert cached(TRIAL, 784, "cpu") == 8
+    assert cached(TRIAL, 784, "cuda") == math.inf
 
 
 def test_free_memory_is_that_of_the_machine():
