@@ -27,14 +27,22 @@ HERE = Path(__file__).parent
 PEERS = {"keras-tensorflow": ("keras", "tensorflow"), "keras-torch": ("keras",)}
 PACKAGES = ("torch", "keras", "tensorflow", "tensorflow-cpu", "numpy", "identity-props")
 SAME_TRAINING = 2.0  # factor between test MSEs after two epochs; seeds differ by 1.3
-SIZES = [(d, depth, k) for d in (49, 196) for depth in (1, 4) for k in (0, 1, 8, 64, 256)]
+SIZES = [(d, depth) for d in (49, 196) for depth in (1, 4)]
+ALONE, AT_ONCE = "one nn.Module at a time", 64
+# name: contender, networks at once, threads
+NETWORKS = (
+    {ALONE: ("networks", 0, 1)}
+    | {f"ours, {k} at a time": ("networks", k, 1) for k in (1, 8, AT_ONCE, 256)}
+    | {f"ours, {AT_ONCE} at a time, two threads": ("networks", AT_ONCE, 2)}
+    | {f"floor, {AT_ONCE} at a time": ("products", AT_ONCE, 1)}
+    | {f"floor, {AT_ONCE} at a time, two threads": ("products", AT_ONCE, 2)}
+)
 # name: numerator and denominator of medians, and the target
 EPOCH_TARGETS = {
     1: {"keras-tensorflow": 0.33, "tensor-loop": 0.45, "floor": 1 / 0.7},
     4: {"keras-tensorflow": 0.65, "tensor-loop": 0.65, "floor": 1 / 0.7},
 }
-FLOOR = "floor, 64 at a time"
-NETWORK_TARGETS = {(49, 1, 64): 50, (49, 4, 64): 20}
+NETWORK_TARGETS = {(49, 1): 50, (49, 4): 20}
 
 Rounds = dict[str, list[dict[str, Any]]]
 
@@ -98,27 +106,22 @@ def epochs(rounds: int, data_dir: str) -> Iterator[dict[str, Any]]:
 
 
 def networks(rounds: int) -> Iterator[dict[str, Any]]:
-    """Many small networks: seconds for one, alone, in ensembles, and their products alone; one thread."""
-    for d, depth in {(d, depth): None for d, depth, _ in SIZES}:
-        kinds = {
-            ("one nn.Module" if k == 0 else f"ours, {k}") + " at a time": ("networks", k)
-            for a, b, k in SIZES
-            if (a, b) == (d, depth)
-        } | {FLOOR: ("products", 64)}
-        size = (str(d), str(depth))
-        found = in_turn(
-            [*kinds], rounds, lambda name, k=kinds, size=size: child(k[name][0], *size, str(k[name][1]))
-        )
+    """Many small networks: seconds for one, alone and in ensembles, and of their products alone."""
+    for d, depth in SIZES:
+
+        def run(name: str, size: tuple[int, int] = (d, depth)) -> dict[str, Any]:
+            what, *numbers = NETWORKS[name]
+            return child(what, *map(str, (*size, *numbers)))
+
+        found = in_turn([*NETWORKS], rounds, run)
         seconds = {name: statistics.median(one["seconds"] for one in runs) for name, runs in found.items()}
         for name, runs in found.items():
-            target = NETWORK_TARGETS.get((d, depth, kinds[name][1]) if name != FLOOR else ())
+            target = NETWORK_TARGETS.get((d, depth)) if name.startswith(f"ours, {AT_ONCE}") else None
             yield {
                 "work": f"{d} wide, depth {depth}, 500 steps, seconds a network",
                 "contender": name,
                 "seconds": seconds[name],
-                "ratios": {
-                    "times faster than one at a time": seconds["one nn.Module at a time"] / seconds[name]
-                },
+                "ratios": {"times faster than one at a time": seconds[ALONE] / seconds[name]},
                 "targets": {} if target is None else {"times faster than one at a time": target},
                 "rounds": [one["seconds"] for one in runs],
             }
@@ -145,10 +148,10 @@ def runs(rounds: int) -> Iterator[dict[str, Any]]:
 
 
 GROWTH = {  # what grows: sizes (d, depth, K, steps)
-    "replicas": [(49, 1, k, 100) for k in (8, 16, 32, 64, 128)],
-    "depth": [(49, depth, 8, 100) for depth in (1, 2, 4, 8)],
-    "steps": [(49, 1, 8, steps) for steps in (100, 200, 400, 800)],
-    "pixels": [(d, 1, 8, 50) for d in (98, 196, 392, 784)],
+    "replicas": [(49, 1, k, 500) for k in (8, 16, 32, 64, 128, 256, 512)],
+    "depth": [(49, depth, 8, 500) for depth in (1, 2, 4, 8)],
+    "steps": [(49, 1, 8, steps) for steps in (500, 1000, 2000, 4000)],
+    "pixels": [(d, 1, 8, 500) for d in (98, 196, 392, 784)],
 }
 SLOPE = 1.1  # at most, where the arithmetic says 1; in pixels it says 2
 
@@ -176,7 +179,7 @@ def growth(rounds: int) -> Iterator[dict[str, Any]]:
 
 def grown(d: int, depth: int, replicas: int, steps: int) -> dict[str, Any]:
     """Seconds of all replicas and all steps."""
-    each = child("networks", *map(str, (d, depth, replicas)), "eager", str(steps))["seconds"]
+    each = child("networks", *map(str, (d, depth, replicas, 1, steps)))["seconds"]
     return {"seconds": each * replicas * steps / 500}
 
 

@@ -1,8 +1,8 @@
 """What is compared: one training in several ways, each in a process of its own that prints its times.
 
 python benchmarks/contenders.py NAME DEPTH FOLDER      an epoch of the question's network
-python benchmarks/contenders.py networks D DEPTH K     networks of D pixels, K at a time, 0 as modules
-python benchmarks/contenders.py products D DEPTH K     the matrix products of those alone
+python benchmarks/contenders.py networks D DEPTH K [THREADS [STEPS]]    of D pixels, K at a time, 0 as modules
+python benchmarks/contenders.py products D DEPTH K [THREADS]            the matrix products of those alone
 """
 
 from __future__ import annotations
@@ -157,46 +157,37 @@ EPOCH: dict[str, Callable[[int, str], Times]] = {
 
 # Many small networks ----------------------------------------------------------------------------------
 
+STEPS, EXAMPLES, SMALL_BATCH = 500, 4096, 64
 
-def networks(d: int, depth: int, replicas: int, mode: str = "eager", steps: int = 100) -> Times:
-    """Seconds of 500 RMSprop steps on batches of 64 for one network of K trained at once; K = 0: one nn.Module."""
+
+def networks(d: int, depth: int, replicas: int, threads: int = 1, steps: int = STEPS) -> Times:
+    """Seconds of 500 RMSprop steps of one network of K, its making included; K = 0: one nn.Module at a time."""
     import torch
 
-    x = torch.rand(4096, d)
-    step = _module_step(x, depth) if replicas == 0 else _ensemble_step(x, depth, replicas, mode)
-    return _each(step, replicas, steps)
-
-
-def products(d: int, depth: int, replicas: int) -> Times:
-    """The same for the matrix products of K networks and nothing else."""
-    import torch
-
-    x, w, g = torch.rand(replicas, 64, d), torch.rand(replicas, d, d), torch.rand(replicas, 64, d)
-
-    def step() -> None:
-        for layer in range(depth):
-            torch.bmm(x, w.mT)
-            torch.bmm(g.mT, x)
-            if layer:
-                torch.bmm(g, w)
-
-    return _each(step, replicas)
-
-
-def _each(step: Callable[[], None], replicas: int, steps: int = 100) -> Times:
-    """Seconds of 500 steps of one network of K, on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    for _ in range(10):
-        step()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # as a worker has it
+    torch.optim.SGD([torch.zeros(1)], lr=1)  # an optimizer's first use imports much of torch
+    x = torch.rand(EXAMPLES, d)
     started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return {"seconds": (time.perf_counter() - started) * 500 / steps / max(replicas, 1)}
+    if replicas:
+        _train(x, depth, replicas, steps)
+    else:
+        _train_module(x, depth, steps)
+    return {"seconds": (time.perf_counter() - started) * STEPS / steps / max(replicas, 1)}
 
 
-def _module_step(x: Any, depth: int) -> Callable[[], None]:
+def _train(x: Any, depth: int, replicas: int, steps: int) -> None:
+    from identity_props import Pixels, Recipe, Trial, Variant, train
+
+    recipe = Recipe("torch.optim:RMSprop", 1e-3, batch_size=SMALL_BATCH)
+    train(
+        Trial(Variant("plain-relu", depth, "none"), recipe, steps),
+        Pixels("drawn", x, x[:64]),
+        range(replicas),
+    )
+
+
+def _train_module(x: Any, depth: int, steps: int) -> None:
     import torch
     from torch import nn
     from torch.nn.functional import mse_loss
@@ -204,40 +195,38 @@ def _module_step(x: Any, depth: int) -> Callable[[], None]:
     d = x.shape[1]
     network = nn.Sequential(*(part for _ in range(depth) for part in (nn.Linear(d, d), nn.ReLU())))
     optimizer = torch.optim.RMSprop(network.parameters(), lr=1e-3)
-
-    def step() -> None:
-        batch = x[torch.randint(len(x), (64,))]
+    for _ in range(steps):
+        batch = x[torch.randint(len(x), (SMALL_BATCH,))]
         optimizer.zero_grad()
         mse_loss(network(batch), batch).backward()
         optimizer.step()
 
-    return step
 
-
-def _ensemble_step(x: Any, depth: int, replicas: int, mode: str) -> Callable[[], None]:
+def products(d: int, depth: int, replicas: int, threads: int = 1) -> Times:
+    """The same for the matrix products of K networks and nothing else."""
     import torch
 
-    from identity_props.models import Variant
-    from identity_props.stack import Stack, ready
-    from identity_props.training import Recipe, Trial, ensemble_for
+    torch.set_num_threads(threads)
+    x, w = torch.rand(replicas, SMALL_BATCH, d), torch.rand(replicas, d, d)
 
-    torch.set_flush_denormal(True)  # as a worker has it
-    stack, recipe = Stack(mode=mode), Recipe("torch.optim:RMSprop", 1e-3, batch_size=64)
-    ensemble = ensemble_for(
-        Trial(Variant("plain-relu", depth), recipe, 500), x.shape[1], stack, range(replicas)
-    )
-    optimizer = ready(torch.optim.RMSprop(ensemble.parameters, lr=1e-3), mode)
-    batches = stack.batches(x, 64, ensemble.generators)
-    return lambda: ensemble.step(optimizer, next(batches))
+    def step() -> None:
+        for layer in range(depth):
+            torch.bmm(x, w.mT)
+            torch.bmm(x.mT, x)
+            if layer:
+                torch.bmm(x, w)
+
+    step()
+    started = time.perf_counter()
+    for _ in range(STEPS // 5):
+        step()
+    return {"seconds": (time.perf_counter() - started) * 5 / replicas}
 
 
 def main(name: str, *arguments: str) -> None:
     """Print one line of JSON."""
-    if name == "networks":
-        d, depth, replicas = map(int, arguments[:3])
-        found = networks(d, depth, replicas, *arguments[3:4], *map(int, arguments[4:]))
-    elif name == "products":
-        found = products(*map(int, arguments))
+    if name in ("networks", "products"):
+        found = {"networks": networks, "products": products}[name](*map(int, arguments))
     else:
         found = EPOCH[name](int(arguments[0]), arguments[1])
     print(json.dumps(found))

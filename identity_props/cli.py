@@ -133,7 +133,9 @@ def _prepared(
 
     stack = Stack(device=device)
     pixels = load(data, int(side), data_dir, download)
-    return Work(_selected(claims, slow, pixels), pixels, stack, replicas, seed, jobs or default_jobs(stack))
+    selected = _selected(claims, slow, pixels)
+    jobs = jobs or default_jobs(stack, selected, pixels)
+    return Work(selected, pixels, stack, replicas, seed, jobs)
 
 
 @commands.command()

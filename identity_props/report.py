@@ -102,7 +102,7 @@ def context(pixels: Pixels, stack: Stack, seed: int, jobs: int) -> dict[str, Any
         "versions": _versions(),
         "machine": _machine(stack),
         "jobs": jobs,
-        "threads": threads(jobs),
+        "threads": threads(jobs, pixels),
         "seed": seed,
         "data": data | {"test": len(pixels.test), "fingerprint": pixels.fingerprint},
         "stack": stack.describe(),

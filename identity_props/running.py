@@ -10,7 +10,7 @@ import os
 import pickle
 import queue
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -39,6 +39,7 @@ from identity_props.training import Run, Trial, train
 from identity_props.verdict import Outcome, judge
 
 REPORT_EVERY = 50  # optimizer steps between two reports of a worker
+WIDE = 300  # pixels; on fewer, threads wait for each other longer than they work
 
 
 class StoppedError(Exception):
@@ -58,14 +59,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_jobs(stack: Stack) -> int:
-    """Processes that train: one a core, or one in all on a GPU."""
-    return 1 if torch.device(stack.device).type == "cuda" else cores()
+def default_jobs(stack: Stack, claims: Sequence[Claim], pixels: Pixels) -> int:
+    """Processes that train: one a core, though no more than there are trials, or one in all on a GPU."""
+    if torch.device(stack.device).type == "cuda":
+        return 1
+    return min(cores(), len(_trials(claims, pixels)))
 
 
-def threads(jobs: int) -> int:
-    """Threads of each of ``jobs`` processes: its share of the cores."""
-    return max(1, cores() // jobs)
+def _trials(claims: Sequence[Claim], pixels: Pixels) -> set[Trial]:
+    return {trial for claim in claims for trial in claim.plan(pixels)}
+
+
+def threads(jobs: int, pixels: Pixels) -> int:
+    """Threads of each of ``jobs`` processes: its share of the cores, or one where layers are narrow."""
+    return max(1, cores() // jobs) if pixels.d >= WIDE else 1
 
 
 def judge_all(
@@ -80,21 +87,20 @@ def judge_all(
 ) -> Iterator[Outcome]:
     """Judge claims side by side and yield each outcome as it is known.
 
-    ``jobs`` processes train, one per core by default and one in all on a GPU; 1 trains in this
-    process. With ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an exception such as Ctrl-C, stops all training within
-    REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
+    ``jobs`` processes train, by default as ``default_jobs`` has it; 1 trains in this process. With
+    ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an
+    exception such as Ctrl-C, stops all training within REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
     """
     if not claims:
         raise InputError("claims: expected at least one, got none")
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: expected at least 1, got {jobs}")
     stack = stack or Stack()
-    crew = _Crew(pixels, stack, jobs or default_jobs(stack), seed if explained else None)
+    jobs = jobs or default_jobs(stack, claims, pixels)
+    crew = _Crew(pixels, stack, jobs, seed if explained else None)
     judges = ThreadPoolExecutor(len(claims))
     try:
-        crew.prepare(
-            [trial for claim in claims for trial in claim.plan(pixels)], range(seed, seed + replicas)
-        )
+        crew.prepare(_trials(claims, pixels), range(seed, seed + replicas))
         pending = {judges.submit(judge, claim, pixels, crew.train, replicas, seed) for claim in claims}
         while pending:
             done, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -121,24 +127,24 @@ class _Crew:
         # that is sent much keeps the next from starting until it has imported torch
         with NamedTemporaryFile(prefix="identity-props-", delete=False) as file:
             pickle.dump((pixels, stack), file)
-        self.work = Path(file.name)
+        self.work, self.threads_before = Path(file.name), torch.get_num_threads()
         if jobs == 1:
             self.stopping, self.steps = Event(), queue.SimpleQueue()
-            start = self.work, self.steps, self.stopping
+            start = self.work, self.steps, self.stopping, threads(jobs, pixels)
             self.executor = ThreadPoolExecutor(1, "train", _start, start)
         else:
             context = get_context("spawn")  # a forked process inherits torch's threads, broken
             self.stopping, self.steps = context.Event(), context.SimpleQueue()
-            start = self.work, self.steps, self.stopping
-            self.executor = ProcessPoolExecutor(jobs, context, _start_process, (*start, threads(jobs)))
+            start = self.work, self.steps, self.stopping, threads(jobs, pixels)
+            self.executor = ProcessPoolExecutor(jobs, context, _start_process, start)
 
-    def prepare(self, trials: Sequence[Trial], seeds: Sequence[int]) -> None:
+    def prepare(self, trials: Iterable[Trial], seeds: Sequence[int]) -> None:
         """Hand out trials, the longest first so that none is left running alone at the end."""
 
         def cost(trial: Trial) -> int:
             return trial.steps * trial.variant.depth * (trial.recipe.batch_size or self.examples)
 
-        for trial in sorted(set(trials), key=cost, reverse=True):
+        for trial in sorted(trials, key=cost, reverse=True):
             self._submit(trial, tuple(seeds))
 
     def train(self, trials: Sequence[Trial], seeds: Sequence[int]) -> list[Run]:
@@ -172,21 +178,22 @@ class _Crew:
         self.stopping.set()
         self.executor.shutdown(cancel_futures=True)
         self.work.unlink()
+        torch.set_num_threads(self.threads_before)  # which one job changes in this process
 
 
 _work: tuple[Pixels, Stack, Any, Any]  # of this worker
 
 
-def _start(work: Path, steps: Any, stopping: Any) -> None:
+def _start(work: Path, steps: Any, stopping: Any, threads_each: int) -> None:
     global _work
+    torch.set_num_threads(threads_each)
     torch.set_flush_denormal(True)  # before this thread has others that help it, which inherit it
     _work = (*pickle.loads(work.read_bytes()), steps, stopping)
 
 
 def _start_process(work: Path, steps: Any, stopping: Any, threads_each: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops us
-    torch.set_num_threads(threads_each)
-    _start(work, steps, stopping)
+    _start(work, steps, stopping, threads_each)
 
 
 def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from identity_props import running
+from identity_props.claims import CLAIMS as ALL
 from identity_props.claims import matching
 from identity_props.errors import InputError
 from identity_props.running import Progress, default_jobs, judge_all, threads
 from identity_props.stack import Stack
+from tests.conftest import drawn
 
 CLAIMS = matching("linear-1,residual-1*,scaled-whiten")
 QUICK = matching("scaled-*")
@@ -76,7 +78,9 @@ def test_a_worker_counts_denormals_as_zero_on_all_of_its_threads(tmp_path):
 
     work = tmp_path / "work"
     work.write_bytes(pickle.dumps((None, None)))
-    with ThreadPoolExecutor(1, "train", running._start, (work, None, None)) as worker:
+    with ThreadPoolExecutor(
+        1, "train", running._start, (work, None, None, torch.get_num_threads())
+    ) as worker:
         assert worker.submit(all_zero, 2).result()
     with ThreadPoolExecutor(1) as other:
         assert not other.submit(all_zero, 2).result()
@@ -91,7 +95,11 @@ def test_what_cannot_be_run_is_refused_before_any_process_starts(small):
         next(judge_all(CLAIMS, small, replicas=0, jobs=1))
 
 
-def test_processes_share_the_cores(monkeypatch):
+def test_processes_share_the_cores(monkeypatch, small):
     monkeypatch.setattr(running, "cores", lambda: 6)
-    assert default_jobs(Stack()) == 6
-    assert [threads(jobs) for jobs in (1, 2, 4, 6, 9)] == [6, 3, 1, 1, 1]
+    every = [claim for claim in ALL.values() if not claim.slow]
+    assert default_jobs(Stack(), every, small) == 6
+    assert default_jobs(Stack(), QUICK, small) == 2  # one a trial
+    wide = drawn(d=running.WIDE)
+    assert [threads(jobs, wide) for jobs in (1, 2, 4, 6, 9)] == [6, 3, 1, 1, 1]
+    assert threads(1, small) == 1
