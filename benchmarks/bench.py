@@ -174,6 +174,7 @@ def growth(rounds: int) -> Iterator[dict[str, Any]]:
             "ratios": {"slope": slope},
             "targets": {"slope": SLOPE} if what != "pixels" else {},
             "rounds": seconds,
+            "sizes": [size[column] for size in sizes],
         }
 
 
@@ -181,6 +182,33 @@ def grown(d: int, depth: int, replicas: int, steps: int) -> dict[str, Any]:
     """Seconds of all replicas and all steps."""
     each = child("networks", *map(str, (d, depth, replicas, 1, steps)))["seconds"]
     return {"seconds": each * replicas * steps / 500}
+
+
+def picture(rows: Sequence[dict[str, Any]]) -> str:
+    """SVG: how many times as long for how many times as much, on log axes."""
+    from identity_props.pictures import HEIGHT, WIDTH, Axes
+
+    axes = Axes((1, 100), (0.9, 100), ("times as much", "times as long"))
+    drawn, ends = [STYLE, axes.frame(), axes.line([(1, 1), (100, 100)], "one")], []
+    for row in rows:
+        sizes, seconds = row["sizes"], row["rounds"]
+        drawn.append(
+            axes.line([(a / sizes[0], b / seconds[0]) for a, b in zip(sizes, seconds, strict=True)], "curve")
+        )
+        name = f"{row['work'].split()[-1]}, slope {row['ratios']['slope']:.2f}"
+        ends.append((axes.y(seconds[-1] / seconds[0]), axes.x(sizes[-1] / sizes[0]), name))
+    above = 0.0
+    for y, x, name in sorted(ends):
+        above = max(y, above + 14)  # a line of text
+        drawn.append(f'<text x="{x + 6:.0f}" y="{above:.0f}">{name}</text>')
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 100} {HEIGHT}" role="img">'
+    return f"{head}<title>Growth of training time</title>{''.join(drawn)}</svg>\n"
+
+
+STYLE = """<style>
+text { font: 12px sans-serif } path { fill: none; stroke: #26c; stroke-width: 2 }
+.tick { stroke: #ddd; stroke-width: 1 } .one { stroke: #999; stroke-dasharray: 4 4 }
+</style><rect width="100%" height="100%" fill="#fff"/>"""
 
 
 def same_training(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -258,6 +286,8 @@ def main(what: str, rounds: int, data_dir: str | None, out: str) -> None:
     document = {"machine": machine(), "rows": rows, "other_training": same_training(rows)}
     file.write_text(json.dumps(document, indent=1) + "\n")
     Path(out, "results.md").write_text(table(document))
+    if grown := [row for row in rows if row["what"] == "growth"]:
+        Path(out, "growth.svg").write_text(picture(grown))
     print(table(document))
 
 
