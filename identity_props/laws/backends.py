@@ -81,7 +81,7 @@ def ranks_equal(stack: Stack, case: Case) -> Discrepancy:
     "recorded",
     "gradients recorded once, of parameters in rows of one tensor, train as those found anew at every step",
     "the same operations on the same numbers",
-    "sgd three-steps odd-width float64 float32",
+    "sgd three-steps odd-width float64",
     needs="gradient-descent, torch's own network",
 )
 def recorded(stack: Stack, case: Case) -> Discrepancy:

@@ -82,8 +82,7 @@ class Case:
             raise InputError(
                 f"case: expected finite float64 [K, n, d], got {self.x.dtype} {list(self.x.shape)}"
             )
-        largest = torch.linalg.eigvalsh(second_moment(self.x))[:, -1]
-        if not (largest.min() > 0 and largest.max() <= 1.001 * largest.min()):
+        if not (self._largest.min() > 0 and self._largest.max() <= 1.001 * self._largest.min()):
             raise InputError("case: expected data sets of one largest eigenvalue above 0, see scaled_alike")
 
     @property
@@ -99,9 +98,13 @@ class Case:
         return range(self.seed, self.seed + self.replicas)
 
     @cached_property
+    def _largest(self) -> Tensor:
+        return torch.linalg.eigvalsh(second_moment(self.x))[:, -1]  # [K]
+
+    @cached_property
     def critical_rate(self) -> float:
         """Rate d / lambda_1 of the data set whose lambda_1 is largest."""
-        return self.d / float(torch.linalg.eigvalsh(second_moment(self.x)).max())
+        return self.d / float(self._largest.max())
 
     @property
     def lr(self) -> float:
