@@ -155,7 +155,9 @@ class Variant:
 
     def redraw(self, network: nn.Module, init: str | Init = "glorot") -> None:
         """Draw a network of ``nn.Linear`` layers anew in place, with the numbers that ``build`` would draw."""
-        layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+        layers = [
+            layer for layer in network.get_submodule("layers").children() if isinstance(layer, nn.Linear)
+        ]
         for layer in layers:
             layer.reset_parameters()
         _draw(layers, init)
