@@ -235,9 +235,17 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "system": platform.platform(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     } | versions
+
+
+def processor() -> str:
+    """Its name, where Linux says it."""
+    told = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    names = [line.split(":")[1].strip() for line in told.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def table(document: dict[str, Any]) -> str:

@@ -15,10 +15,8 @@ SHARE = 0.25  # of what is free, as other processes of the same run take theirs
 COPIES = 6  # of the parameters: themselves, gradients and their parts, two running averages, one temporary
 KEPT = 4  # tensors a layer and example: its input, output, and two of the backward pass
 CHUNK = 1024  # test examples measured at once, see metrics
-CACHED, ENOUGH = (
-    2**19,
-    8,
-)  # weights of a pass on a CPU, where more are up to twice as slow; replicas that are no fewer
+CACHED = 2**19  # weights of a pass on a CPU; more leave its cache and are up to twice as slow
+ENOUGH = 8  # replicas of a pass that the cache does not cut further
 
 
 def bytes_each(trial: Trial, d: int, examples: int, dtype: torch.dtype) -> int:

@@ -89,7 +89,8 @@ def judge_all(
 
     ``jobs`` processes train, by default as ``default_jobs`` has it; 1 trains in this process. With
     ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an
-    exception such as Ctrl-C, stops all training within REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
+    exception such as Ctrl-C, stops all training within REPORT_EVERY steps. Raises InputError for no
+    claims, jobs below 1 or what ``judge`` refuses.
     """
     if not claims:
         raise InputError("claims: expected at least one, got none")

@@ -35,8 +35,6 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "constant": lambda step, budget: 1.0,
     "linear-decay": lambda step, budget: 1 - step / max(budget, 1),
 }
-
-
 RECORDED_FROM = 300  # steps; recording takes as long as some 100 of them
 ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one tensor leave the cache
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -26,6 +26,7 @@ from identity_props.training import (
 )
 from tests.conftest import drawn
 
+CENTRED, ADAPTIVE = ("standardise", "whiten"), ("torch.optim:RMSprop", "torch.optim:Adam")
 DOUBLE = Stack(dtype=torch.float64)
 SGD = Recipe("torch.optim:SGD", 0.01, batch_size=None)
 LINEAR = Variant("linear", 2)
@@ -52,13 +53,15 @@ def alone(trial, pixels, seed):
     return model.state_dict()
 
 
-# Rounding differs between a batched and a plain product, by 1e-16 relative a step. Where a gradient is
-# nothing but rounding, as of biases on whitened data, RMSprop's eps of 1e-7 makes 5e-8 of it in eight steps.
-# A wrong seed or step leaves 1e-2, the rate.
+# Rounding differs between a batched and a plain product, by 1e-16 relative a step. Where a gradient is nothing
+# but rounding, as of biases on all of centred data, an adaptive optimizer multiplies it by lr / eps, 1e5 a step:
+# no two orders of a sum agree on that, so it is left out. A wrong seed or step leaves 1e-2, the rate.
 @pytest.mark.parametrize("recorded", [False, True])
 @given(variant=variants(), recipe=recipes(), seeds=st.lists(seeds, min_size=1, max_size=4), data=seeds)
 def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(recorded, variant, recipe, seeds, data):
     pixels, trial = drawn(d=5, train=40, test=8, seed=data), Trial(variant, recipe, 8)
+    every = recipe.batch_size is None or recipe.batch_size >= len(pixels.train)
+    assume(not (every and variant.scaling in CENTRED and recipe.optimizer in ADAPTIVE))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "RECORDED_FROM", 0 if recorded else math.inf)
         run = train(trial, pixels, seeds, DOUBLE)
