@@ -1,28 +1,22 @@
-"""What several test files need: data sets small enough to train on in no time, and MNIST."""
+"""What several test files need. torch is imported by those alone that test: xdist's controller does not wait for it."""
 
 import os
 
 import pytest
-import torch
-
-from identity_props.data import Pixels, mnist
-from identity_props.errors import MissingError
-
-
-def drawn(d=4, train=64, test=32, seed=0, low=0.0, high=255.0):
-    """Pixels [n, d], uniform on low to high, in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    x = low + (high - low) * torch.rand(train + test, d, generator=generator, dtype=torch.float64)
-    return Pixels("drawn", x[:train], x[train:])
 
 
 @pytest.fixture(scope="session")
 def small():
+    from tests.drawing import drawn
+
     return drawn()
 
 
 @pytest.fixture(scope="session")
 def mnist_28(pytestconfig):
+    from identity_props.data import mnist
+    from identity_props.errors import MissingError
+
     try:
         return mnist(28, pytestconfig.getoption("identity_data_dir"))
     except MissingError as absent:

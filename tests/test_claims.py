@@ -24,7 +24,7 @@ from identity_props.errors import InputError
 from identity_props.stack import Stack
 from identity_props.training import Run
 from identity_props.verdict import FAILS, judge, trainer
-from tests.conftest import drawn
+from tests.drawing import drawn
 
 TRAINED = [claim for claim in CLAIMS.values() if not claim.slow]
 

@@ -14,7 +14,7 @@ from identity_props import rendering
 from identity_props.data import SCALINGS, SIDES, Pixels, digits, mnist, pooled
 from identity_props.errors import InputError, MissingError
 from identity_props.rendering import draw, rendered
-from tests.conftest import drawn
+from tests.drawing import drawn
 
 SEEDS = st.integers(0, 2**32 - 1)
 FITTED = [name for name, fit in SCALINGS.items() if fit is not None]

@@ -63,7 +63,7 @@ def test_passes_train_as_one_does_and_say_how_many_they_were(small, monkeypatch)
 def test_a_replica_s_need_is_an_upper_bound_on_what_it_takes():
     seeds, d = range(64), 49
     pixels_bytes = 64 * bytes_each(TRIAL, d, 512, torch.float32)
-    from tests.conftest import drawn
+    from tests.drawing import drawn
 
     process = psutil.Process()
     data = drawn(d, 512, 64)

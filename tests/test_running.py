@@ -14,7 +14,7 @@ from identity_props.claims import matching
 from identity_props.errors import InputError
 from identity_props.running import Progress, default_jobs, judge_all, threads
 from identity_props.stack import Stack
-from tests.conftest import drawn
+from tests.drawing import drawn
 
 CLAIMS = matching("linear-1,residual-1*,scaled-whiten")
 QUICK = matching("scaled-*")

@@ -29,7 +29,7 @@ from identity_props.theory import (
     second_moment,
 )
 from identity_props.training import Recipe, Trial, train
-from tests.conftest import drawn
+from tests.drawing import drawn
 
 spectra = st.lists(st.floats(0.1, 100), min_size=1, max_size=8)
 
@@ -182,7 +182,7 @@ def on_digits(side, request):
 
 def on_mnist(side, request):
     real = request.getfixturevalue("mnist_28")
-    train, test = (pooled(x.reshape(-1, 28, 28), side) for x in (real.train[:8192], real.test))
+    train, test = (pooled(x.reshape(-1, 28, 28), side) for x in (real.train[:2048], real.test[:2048]))
     return Pixels("mnist", train, test)
 
 

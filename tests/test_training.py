@@ -24,7 +24,7 @@ from identity_props.training import (
     reason_to_train_alone,
     train,
 )
-from tests.conftest import drawn
+from tests.drawing import drawn
 
 CENTRED, ADAPTIVE = ("standardise", "whiten"), ("torch.optim:RMSprop", "torch.optim:Adam")
 DOUBLE = Stack(dtype=torch.float64)
