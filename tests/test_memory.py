@@ -13,6 +13,7 @@ from identity_props import memory, training
 from identity_props.memory import bytes_each, cached, free_bytes, passes
 from identity_props.models import Variant
 from identity_props.training import Recipe, Trial, train
+from tests.drawing import drawn
 
 TRIAL = Trial(Variant("plain-relu", 2), Recipe("torch.optim:RMSprop", 1e-3, batch_size=16), 5)
 
@@ -63,8 +64,6 @@ def test_passes_train_as_one_does_and_say_how_many_they_were(small, monkeypatch)
 def test_a_replica_s_need_is_an_upper_bound_on_what_it_takes():
     seeds, d = range(64), 49
     pixels_bytes = 64 * bytes_each(TRIAL, d, 512, torch.float32)
-    from tests.drawing import drawn
-
     process = psutil.Process()
     data = drawn(d, 512, 64)
     train(TRIAL, data, range(2))
