@@ -3,7 +3,7 @@
 A step of small networks is mostly dispatch: of Python, ``vmap``, autograd and an optimizer's six operations
 on each of eight tensors. Here the layers' own forward pass and autograd's own backward pass run once, under
 ``make_fx``, and every step runs the operations that they called, in their order; an optimizer is given one
-tensor for all of an ensemble. Not a bit of the result changes, see the law *recorded*.
+tensor for all of an ensemble. The result changes by rounding at most, see the law *recorded*.
 """
 
 from __future__ import annotations

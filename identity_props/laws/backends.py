@@ -86,7 +86,7 @@ def ranks_equal(stack: Stack, case: Case) -> Discrepancy:
 )
 def recorded(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps of sums over examples and pixels, two layers deep: a product may take its
-    sums in another order where its matrices lie elsewhere. On CPUs not a bit was seen to change.
+    sums in another order where its matrices lie elsewhere. Of 49 pixels, not a bit was seen to change.
     """
     x, trained = case.x.to(stack.device, stack.dtype), []
     lr = min(gentle(stack, case), 0.1)  # where pixels are faint, biases are the steeper directions
