@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from identity_props import audit, audit_report, conformance
+from identity_props import audit, audit_report
 from identity_props.audit import Alarms, Finding, examine, matching
 from identity_props.claims import CLAIMS
 from identity_props.cli import commands
@@ -32,25 +32,30 @@ def test_a_fault_says_what_it_does_and_differs_from_its_clean_twin_in_one_part(f
     assert len(differing) == 1
 
 
-def of_laws(one, monkeypatch, claims=()):
-    monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
-    monkeypatch.setattr(audit, "CLAIMS_OF", dict.fromkeys(audit.CLAIMS_OF, claims))
-    return examine(one.stack, getattr(one, "twin", one))
+@pytest.fixture
+def of_laws(one_family, monkeypatch):
+    """What sees a fault or twin, of the laws and of the claims that are named."""
+
+    def seen(one, *claims):
+        monkeypatch.setattr(audit, "CLAIMS_OF", dict.fromkeys(audit.CLAIMS_OF, claims))
+        return examine(one.stack, getattr(one, "twin", one))
+
+    return seen
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_a_law_sees_a_fault_of_each_kind(name, monkeypatch):
-    assert of_laws(FAULTS[name], monkeypatch).laws
+def test_a_law_sees_a_fault_of_each_kind(name, of_laws):
+    assert of_laws(FAULTS[name]).laws
 
 
 @pytest.mark.parametrize("name", sorted({FAULTS[name].twin.name for name in SAMPLE[::2]}))
-def test_no_law_sees_a_clean_twin(name, monkeypatch):
-    assert not of_laws(TWINS[name], monkeypatch).laws
+def test_no_law_sees_a_clean_twin(name, of_laws):
+    assert not of_laws(TWINS[name]).laws
 
 
-def test_claims_and_gate_see_a_fault_and_not_its_clean_twin(monkeypatch):
+def test_claims_and_gate_see_a_fault_and_not_its_clean_twin(of_laws):
     fault = FAULTS["unscaled-twice"]
-    clean, found = (of_laws(one, monkeypatch, ("scaled-whiten",)) for one in (fault.twin, fault))
+    clean, found = (of_laws(one, "scaled-whiten") for one in (fault.twin, fault))
     assert clean.claims == ()
     finding = audit._finding(fault, found, clean.record)
     assert finding.claims == ("scaled-whiten",)

@@ -127,7 +127,7 @@ def test_laws_lists_each_with_its_source_and_tolerance(capsys):
 CHECK = ("check", "--optimizer", "torch.optim:SGD", "--lr", "1")
 
 
-def test_check_prints_a_row_for_each_law_and_exits_with_zero(capsys):
+def test_check_prints_a_row_for_each_law_and_exits_with_zero(one_family, capsys):
     assert main([*CHECK, "--like", "torch.optim:SGD"]) == 0
     out = capsys.readouterr().out
     assert "like-optimizer       pass" in out
@@ -136,7 +136,7 @@ def test_check_prints_a_row_for_each_law_and_exits_with_zero(capsys):
     assert "0 fail" in out
 
 
-def test_check_exits_with_one_where_a_row_fails_and_says_which_in_json(capsys):
+def test_check_exits_with_one_where_a_row_fails_and_says_which_in_json(one_family, capsys):
     assert (
         main(
             [

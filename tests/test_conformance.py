@@ -34,10 +34,9 @@ SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
 
 @pytest.fixture(autouse=True)
-def _one_family(request, monkeypatch):
-    """One family of data shows a broken part as well as three, in a third of the time."""
+def _one_family(request):
     if "conform_and_are_like" not in request.node.name:
-        monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
+        request.getfixturevalue("one_family")
 
 
 @pytest.fixture

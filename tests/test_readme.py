@@ -64,7 +64,7 @@ def test_its_example_of_a_test_is_one_that_pytest_collects(here):
 
 
 @pytest.mark.parametrize(("example", "said"), list(zip(EXAMPLES, ["measured ", ""], strict=True)))
-def test_its_examples_run(example, said, capsys):
+def test_its_examples_run(example, said, one_family, capsys):
     exec(example, {"__name__": "__main__"})
     assert said in capsys.readouterr().out
 
