@@ -1,6 +1,7 @@
 """What several test files need. torch is imported by those alone that test: xdist's controller does not wait for it."""
 
 import os
+from functools import partial
 
 import pytest
 
@@ -44,3 +45,11 @@ def one_family(monkeypatch):
     from identity_props import conformance
 
     monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """A sixteenth of the digits, for commands whose figures do not matter."""
+    from identity_props import data
+
+    monkeypatch.setattr(data, "digits", partial(data.digits, train=512, test=128))

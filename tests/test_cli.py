@@ -6,22 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from identity_props import __version__
 from identity_props.cli import main
-from identity_props.data import digits
 
 QUICK = ("run", "--claims", "scaled-*", "--jobs", "1")
-
-
-@pytest.fixture
-def few_digits(monkeypatch):
-    """A sixteenth of the digits, for commands whose figures do not matter."""
-    monkeypatch.setattr("identity_props.data.digits", partial(digits, train=512, test=128))
 
 
 def test_run_prints_a_table_and_writes_results(few_digits, tmp_path, capsys):

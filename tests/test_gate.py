@@ -163,7 +163,7 @@ def test_other_data_or_stacks_fail_and_other_machines_are_noted(name, passing):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, few_digits):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
