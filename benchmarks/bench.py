@@ -1,6 +1,6 @@
 """Speed beside peers, in one run: every contender in turn, several rounds, medians and ratios.
 
-Writes results.json and results.md beside this file. Peers come with ``pip install -e '.[peers]'``; one that
+Writes results.json, results.md and growth.svg beside this file. Peers come with ``pip install -e '.[peers]'``; one that
 is absent is left out by name.
 """
 
@@ -77,7 +77,7 @@ def wall(command: str) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started, "exit": done.returncode}
 
 
-# The three comparisons ------------------------------------------------------------------------------
+# The comparisons ------------------------------------------------------------------------------
 
 
 def epochs(rounds: int, data_dir: str) -> Iterator[dict[str, Any]]:
@@ -252,6 +252,7 @@ def table(document: dict[str, Any]) -> str:
     """Markdown."""
     lines = ["# Speed", "", "Made by `benchmarks/bench.py`; medians of rounds taken in turn.", ""]
     lines += [", ".join(f"{k} {v}" for k, v in document["machine"].items()) + ".", ""]
+    lines += [f"Trained something else: {other}.\n" for other in document["other_training"]]
     lines += ["| work | contender | seconds | rounds | ratios | targets |", "|---|---|---:|---:|---|---|"]
     for row in document["rows"]:
         ratios = ", ".join(f"{ratio:.2f} {name}" for name, ratio in row["ratios"].items())
@@ -267,7 +268,7 @@ def table(document: dict[str, Any]) -> str:
 )
 @click.option("--rounds", default=3, show_default=True, help="Times that every contender is measured.")
 @click.option("--data-dir", envvar="IDENTITY_PROPS_DATA", help="Folder that holds MNIST/raw, for epochs.")
-@click.option("--out", default=str(HERE), help="Folder for results.json and results.md.")
+@click.option("--out", default=str(HERE), help="Folder for results.json, results.md and growth.svg.")
 def main(what: str, rounds: int, data_dir: str | None, out: str) -> None:
     """Measure, in turn and several times, and write medians, ratios and what they were taken on."""
     wanted = what.split(",")

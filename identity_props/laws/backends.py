@@ -89,7 +89,7 @@ def recorded(stack: Stack, case: Case) -> Discrepancy:
     sums in another order where its matrices lie elsewhere. Of 49 pixels, not a bit was seen to change.
     """
     x, trained = case.x.to(stack.device, stack.dtype), []
-    lr = min(gentle(stack, case), 0.1)  # where pixels are faint, biases are the steeper directions
+    lr = min(gentle(stack, case), 0.1)  # biases, the steeper directions of faint pixels, diverge from d on
     alone = case.replicas == 1
     for kind in (Single, RecordedSingle) if alone else (Ensemble, RecordedRows):
         ensemble = kind(TWO_RELU, case.d, case.seeds, stack)
