@@ -186,7 +186,7 @@ def grown(d: int, depth: int, replicas: int, steps: int) -> dict[str, Any]:
 
 def picture(rows: Sequence[dict[str, Any]]) -> str:
     """SVG: how many times as long for how many times as much, on log axes."""
-    from identity_props.pictures import HEIGHT, WIDTH, Axes
+    from identity_props.report.pictures import HEIGHT, WIDTH, Axes
 
     axes = Axes((1, 100), (0.9, 100), ("times as much", "times as long"))
     drawn, ends = [STYLE, axes.frame(), axes.line([(1, 1), (100, 100)], "one")], []

@@ -128,7 +128,7 @@ def parts():
 
 def stack_of(group, name):
     from identity_props import Stack
-    from identity_props.stack import arguments_of, resolve
+    from identity_props.stack.stack import arguments_of, resolve
 
     if group == "layers":
         return Stack(linear=LAYERS[name][0])
@@ -153,12 +153,13 @@ def of_matrices(optimizer):
 
 def measure(group, name):
     """Rows of check, or the last one alone for the many."""
-    from identity_props import conformance
+
+    from identity_props.conformance import checking
 
     stack = stack_of(group, name)
     if group == "pytorch-optimizer":
-        conformance.LAWS = {}
-    return [asdict(row) for row in conformance.check(stack)]
+        checking.LAWS = {}
+    return [asdict(row) for row in checking.check(stack)]
 
 
 def measured(part):

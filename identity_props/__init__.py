@@ -6,63 +6,63 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from identity_props.claims import CLAIMS as CLAIMS
-    from identity_props.claims import Claim as Claim
-    from identity_props.conformance import Reference as Reference
-    from identity_props.conformance import Row as Row
-    from identity_props.conformance import assert_conforms as assert_conforms
-    from identity_props.conformance import assert_learns_identity as assert_learns_identity
-    from identity_props.conformance import check as check
-    from identity_props.data import Pixels as Pixels
-    from identity_props.data import digits as digits
-    from identity_props.data import mnist as mnist
+    from identity_props.claims.registry import CLAIMS as CLAIMS
+    from identity_props.claims.registry import Claim as Claim
+    from identity_props.claims.running import judge_all as judge_all
+    from identity_props.claims.verdict import Outcome as Outcome
+    from identity_props.claims.verdict import judge as judge
+    from identity_props.conformance.checking import assert_conforms as assert_conforms
+    from identity_props.conformance.checking import assert_learns_identity as assert_learns_identity
+    from identity_props.conformance.checking import check as check
+    from identity_props.conformance.rows import Reference as Reference
+    from identity_props.conformance.rows import Row as Row
+    from identity_props.engine.training import train as train
+    from identity_props.engine.trial import Recipe as Recipe
+    from identity_props.engine.trial import Run as Run
+    from identity_props.engine.trial import Trial as Trial
     from identity_props.errors import InputError as InputError
     from identity_props.errors import MissingError as MissingError
-    from identity_props.explain import Explanation as Explanation
+    from identity_props.explain.explain import Explanation as Explanation
     from identity_props.laws import LAWS as LAWS
     from identity_props.laws import Case as Case
     from identity_props.laws import Discrepancy as Discrepancy
     from identity_props.laws import Law as Law
-    from identity_props.models import VARIANTS as VARIANTS
-    from identity_props.models import Variant as Variant
-    from identity_props.running import judge_all as judge_all
-    from identity_props.stack import Stack as Stack
-    from identity_props.training import Recipe as Recipe
-    from identity_props.training import Run as Run
-    from identity_props.training import Trial as Trial
-    from identity_props.training import train as train
-    from identity_props.verdict import Outcome as Outcome
-    from identity_props.verdict import judge as judge
+    from identity_props.stack.stack import Stack as Stack
+    from identity_props.task.data import Pixels as Pixels
+    from identity_props.task.data import digits as digits
+    from identity_props.task.data import mnist as mnist
+    from identity_props.task.models import VARIANTS as VARIANTS
+    from identity_props.task.models import Variant as Variant
 
 # name: module, imported at first use, since pytest loads the plugin, hence this package, everywhere
 _HOME = {
-    "CLAIMS": "claims",
+    "CLAIMS": "claims.registry",
     "Case": "laws",
-    "Claim": "claims",
+    "Claim": "claims.registry",
     "Discrepancy": "laws",
-    "Explanation": "explain",
+    "Explanation": "explain.explain",
     "InputError": "errors",
     "LAWS": "laws",
     "Law": "laws",
     "MissingError": "errors",
-    "Outcome": "verdict",
-    "Pixels": "data",
-    "Recipe": "training",
-    "Reference": "conformance",
-    "Row": "conformance",
-    "Run": "training",
-    "Stack": "stack",
-    "Trial": "training",
-    "VARIANTS": "models",
-    "Variant": "models",
-    "assert_conforms": "conformance",
-    "assert_learns_identity": "conformance",
-    "check": "conformance",
-    "digits": "data",
-    "judge": "verdict",
-    "judge_all": "running",
-    "mnist": "data",
-    "train": "training",
+    "Outcome": "claims.verdict",
+    "Pixels": "task.data",
+    "Recipe": "engine.trial",
+    "Reference": "conformance.rows",
+    "Row": "conformance.rows",
+    "Run": "engine.trial",
+    "Stack": "stack.stack",
+    "Trial": "engine.trial",
+    "VARIANTS": "task.models",
+    "Variant": "task.models",
+    "assert_conforms": "conformance.checking",
+    "assert_learns_identity": "conformance.checking",
+    "check": "conformance.checking",
+    "digits": "task.data",
+    "judge": "claims.verdict",
+    "judge_all": "claims.running",
+    "mnist": "task.data",
+    "train": "engine.training",
 }
 __all__ = sorted(_HOME)
 

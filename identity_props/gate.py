@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from identity_props.claims.verdict import HOLDS, Outcome
 from identity_props.errors import InputError
-from identity_props.verdict import HOLDS, Outcome
 
 SCHEMA = "identity-props/baseline/1"
 FALSE_FAIL = 1e-4  # probability that a gate of unchanged claims names a change, all rows together

@@ -21,11 +21,11 @@ import pytest
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
-    from identity_props.conformance import Reference
-    from identity_props.data import Pixels
+    from identity_props.claims.verdict import Outcome, Trainer
+    from identity_props.conformance.rows import Reference
     from identity_props.gate import Change
-    from identity_props.stack import Stack
-    from identity_props.verdict import Outcome, Trainer
+    from identity_props.stack.stack import Stack
+    from identity_props.task.data import Pixels
 
 RECORD = "identity"
 SUITE = "identity_props.suite"
@@ -149,7 +149,7 @@ class _Gate:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         from identity_props.gate import passes
-        from identity_props.report import gate_lines
+        from identity_props.report.tables import gate_lines
 
         terminalreporter.section("identity gate")
         terminalreporter.write(self.error or gate_lines(self.changes, passes(self.changes, self.strict)))
@@ -161,7 +161,7 @@ def _given(config: pytest.Config, name: str) -> Any:
 
 
 def _stack(config: pytest.Config) -> Stack:
-    from identity_props.stack import stack_of
+    from identity_props.stack.stack import stack_of
 
     names = STACK.keys() - {"optimizer-arg", "like", "like-arg", "like-linear"}
     given = {name: _given(config, name) for name in names}
@@ -169,7 +169,7 @@ def _stack(config: pytest.Config) -> Stack:
 
 
 def _like(config: pytest.Config, stack: Stack) -> Reference:
-    from identity_props.conformance import reference_of
+    from identity_props.conformance.rows import reference_of
 
     names = ("like", "like-arg", "like-linear")
     return reference_of(stack, *(_given(config, name) for name in names))
@@ -190,7 +190,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 @pytest.fixture(scope="session")
 def identity_pixels(pytestconfig: pytest.Config) -> Pixels:
     """The data of --identity-data at --identity-side; absent or damaged files are an error."""
-    from identity_props.data import load
+    from identity_props.task.data import load
 
     return load(*(_given(pytestconfig, name) for name in ("data", "side", "data-dir")))
 
@@ -231,7 +231,7 @@ def identity_record(
     import torch
 
     from identity_props.gate import record
-    from identity_props.report import context
+    from identity_props.report.documents import context
 
     jobs = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     made = context(identity_pixels, identity_stack, _given(pytestconfig, "seed"), jobs)
@@ -248,8 +248,8 @@ def identity_like(pytestconfig: pytest.Config, identity_stack: Stack) -> Referen
 @pytest.fixture(scope="session")
 def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
     """What the parts of the stack are found or declared to be; laws that need more do not apply."""
-    from identity_props.conformance import declared
-    from identity_props.traits import traits
+    from identity_props.conformance.rows import declared
+    from identity_props.conformance.traits import traits
 
     return traits(declared(identity_stack, identity_like))
 
@@ -257,6 +257,6 @@ def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozense
 @pytest.fixture(scope="session")
 def identity_train(identity_pixels: Pixels, identity_stack: Stack) -> Trainer:
     """Trains trials on that data and stack; what two claims share is trained once a worker."""
-    from identity_props.verdict import trainer
+    from identity_props.claims.verdict import trainer
 
     return trainer(identity_pixels, identity_stack)

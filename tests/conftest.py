@@ -15,8 +15,8 @@ def small():
 
 @pytest.fixture(scope="session")
 def mnist_28(pytestconfig):
-    from identity_props.data import mnist
     from identity_props.errors import MissingError
+    from identity_props.task.data import mnist
 
     try:
         return mnist(28, pytestconfig.getoption("identity_data_dir"))
@@ -42,14 +42,14 @@ def here(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def one_family(monkeypatch):
     """One family of data shows a broken part as well as three, in a third of the time."""
-    from identity_props import conformance
+    from identity_props.conformance import checking
 
-    monkeypatch.setattr(conformance, "FAMILIES", conformance.FAMILIES[:1])
+    monkeypatch.setattr(checking, "FAMILIES", checking.FAMILIES[:1])
 
 
 @pytest.fixture
 def few_digits(monkeypatch):
     """A sixteenth of the digits, for commands whose figures do not matter."""
-    from identity_props import data
+    from identity_props.task import data
 
     monkeypatch.setattr(data, "digits", partial(data.digits, train=512, test=128))

@@ -2,7 +2,7 @@
 
 import torch
 
-from identity_props.data import Pixels
+from identity_props.task.data import Pixels
 
 
 def drawn(d=4, train=64, test=32, seed=0, low=0.0, high=255.0):

@@ -7,14 +7,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from identity_props import audit, audit_report
-from identity_props.audit import Alarms, Finding, examine, matching
-from identity_props.claims import CLAIMS
+from identity_props.claims.registry import CLAIMS
 from identity_props.cli import commands
+from identity_props.engine.trial import Run
 from identity_props.errors import InputError
-from identity_props.faults import FAULTS, TWINS
-from identity_props.stack import PARTS
-from identity_props.training import Run
+from identity_props.faults import FAULTS, TWINS, audit
+from identity_props.faults.audit import Alarms, Finding, examine, matching
+from identity_props.report import audit as audit_report
+from identity_props.stack.stack import PARTS
 
 SAMPLE = ("mask-cached", "gradient-zero", "mean-of-means", "last-batch-twice", "rate-0.9-rmsprop")
 
@@ -176,7 +176,7 @@ def test_the_command_prints_json_on_request(monkeypatch):
 
 
 def test_the_claims_of_an_audit_train_with_the_optimizer_they_stand_for():
-    from identity_props.data import digits
+    from identity_props.task.data import digits
 
     for optimizer, names in audit.CLAIMS_OF.items():
         used = {trial.recipe.optimizer for name in names for trial in CLAIMS[name].plan(digits(7, 512, 512))}

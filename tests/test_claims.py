@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from identity_props import claims
-from identity_props.claims import (
+from identity_props.claims import registry
+from identity_props.claims.registry import (
     CLAIMS,
     PREDICTED,
     budget,
@@ -20,10 +20,10 @@ from identity_props.claims import (
     same_curve,
     sooner,
 )
+from identity_props.claims.verdict import FAILS, judge, trainer
+from identity_props.engine.trial import Run
 from identity_props.errors import InputError
-from identity_props.stack import Stack
-from identity_props.training import Run
-from identity_props.verdict import FAILS, judge, trainer
+from identity_props.stack.stack import Stack
 from tests.drawing import drawn
 
 TRAINED = [claim for claim in CLAIMS.values() if not claim.slow]
@@ -105,7 +105,7 @@ def judged():
     smallest = drawn(d=2)
     trainers = {optimizer: trainer(smallest, Stack(optimizer=optimizer)) for optimizer in CONTROLS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claims, "budget", lambda d: 12)  # what these do, they do from the first step on
+        patch.setattr(registry, "budget", lambda d: 12)  # what these do, they do from the first step on
         # 32 replicas settle a share of 1/4 at the first look
         yield lambda optimizer, claim: judge(claim, smallest, trainers[optimizer], replicas=32)
 

@@ -32,7 +32,7 @@ def test_json_goes_to_stdout_alone(few_digits, capsys):
 
 
 def test_a_claim_that_does_not_hold_gives_exit_code_one(few_digits, monkeypatch, capsys):
-    monkeypatch.setattr("identity_props.claims.NEAR_IDENTITY", 0.0)
+    monkeypatch.setattr("identity_props.claims.registry.NEAR_IDENTITY", 0.0)
     assert main([*QUICK]) == 1
     assert "0 of 2 claims hold" in capsys.readouterr().out
 

@@ -7,28 +7,26 @@ import pytest
 import torch
 from torch import nn
 
-from identity_props import conformance, learning
-from identity_props.claims import budget
-from identity_props.conformance import (
-    FAIL,
+from identity_props.claims.registry import budget
+from identity_props.conformance import checking, learning
+from identity_props.conformance.checking import (
     HANGS,
     MOVES,
-    NOT_APPLICABLE,
-    PASS,
-    Reference,
     assert_conforms,
     assert_learns_identity,
     assert_like,
     check,
 )
+from identity_props.conformance.learning import LEARNS, find_rate
+from identity_props.conformance.likeness import same_layer, same_steps
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference
+from identity_props.conformance.traits import traits
+from identity_props.engine.training import train
+from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
-from identity_props.learning import LEARNS, find_rate
-from identity_props.likeness import same_layer, same_steps
-from identity_props.models import Variant
-from identity_props.stack import Stack
-from identity_props.training import Recipe, Trial, train
-from identity_props.traits import traits
+from identity_props.stack.stack import Stack
+from identity_props.task.models import Variant
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
@@ -75,7 +73,7 @@ class Scaled(SGD):
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.9, "too slow"), (1.1, "too fast"), (0.0, "flat")])
 def test_a_wrong_rate_is_named_slow_fast_or_flat(factor, kind, short, monkeypatch):
-    monkeypatch.setattr(conformance, "LAWS", RATES)
+    monkeypatch.setattr(checking, "LAWS", RATES)
 
     class Wrong(Scaled):
         pass
@@ -131,8 +129,8 @@ class Hangs(SGD):
 
 
 def test_a_part_that_hangs_is_a_failure_that_says_so_and_the_others_still_run(monkeypatch):
-    monkeypatch.setattr(conformance, "LAWS", {name: LAWS[name] for name in ("evaluate", "representable")})
-    monkeypatch.setattr(conformance, "LEAST_GUARD", 0.1)
+    monkeypatch.setattr(checking, "LAWS", {name: LAWS[name] for name in ("evaluate", "representable")})
+    monkeypatch.setattr(checking, "LEAST_GUARD", 0.1)
     stack = Stack(optimizer=Hangs, lr=1.0)
     found = rows(stack, guard=0.5)
     assert (found[MOVES].kind, found[MOVES].note) == (HANGS, f"{stack}: no step ended within 0.5 s")
@@ -184,14 +182,14 @@ class PerRank(SGD):
 
 @pytest.mark.processes
 def test_ranks_that_drift_apart_are_named(short, monkeypatch):
-    monkeypatch.setattr(conformance, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
+    monkeypatch.setattr(checking, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
     found = rows(Stack(optimizer=PerRank, lr=1.0, ranks=2))
     assert {found[name].kind for name in ("ranks-equal", LEARNS)} == {"ranks differ"}
     assert found[LEARNS].note == "rank 1 ended with other layers.0.weight than rank 0"
 
 
 def test_parts_that_another_process_cannot_import_are_refused_for_ranks(monkeypatch):
-    monkeypatch.setattr(conformance, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
+    monkeypatch.setattr(checking, "LAWS", {"ranks-equal": LAWS["ranks-equal"]})
 
     class Local(SGD):
         pass
@@ -285,7 +283,7 @@ def test_a_layer_is_compared_forward_and_backward():
 
 
 def test_the_assertions_pass_what_is_right_and_name_what_is_not(short, monkeypatch):
-    monkeypatch.setattr(conformance, "LAWS", RATES)
+    monkeypatch.setattr(checking, "LAWS", RATES)
     assert_learns_identity(Stack(optimizer=SGD, lr=10.0))
     half, flat = (type("Wrong", (Scaled,), {"factor": factor}) for factor in (0.5, 0.0))
     with pytest.raises(AssertionError, match=r"gd-trajectory fail: too slow: measured .*, allowed"):
@@ -303,7 +301,7 @@ def test_a_rate_is_found_at_which_an_optimizer_learns(optimizer, small):
 
 
 def test_replicas_that_train_one_by_one_are_said_to(short, monkeypatch):
-    monkeypatch.setattr(conformance, "LAWS", {})
+    monkeypatch.setattr(checking, "LAWS", {})
     stack = Stack(optimizer=torch.optim.LBFGS, lr=1.0)
     assert "; one by one, which is slower: two replicas train differently" in rows(stack)[LEARNS].note
 

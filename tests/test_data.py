@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_props import rendering
-from identity_props.data import SCALINGS, SIDES, Pixels, digits, mnist, pooled
 from identity_props.errors import InputError, MissingError
-from identity_props.rendering import draw, rendered
+from identity_props.task import rendering
+from identity_props.task.data import SCALINGS, SIDES, Pixels, digits, mnist, pooled
+from identity_props.task.rendering import draw, rendered
 from tests.drawing import drawn
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from identity_props.claims import CLAIMS, RECIPES
-from identity_props.data import Pixels, digits
+from identity_props.claims.registry import CLAIMS, RECIPES
+from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
-from identity_props.explain import explain, spectrum, steps_left
-from identity_props.models import Variant
-from identity_props.networks import trained
-from identity_props.parts import view
-from identity_props.readout import affine, evaluating
-from identity_props.training import Recipe, Trial
+from identity_props.explain.explain import explain, spectrum, steps_left
+from identity_props.explain.networks import trained
+from identity_props.explain.parts import view
+from identity_props.explain.readout import affine, evaluating
+from identity_props.task.data import Pixels, digits
+from identity_props.task.models import Variant
 
 D = 12
 

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from identity_props.advice import CHANGES, advised, tried
-from identity_props.claims import RECIPES
+from identity_props.claims.registry import RECIPES
 from identity_props.cli import main
-from identity_props.data import digits
-from identity_props.explain import explain
-from identity_props.models import Variant
-from identity_props.networks import trained
-from identity_props.training import Recipe, Trial
+from identity_props.engine.trial import Recipe, Trial
+from identity_props.explain.advice import CHANGES, advised, tried
+from identity_props.explain.explain import explain
+from identity_props.explain.networks import trained
+from identity_props.task.data import digits
+from identity_props.task.models import Variant
 
 QUICK = ("explain", "--steps", "50", "--depth", "2")
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_props.claims import CLAIMS
+from identity_props.claims.registry import CLAIMS
+from identity_props.claims.verdict import Outcome
 from identity_props.cli import main
 from identity_props.errors import InputError
 from identity_props.gate import (
@@ -29,8 +30,7 @@ from identity_props.gate import (
     smallest_seen,
     text,
 )
-from identity_props.report import replace_file
-from identity_props.verdict import Outcome
+from identity_props.report.files import replace_file
 
 CLAIM = CLAIMS["linear-1"]
 HERE = {name: {"of": name} for name in CONTEXT} | {"seed": 0, "jobs": 1, "threads": 1}
@@ -254,7 +254,9 @@ def test_a_slower_claim_fails_the_command(folder, capsys):
 
 
 def test_a_run_whose_claims_do_not_hold_is_not_recorded_without_force(folder, capsys, monkeypatch):
-    monkeypatch.setattr("identity_props.cli.Work.judged", lambda work: ([outcome(verdict="fails")], False))
+    monkeypatch.setattr(
+        "identity_props.cli.work.Work.judged", lambda work: ([outcome(verdict="fails")], False)
+    )
     assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 2
     assert "expected claims that hold, got linear-1; --force records them" in capsys.readouterr().err
     assert not Path("base.json").exists()
@@ -262,7 +264,7 @@ def test_a_run_whose_claims_do_not_hold_is_not_recorded_without_force(folder, ca
 
 
 def test_a_run_cut_short_passes_nothing_and_records_nothing(folder, monkeypatch):
-    monkeypatch.setattr("identity_props.cli.Work.judged", lambda work: ([outcome()], True))
+    monkeypatch.setattr("identity_props.cli.work.Work.judged", lambda work: ([outcome()], True))
     assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 130
     assert not Path("base.json").exists()
 
@@ -271,7 +273,7 @@ def test_a_worker_that_died_passes_nothing_and_records_nothing(folder, monkeypat
     def died(work):
         raise BrokenProcessPool
 
-    monkeypatch.setattr("identity_props.cli.Work.judged", died)
+    monkeypatch.setattr("identity_props.cli.work.Work.judged", died)
     assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 1
     assert "a worker process died" in capsys.readouterr().err
     assert not Path("base.json").exists()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from identity_props.guard import HangError, alive, limit_in_force, time_limit
+from identity_props.stack.guard import HangError, alive, limit_in_force, time_limit
 
 
 def test_what_hangs_is_interrupted_and_said_to():

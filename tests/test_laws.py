@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from identity_props import ranks
 from identity_props.errors import InputError
 from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
 from identity_props.laws.base import law, rounding, worst
-from identity_props.stack import Stack
-from identity_props.strategies import Family
+from identity_props.laws.strategies import Family
+from identity_props.stack import ranks
+from identity_props.stack.stack import Stack
 
 SGD, RMSprop, Adam = torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam
 

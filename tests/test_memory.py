@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_props import memory, training
-from identity_props.memory import bytes_each, cached, free_bytes, passes
-from identity_props.models import Variant
-from identity_props.training import Recipe, Trial, train
+from identity_props.engine import memory, probe, training
+from identity_props.engine.memory import bytes_each, cached, free_bytes, passes
+from identity_props.engine.training import train
+from identity_props.engine.trial import Recipe, Trial
+from identity_props.task.models import Variant
 from tests.drawing import drawn
 
 TRIAL = Trial(Variant("plain-relu", 2), Recipe("torch.optim:RMSprop", 1e-3, batch_size=16), 5)
@@ -76,7 +77,7 @@ def test_a_replica_s_need_is_an_upper_bound_on_what_it_takes():
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_process_does_not_grow_over_a_hundred_runs(recorded, small, monkeypatch):
-    monkeypatch.setattr(training, "RECORDED_FROM", 0 if recorded else math.inf)
+    monkeypatch.setattr(probe, "RECORDED_FROM", 0 if recorded else math.inf)
     process = psutil.Process()
     for _ in range(20):
         train(TRIAL, small, range(8))

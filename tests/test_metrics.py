@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_props.metrics import pixel_variance, squared_error
+from identity_props.task.metrics import pixel_variance, squared_error
 
 
 @given(seed=st.integers(0, 2**32 - 1), m=st.integers(1, 3000))

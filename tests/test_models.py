@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from identity_props.errors import InputError
-from identity_props.models import DEPTHS, INITS, VARIANTS, Variant
+from identity_props.task.models import DEPTHS, INITS, VARIANTS, Variant
 
 SCALING = {"scaled-input": "standardise"}
 

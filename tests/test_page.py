@@ -10,17 +10,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from identity_props import page
-from identity_props.claims import CLAIMS, RECIPES
+from identity_props.claims.registry import CLAIMS, RECIPES
+from identity_props.claims.running import judge_all
 from identity_props.cli import main
-from identity_props.conformance import Row
-from identity_props.data import digits
-from identity_props.explain import Advice, explain
-from identity_props.models import Variant
-from identity_props.networks import trained
-from identity_props.running import judge_all
-from identity_props.stack import Stack
-from identity_props.training import Trial
+from identity_props.conformance.rows import Row
+from identity_props.engine.trial import Trial
+from identity_props.explain.explain import Advice, explain
+from identity_props.explain.networks import trained
+from identity_props.report import page
+from identity_props.stack.stack import Stack
+from identity_props.task.data import digits
+from identity_props.task.models import Variant
 
 HARMFUL = '<script>alert("x")</script>'
 CONTEXT = {"seed": 0, "versions": {"torch": "2"}, "machine": {"system": HARMFUL}}

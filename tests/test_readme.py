@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from identity_props.claims import CLAIMS
+from identity_props.claims.registry import CLAIMS
 from identity_props.cli import commands
 from identity_props.laws import LAWS
 

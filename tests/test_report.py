@@ -6,11 +6,13 @@ import math
 import pytest
 from rich.console import Console
 
-from identity_props.claims import CLAIMS
+from identity_props.claims.registry import CLAIMS
+from identity_props.claims.verdict import FAILS, HOLDS, Outcome
 from identity_props.errors import InputError
-from identity_props.report import check_free, make, results, summary, table, write
-from identity_props.stack import Stack
-from identity_props.verdict import FAILS, HOLDS, Outcome
+from identity_props.report.documents import RESULTS, results, summary
+from identity_props.report.files import check_free, make, write
+from identity_props.report.tables import table
+from identity_props.stack.stack import Stack
 
 
 def outcome(name="linear-1", verdict=HOLDS, fvu=(1e-6, 3e-6, 2e-6), steps=(992.0, 1250.0, math.inf)):
@@ -56,29 +58,29 @@ def test_results_hold_what_is_needed_to_repeat_and_compare_them(small):
 
 
 def test_results_are_written_as_strict_json(tmp_path):
-    file = write(tmp_path, {"claims": [None, 1.5]})
+    file = write(tmp_path, {"claims": [None, 1.5]}, RESULTS)
     assert json.loads(file.read_text()) == {"claims": [None, 1.5]}
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_results_and_nothing_else(tmp_path, monkeypatch):
-    write(tmp_path, {"claims": ["old"]})
+    write(tmp_path, {"claims": ["old"]}, RESULTS)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write(tmp_path, {"claims": [math.nan]})
+        write(tmp_path, {"claims": [math.nan]}, RESULTS)
 
     def full(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr("identity_props.report.os.replace", full)
+    monkeypatch.setattr("identity_props.report.files.os.replace", full)
     with pytest.raises(OSError, match="disk full"):
-        write(tmp_path, {"claims": ["new"]})
+        write(tmp_path, {"claims": ["new"]}, RESULTS)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     assert "old" in (tmp_path / "results.json").read_text()
 
 
 def test_results_that_are_there_are_kept_unless_forced(tmp_path):
     check_free(tmp_path, False, "results.json")
-    write(tmp_path, {})
+    write(tmp_path, {}, RESULTS)
     with pytest.raises(InputError, match="is already there; --force replaces it"):
         check_free(tmp_path, False, "results.json")
     check_free(tmp_path, True, "results.json")

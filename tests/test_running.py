@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from identity_props import running
-from identity_props.claims import CLAIMS as ALL
-from identity_props.claims import matching
+from identity_props.claims import running
+from identity_props.claims.registry import CLAIMS as ALL
+from identity_props.claims.registry import matching
+from identity_props.claims.running import Progress, default_jobs, judge_all, threads
 from identity_props.errors import InputError
-from identity_props.running import Progress, default_jobs, judge_all, threads
-from identity_props.stack import Stack
+from identity_props.stack.stack import Stack
 from tests.drawing import drawn
 
 CLAIMS = matching("linear-1,residual-1*,scaled-whiten")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from identity_props.errors import InputError, MissingError
-from identity_props.stack import Stack, arguments_of, resolve, stack_of
+from identity_props.stack.stack import Stack, arguments_of, resolve, stack_of
 
 
 def test_a_name_is_resolved_to_the_object_itself():

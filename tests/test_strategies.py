@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, find, given, settings
 
-from identity_props.strategies import Family, families, recipes, variants
-from identity_props.theory import second_moment
+from identity_props.laws.strategies import Family, families, recipes, variants
+from identity_props.task.theory import second_moment
 
 CORNERS = {
     "two pixels": lambda f: f.d == 2,

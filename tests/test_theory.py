@@ -6,12 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity_props.data import Pixels, digits, pooled
+from identity_props.engine.training import train
+from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
-from identity_props.metrics import NEAR_IDENTITY, pixel_variance
-from identity_props.models import Variant
-from identity_props.stack import Stack
-from identity_props.theory import (
+from identity_props.stack.stack import Stack
+from identity_props.task.data import Pixels, digits, pooled
+from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
+from identity_props.task.models import Variant
+from identity_props.task.theory import (
     adam_first_step,
     bottleneck_floor,
     critical_rate,
@@ -28,7 +30,6 @@ from identity_props.theory import (
     saxe_mode,
     second_moment,
 )
-from identity_props.training import Recipe, Trial, train
 from tests.drawing import drawn
 
 spectra = st.lists(st.floats(0.1, 100), min_size=1, max_size=8)

@@ -10,20 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from identity_props import training
+from identity_props.engine import probe
+from identity_props.engine.probe import reason_to_train_alone
+from identity_props.engine.training import flushed_denormals, train
+from identity_props.engine.trial import Recipe, Run, Trial, measured_steps
 from identity_props.errors import InputError
-from identity_props.models import Variant
-from identity_props.stack import Stack
-from identity_props.strategies import recipes, seeds, variants
-from identity_props.training import (
-    Recipe,
-    Run,
-    Trial,
-    flushed_denormals,
-    measured_steps,
-    reason_to_train_alone,
-    train,
-)
+from identity_props.laws.strategies import recipes, seeds, variants
+from identity_props.stack.stack import Stack
+from identity_props.task.models import Variant
 from tests.drawing import drawn
 
 CENTRED, ADAPTIVE = ("standardise", "whiten"), ("torch.optim:RMSprop", "torch.optim:Adam")
@@ -63,7 +57,7 @@ def test_each_replica_of_an_ensemble_equals_the_network_trained_alone(recorded, 
     every = recipe.batch_size is None or recipe.batch_size >= len(pixels.train)
     assume(not (every and variant.scaling in CENTRED and recipe.optimizer in ADAPTIVE))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "RECORDED_FROM", 0 if recorded else math.inf)
+        patch.setattr(probe, "RECORDED_FROM", 0 if recorded else math.inf)
         run = train(trial, pixels, seeds, DOUBLE)
     for k, seed in enumerate(seeds):
         for name, expected in alone(trial, pixels, seed).items():

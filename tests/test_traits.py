@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from identity_props.conformance.traits import FACTS, TRAITS, traits
 from identity_props.laws import LAWS
-from identity_props.stack import Stack
-from identity_props.traits import FACTS, TRAITS, traits
+from identity_props.stack.stack import Stack
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 PLAIN = {"affine layer", "relu", "symmetric init", "mean squared error", "one rank", "torch's own network"}

@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from identity_props.claims import CLAIMS
-from identity_props.errors import InputError
-from identity_props.training import Run
-from identity_props.verdict import (
+from identity_props.claims.registry import CLAIMS
+from identity_props.claims.verdict import (
     FAILS,
     FALSE_HOLD,
     HOLDS,
@@ -25,6 +23,8 @@ from identity_props.verdict import (
     share_found,
     trainer,
 )
+from identity_props.engine.trial import Run
+from identity_props.errors import InputError
 
 SHARES = (1 / 4, 1 / 2, 3 / 4)
 LEARNS = CLAIMS["linear-1"]
@@ -119,7 +119,7 @@ def test_a_trial_that_two_claims_share_is_trained_once(small, monkeypatch):
         trained.append(trial)
         return fake_train([trial], seeds)[0]
 
-    monkeypatch.setattr("identity_props.verdict.train", counted)
+    monkeypatch.setattr("identity_props.claims.verdict.train", counted)
     train = trainer(small)
     for name in ("linear-4", "residual-4", "residual-4-sooner"):
         judge(CLAIMS[name], small, train)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from identity_props.stack import Stack
+from identity_props.stack.stack import Stack
 
 
 @dataclass(frozen=True, eq=False)

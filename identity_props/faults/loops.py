@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 from identity_props.faults.base import DEEPCRIME, Fault, Twin
 from identity_props.faults.networks import Affine
 from identity_props.faults.optimizers import edited, graded
-from identity_props.stack import Stack
+from identity_props.stack.stack import Stack
 
 Loss = Callable[[], Tensor]
 Generators = list[torch.Generator]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu, linear, mse_loss
 
 from identity_props.faults.base import DEEPCRIME, Fault, Twin
-from identity_props.stack import Stack
+from identity_props.stack.stack import Stack
 
 # Layers -------------------------------------------------------------------------------------------
 

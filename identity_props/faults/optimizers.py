@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from identity_props.faults.base import DEEPCRIME, Fault, Twin
-from identity_props.stack import Stack
+from identity_props.stack.stack import Stack
 
 Edit = Callable[[Any], None]  # of an optimizer, in place
 

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, distributed
 
-from identity_props.ensemble import Ensemble, Single
+from identity_props.engine.ensemble import Ensemble, Single
+from identity_props.engine.recorded import RecordedRows, RecordedSingle
 from identity_props.laws.base import (
     ADAM,
     LAYER,
@@ -25,9 +26,8 @@ from identity_props.laws.base import (
     snapshot,
     worst,
 )
-from identity_props.models import Variant
-from identity_props.recorded import RecordedRows, RecordedSingle
-from identity_props.stack import Stack, at_home
+from identity_props.stack.stack import Stack, at_home
+from identity_props.task.models import Variant
 
 TWO_RELU = Variant("plain-relu", 2, "none")
 

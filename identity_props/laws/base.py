@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from identity_props.ensemble import Ensemble, Single
+from identity_props.engine.ensemble import Ensemble, Single
 from identity_props.errors import InputError
-from identity_props.models import Variant
-from identity_props.ranks import inside, on_ranks
-from identity_props.stack import Stack, ready, resolve
-from identity_props.theory import second_moment
+from identity_props.stack.ranks import inside, on_ranks
+from identity_props.stack.stack import Stack, ready, resolve
+from identity_props.task.models import Variant
+from identity_props.task.theory import second_moment
 
 SGD, RMSPROP, ADAM = "torch.optim:SGD", "torch.optim:RMSprop", "torch.optim:Adam"
 LAYER = Variant("linear", 1, "none", bias=False)

@@ -24,9 +24,9 @@ from identity_props.laws.base import (
     rounding,
     worst,
 )
-from identity_props.models import Variant
-from identity_props.stack import Stack
-from identity_props.theory import (
+from identity_props.stack.stack import Stack
+from identity_props.task.models import Variant
+from identity_props.task.theory import (
     bottleneck_floor,
     relu_floor,
     saxe_mode,

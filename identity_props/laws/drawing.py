@@ -10,9 +10,9 @@ from scipy.stats import binom
 from torch import Tensor
 
 from identity_props.laws.base import Case, Discrepancy, ensemble_of, law
-from identity_props.models import Variant
-from identity_props.stack import Stack
-from identity_props.theory import probability_alive
+from identity_props.stack.stack import Stack
+from identity_props.task.models import Variant
+from identity_props.task.theory import probability_alive
 
 NETWORKS, WIDTH, HIDDEN = 256, 2, 4
 

@@ -27,8 +27,8 @@ from identity_props.laws.base import (
     step_eps,
     worst,
 )
-from identity_props.stack import Stack
-from identity_props.theory import (
+from identity_props.stack.stack import Stack
+from identity_props.task.theory import (
     adam_first_step,
     gd_weights,
     momentum_edge,

@@ -21,8 +21,8 @@ from identity_props.laws.base import (
     step_eps,
     worst,
 )
-from identity_props.stack import Stack, at_home, resolve
-from identity_props.theory import adam_steps, rmsprop_steps
+from identity_props.stack.stack import Stack, at_home, resolve
+from identity_props.task.theory import adam_steps, rmsprop_steps
 
 RATE = 1 / 128
 SGD_ARGUMENTS = {"momentum": 0.9, "weight_decay": 0.01}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from identity_props.ensemble import Ensemble
+from identity_props.engine.ensemble import Ensemble
 from identity_props.laws.base import (
     ADAM,
     RMSPROP,
@@ -30,8 +30,8 @@ from identity_props.laws.base import (
     snapshot,
     worst,
 )
-from identity_props.models import Variant
-from identity_props.stack import Stack, rate_of, resolve, takes, without_eps
+from identity_props.stack.stack import Stack, rate_of, resolve, takes, without_eps
+from identity_props.task.models import Variant
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
 

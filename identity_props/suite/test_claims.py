@@ -2,8 +2,8 @@
 
 import pytest
 
-from identity_props.claims import CLAIMS
-from identity_props.verdict import judge
+from identity_props.claims.registry import CLAIMS
+from identity_props.claims.verdict import judge
 
 pytestmark = pytest.mark.identity
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import example, given
 
-from identity_props.conformance import for_laws, trains_alone
+from identity_props.conformance.checking import for_laws, trains_alone
 from identity_props.laws import LAWS
-from identity_props.strategies import Family, families
+from identity_props.laws.strategies import Family, families
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # corners that every law meets in every run; what the nightly profile finds is added here

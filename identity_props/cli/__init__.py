@@ -1,0 +1,55 @@
+"""The command ``identity-props``, one module a command; what imports torch is imported where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+
+import click
+
+from identity_props.cli import audit, check, claims, explain, faults, gate, laws, run
+from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, say
+from identity_props.errors import InputError, MissingError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="identity-props", prog_name="identity-props")
+def commands() -> None:
+    """Who learns the identity? Property tests with a known right answer for training stacks.
+
+    \b
+    Exit codes: 0 all hold, 1 one fails, 2 bad input, 3 the device, data or package
+    asked for is not there, 130 interrupted.
+    """
+
+
+for command in (
+    run.run,
+    check.check,
+    explain.explain,
+    gate.gate,
+    audit.audit,
+    claims.list_claims,
+    laws.list_laws,
+    faults.list_faults,
+):
+    commands.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; every error is one line on stderr."""
+    try:
+        return int(commands.main(arguments, standalone_mode=False) or 0)
+    except click.ClickException as error:
+        return _failed(error.format_message(), BAD_INPUT)
+    except (InputError, MissingError) as error:
+        return _failed(str(error), error.exit_code)
+    except BrokenProcessPool:
+        return _failed("a worker process died, perhaps for want of memory: try fewer --jobs", ONE_FAILS)
+    except (KeyboardInterrupt, click.Abort):
+        return _failed("interrupted, and nothing was finished", INTERRUPTED)
+
+
+def _failed(message: str, code: int) -> int:
+    say(f"identity-props: {' '.join(message.split())}")
+    return code

@@ -1,0 +1,114 @@
+"""What ``explain`` is asked: a network to train here, or one to load, and what it trains with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from identity_props.cli.terminal import steps_bar
+from identity_props.errors import InputError
+
+if TYPE_CHECKING:
+    from identity_props.engine.trial import Recipe, Trial
+    from identity_props.explain.explain import Explanation
+    from identity_props.task.data import Pixels
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked to be explained."""
+
+    variant: str
+    depth: int
+    scaling: str
+    model: str | None
+    weights: Path | None
+    optimizer: str | None
+    arguments: tuple[str, ...]
+    lr: float | None
+    schedule: str
+    steps: int | None
+    try_: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.model is None:
+            raise InputError("--weights: expected --model, which says whose they are, got none")
+        if self.try_ and self.model is not None:
+            raise InputError(
+                "--try: expected a --variant, as how a --model was trained is not known, got a model"
+            )
+        if self.model is not None and (self.optimizer is None) != (self.lr is None):
+            raise InputError(
+                "--model: expected --optimizer and --lr together, what it trained with, or neither"
+            )
+        if self.arguments and self.optimizer is None:
+            raise InputError("--optimizer-arg: expected an --optimizer that takes them, got none")
+
+    def recipe(self, d: int) -> Recipe | None:
+        """What the network trains, or trained, with; None for a model of which it is not known."""
+        from identity_props.claims.registry import rate, rmsprop
+        from identity_props.engine.trial import Recipe
+        from identity_props.stack.stack import arguments_of
+
+        if self.optimizer is not None:
+            arguments = tuple(arguments_of(self.arguments).items())
+            return Recipe(self.optimizer, self.lr or rate(d), arguments, self.schedule)
+        if self.model is not None:
+            return None
+        recipe = rmsprop(d, self.schedule)
+        return recipe if self.lr is None else replace(recipe, lr=self.lr)
+
+    def trial(self, pixels: Pixels) -> Trial:
+        """What is trained here."""
+        from identity_props.claims.registry import budget
+        from identity_props.engine.trial import Trial
+        from identity_props.task.models import Variant
+
+        recipe = self.recipe(pixels.d)
+        assert recipe is not None, "there is no --model"
+        variant = Variant(self.variant, self.depth, self.scaling)
+        return Trial(variant, recipe, budget(pixels.d) if self.steps is None else self.steps)
+
+    def explained(self, pixels: Pixels) -> Explanation:
+        """The network, trained first where it has to be, its error in parts, and the advice."""
+        from identity_props.explain import advice, networks
+        from identity_props.explain.explain import Advice, explain
+        from identity_props.explain.settling import STEPS
+
+        with steps_bar() as (move, line):
+            if self.model is None:
+                trial, name = self.trial(pixels), f"{self.variant}, depth {self.depth}"
+                heard = _Heard(move, trial.steps + STEPS)
+                network = networks.trained(trial, pixels, self.seed, heard)
+            else:
+                sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
+                trial, name, heard = None, self.model, _Heard(move, STEPS)
+                network = networks.loaded(self.model, self.weights)
+            recipe = self.recipe(pixels.d)
+            found = explain(network, pixels.scaled(self.scaling), recipe, name, self.seed, heard)
+            changes = advice.advised(found, trial, pixels)
+            if not (self.try_ and trial):
+                told = tuple(Advice(change.name, change.why, found.fvu_pixels) for change in changes)
+                return replace(found, advice=told)
+            heard.planned += (len(changes) + (len(changes) > 1)) * trial.steps
+            made = []
+            for one in advice.tried(found, trial, pixels, self.seed, heard):
+                made.append(one)
+                line(f"tried: {one.name}")
+            return replace(found, advice=tuple(made))
+
+
+class _Heard:
+    """Counts steps and moves the bar."""
+
+    def __init__(self, move: Callable[[int, int], None], planned: int) -> None:
+        self.move, self.planned, self.done = move, planned, 0
+
+    def __call__(self, step: int) -> None:
+        self.done += 1
+        if self.done % 10 == 0:
+            self.move(self.done, self.planned)

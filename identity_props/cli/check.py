@@ -1,0 +1,136 @@
+"""The command ``identity-props check``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import click
+
+from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
+from identity_props.errors import InputError
+
+
+@click.command()
+@click.option("--optimizer", metavar="PKG.MOD:NAME", help="Optimizer to judge.  [default: the laws' own]")
+@click.option(
+    "--optimizer-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+)
+@click.option("--linear", metavar="PKG.MOD:NAME", help="Linear layer to judge.  [default: nn.Linear]")
+@click.option("--activation", metavar="PKG.MOD:NAME", help="Stands in for ReLU.  [default: torch.relu]")
+@click.option(
+    "--init", metavar="PKG.MOD:NAME", help="Draws a layer's parameters in place.  [default: Glorot's]"
+)
+@click.option("--loss", metavar="PKG.MOD:NAME", help="Loss(prediction, target).  [default: mse_loss]")
+@click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss).")
+@click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators).")
+@click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
+@click.option(
+    "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+)
+@click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal.")
+@click.option("--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one.")
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float64", "float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of training, and of the laws that hold in it; other laws are measured in float64.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["eager", "compiled"]),
+    default="eager",
+    show_default=True,
+    help="Loss and step as they are, or through torch.compile.",
+)
+@click.option(
+    "--ranks",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train data-parallel, under DistributedDataParallel with gloo.",
+)
+@click.option(
+    "--guard",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="A step that takes longer hangs; 0 waits for ever.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write check.json and report.html to.")
+@click.option("--force", is_flag=True, help="Replace those that are there.")
+@click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
+def check(
+    optimizer: str | None,
+    arguments: tuple[str, ...],
+    linear: str | None,
+    activation: str | None,
+    init: str | None,
+    loss: str | None,
+    step: str | None,
+    batches: str | None,
+    like: str | None,
+    like_arguments: tuple[str, ...],
+    like_linear: str | None,
+    lr: str,
+    device: str,
+    dtype: str,
+    mode: str,
+    ranks: int,
+    guard: float,
+    seed: int,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Judge an optimizer, a layer, or where they run, by the laws that apply to them.
+
+    Which ones apply is found by trying the parts, or follows from --like and --like-linear.
+    """
+    import torch
+
+    from identity_props.conformance import checking
+    from identity_props.conformance.rows import FAIL, reference_of
+    from identity_props.report import documents, files, page, tables
+    from identity_props.stack.stack import stack_of
+
+    if out is not None:
+        files.check_free(out, force, documents.CHECK, page.FILE)
+
+    torch.set_num_threads(1)  # more of them cost more than they bring with 16 pixels
+    sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
+    rate = None if lr == "auto" else _rate(lr)
+    stack = stack_of(
+        optimizer, arguments, linear, activation, init, loss, step, batches, device, dtype, mode, ranks, rate
+    )
+    if out is not None:
+        files.make(out)
+    reference = reference_of(stack, like, like_arguments, like_linear)
+    rows = []
+    for row in checking.check(stack, reference, seed, guard):
+        rows.append(row)
+        say(f"{len(rows)} {row.verdict} {row.name}")
+    document = documents.check_results(rows, stack, seed)
+    show(document if as_json else tables.check_table(rows, stack))
+    if out is not None:
+        context = {k: v for k, v in document.items() if k != "rows"}
+        written = files.write(out, document, documents.CHECK)
+        say(f"wrote {written} and {files.replace_file(out / page.FILE, page.of_check(rows, stack, context))}")
+    return ONE_FAILS if any(row.verdict == FAIL for row in rows) else ALL_HOLD
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"--lr: expected auto or a finite rate above 0, got {text!r}")
+    return rate

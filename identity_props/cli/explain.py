@@ -1,0 +1,88 @@
+"""The command ``identity-props explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from identity_props.cli.asked import Asked
+from identity_props.cli.terminal import ALL_HOLD, options, say, show
+
+
+@click.command()
+@click.option("--variant", default="plain-relu", show_default=True, metavar="NAME", help="Network to train.")
+@click.option("--depth", type=int, default=1, show_default=True, help="Its layers.")
+@click.option("--scaling", default="unit", show_default=True, metavar="NAME", help="Of its input and target.")
+@click.option(
+    "--model",
+    metavar="PKG.MOD:NAME",
+    help="Factory of a trained network of your own, in place of training one.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Its weights: safetensors, or a state_dict of torch.save; never unpickled.",
+)
+@click.option(
+    "--optimizer",
+    metavar="PKG.MOD:NAME",
+    help="What it trains with.  [default: the asker's RMSprop; of a --model not known]",
+)
+@click.option(
+    "--optimizer-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+)
+@click.option("--lr", type=float, help="Its rate.  [default: 1e-3 at 784 pixels, more at fewer]")
+@click.option(
+    "--schedule",
+    type=click.Choice(["constant", "linear-decay"]),
+    default="constant",
+    show_default=True,
+    help="Of its rate.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=0), help="Steps that train it.  [default: 10 over the default rate]"
+)
+@click.option("--try", "try_", is_flag=True, help="Train what is advised too, and show what it gives.")
+@options("data", "side", "data_dir", "download", "seed")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write explanation.json and report.html to."
+)
+@click.option("--force", is_flag=True, help="Replace those that are there.")
+@click.option("--json", "as_json", is_flag=True, help="Print explanation.json instead of the tables.")
+def explain(
+    data: str,
+    side: str,
+    data_dir: Path | None,
+    download: bool,
+    out: Path | None,
+    force: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Say why a network is not the identity: its test error in parts that add up, and what to do.
+
+    A --variant is trained here first: --depth 4 --scaling none --data mnist --side 28 is the network of the
+    question with --steps 9380. A --model is taken as it is, and maps pixels [n, d] under --scaling to [n, d].
+    """
+    from identity_props.engine.training import flushed_denormals
+    from identity_props.report import documents, files, page
+    from identity_props.report.explain import FILE, document, tables
+    from identity_props.stack.stack import Stack
+    from identity_props.task.data import load
+
+    asked = Asked(**given)
+    click.get_current_context().with_resource(flushed_denormals())  # before torch starts its threads
+    if out is not None:
+        files.check_free(out, force, FILE, page.FILE)
+        files.make(out)
+    pixels = load(data, int(side), data_dir, download)
+    found = asked.explained(pixels)
+    context = documents.context(pixels, Stack(), asked.seed, 1)
+    made = document(found, context)
+    show(made if as_json else tables(found))
+    if out is not None:
+        html = files.replace_file(out / page.FILE, page.of_explanation(found, context))
+        say(f"wrote {files.write(out, made, FILE)} and {html}")
+    return ALL_HOLD

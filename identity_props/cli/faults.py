@@ -1,0 +1,21 @@
+"""The command ``identity-props faults``."""
+
+from __future__ import annotations
+
+import click
+
+from identity_props.cli.terminal import ALL_HOLD
+
+
+@click.command(name="faults")
+def list_faults() -> int:
+    """List the faults that audit plants: what each does wrong, and where it was seen."""
+    from identity_props.faults import FAULTS
+
+    for fault in FAULTS.values():
+        click.echo(f"{fault.name}: {fault.what}")
+        click.echo(f"  source  {fault.source}")
+        click.echo(f"  twin    {fault.twin.name}")
+        if fault.equivalent:
+            click.echo(f"  unseen  {fault.equivalent}")
+    return ALL_HOLD

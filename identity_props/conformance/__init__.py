@@ -1,0 +1,1 @@
+"""Which laws apply to a stack, and what came of them."""

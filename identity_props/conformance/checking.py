@@ -1,0 +1,274 @@
+"""Conformance: the laws and claims that apply to a user's stack, one verdict each.
+
+Which laws apply follows from what the optimizer is found to be (``traits``), or from what it is
+declared to be like; then it also has to take the same steps as that reference.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cache, partial
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from identity_props.conformance.learning import LEARNS, learning, learning_trial
+from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, Row, declared
+from identity_props.conformance.traits import traits
+from identity_props.engine.probe import reason_to_train_alone
+from identity_props.engine.training import RanksDifferError
+from identity_props.engine.trial import Recipe, Trial
+from identity_props.errors import InputError
+from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
+from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
+from identity_props.laws.strategies import Family
+from identity_props.stack.guard import HangError, alive, time_limit
+from identity_props.stack.stack import Stack, at_home
+from identity_props.task.metrics import FAILED, NEAR_IDENTITY
+from identity_props.task.models import Variant
+
+# spectra from flat to steep, more and fewer examples than pixels, dead and equal pixels, odd widths
+FAMILIES = (
+    Family(d=9, n=20, rank=9),
+    Family(d=7, n=5, rank=7, decades=4, factor=0.9, log_scale=0.5),
+    Family(d=16, n=24, rank=12, sign="non-negative", dead=3, equal=2, log_scale=-0.5),
+)
+REPLICAS = 8
+GUARD = 60.0  # seconds a step may take
+LEAST_GUARD = 1.0  # once one hung
+MOVES, HANGS = "moves", "hangs"
+
+
+def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: float = GUARD) -> Iterator[Row]:
+    """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
+
+    A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
+    others still run, with a tenth of the guard, though a second or more, once one hung.
+    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard.
+    """
+    if seed < 0:
+        raise InputError(f"seed: expected 0 or more, got {seed}")
+    if not 0 <= guard < math.inf:
+        raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
+    like = like or Reference()
+    learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
+    for row in _followed(chain(_plan(stack, like, declared(stack, like), seed), learns), guard):
+        yield replace(row, note=f"{stack}: {row.note}") if row.kind and row.name == MOVES else row
+
+
+def check_laws(
+    stack: Stack, meant: Stack, like: Reference, axis: str | None = None, seed: int = 0
+) -> Iterator[Row]:
+    """The rows of ``check`` but the last, by the laws that apply to another stack, which this is meant to be.
+
+    With an axis of AXES, the laws that exercise it alone.
+    """
+    laws = [law for law in LAWS.values() if axis is None or axis in law.axes]
+    yield from _followed(_plan(stack, like, meant, seed, laws), GUARD)
+
+
+Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it
+
+
+def _followed(plan: Plan, guard: float) -> Iterator[Row]:
+    # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
+    torch.optim.SGD([torch.zeros(1)], lr=1)
+    limit = guard
+    for name, measure in plan:
+        row = _guarded(name, measure, limit)
+        if row.kind == HANGS:
+            limit = min(guard, max(LEAST_GUARD, guard / 10))
+        yield row
+
+
+def _plan(
+    stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law] = LAWS.values()
+) -> Plan:
+    yield MOVES, partial(_moves_row, stack, seed)
+    if like.optimizer is not None:
+        yield "like-optimizer", partial(_steps_row, stack, like, seed)
+    if like.linear is not None:
+        yield "like-linear", partial(_layer_row, stack, like, seed)
+    fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
+    for law in laws:
+        yield law.name, partial(_law_row, law, stack, fits, alone, seed)
+
+
+def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
+    try:
+        with time_limit(seconds):
+            return measure()
+    except HangError as error:
+        return Row(name, FAIL, kind=HANGS, note=str(error))
+    except RanksDifferError as error:
+        return Row(name, FAIL, kind="ranks differ", note=str(error))
+    except Exception as error:  # a user's part may raise anything, and the other rows still run
+        return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _judged(name: str, found: Discrepancy, kind: str) -> Row:
+    verdict, kind = (PASS, "") if found.holds else (FAIL, kind)
+    return Row(name, verdict, found.measured, found.tolerance, kind, found.what)
+
+
+# Moving -------------------------------------------------------------------------------------------
+
+
+def _moves_row(stack: Stack, seed: int) -> Row:
+    """Sixteen steps of a small network: finite, of the same dtypes and shapes, and not where it was.
+
+    Sixteen, since RAdam and its kin may stand still for the first five, AdaShift for ten.
+    """
+    case = replace(FAMILIES[0], seed=seed).case(1)
+    stack = replace(stack, ranks=1)
+    network = ensemble_of(stack, case, LAYER)
+    optimizer = optimizer_of(stack, SGD, network.parameters, stack.lr or 1 / 128)
+    x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
+    kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
+    for step in range(1, 17):
+        network.step(optimizer, x)
+        for name, p in network.state.items():
+            if (p.dtype, p.shape) != kinds[name]:
+                note = f"{name} is {p.dtype} {[*p.shape]} after step {step}"
+                return Row(MOVES, FAIL, kind="other dtype or shape", note=note)
+            if not p.isfinite().all():
+                return Row(MOVES, FAIL, kind="diverges", note=f"{name} is not finite after step {step}")
+    moved = changed(before, snapshot(network))
+    note = f"{moved} of {sum(p.numel() for p in before.values())} weights changed in 16 steps"
+    return Row(MOVES, PASS, note=note) if moved else Row(MOVES, FAIL, kind="flat", note=note)
+
+
+# Laws ---------------------------------------------------------------------------------------------
+
+
+def _law_row(
+    law: Law,
+    stack: Stack,
+    traits_of_stack: Callable[[], frozenset[str]],
+    alone: Callable[[], bool],
+    seed: int,
+) -> Row:
+    fits = traits_of_stack()
+    missing = law.needs - fits
+    if missing:
+        return Row(law.name, NOT_APPLICABLE, note=f"not {', '.join(sorted(missing))}")
+    stack = for_laws(stack, fits)
+    if str(stack.dtype).removeprefix("torch.") not in law.axes:
+        stack = replace(stack, dtype=torch.float64)
+    replicas = 1 if alone() else REPLICAS
+    # compiled code is compiled anew for each shape, a second or more each
+    families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
+    cases = [replace(family, seed=seed).case(replicas) for family in families]
+    worst = worst_of(law.measure(stack, case) for case in cases)
+    return _judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+
+
+def for_laws(stack: Stack, fits: frozenset[str]) -> Stack:
+    """The stack at the rate that laws train with: their own for gradient descent, else a small one."""
+    return replace(stack, lr=None if "gradient-descent" in fits else 1 / 128)
+
+
+def trains_alone(stack: Stack) -> bool:
+    """Whether its networks train one by one, see training.reason_to_train_alone."""
+    trial = Trial(
+        Variant("linear", 2, "none", bias=False), Recipe("torch.optim:SGD", 1 / 128, batch_size=None), 3
+    )
+    try:
+        return reason_to_train_alone(stack, trial) is not None
+    except (Exception, HangError):  # it does not train at all: the laws say so, one by one
+        alive()
+        return True
+
+
+def _kind(law: Law, stack: Stack, seed: int) -> str:
+    """How it fails: for a rate, whether the first step is absent, too short or too long."""
+    if law.kind != "rate":
+        return law.kind
+    case = replace(FAMILIES[0], seed=seed).case(1)
+    expected, measured = (_first_step(one, case) for one in (Stack(dtype=stack.dtype), at_home(stack)))
+    share = float((expected * measured).sum() / expected.square().sum())
+    if abs(share) < 1e-6:
+        return "flat"
+    return "too slow" if share < 1 - 1e-6 else "too fast" if share > 1 + 1e-6 else "wrong step"
+
+
+def _first_step(stack: Stack, case: Case) -> Tensor:
+    first, second, *_ = descend(stack, case).weights()
+    return second - first
+
+
+# Learning -----------------------------------------------------------------------------------------
+
+
+def _learns_row(stack: Stack, seed: int) -> Row:
+    outcome, lr = learning(stack, seed)
+    worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
+    steps = statistics.median(outcome.steps_to_identity)
+    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g}"
+    reason = reason_to_train_alone(stack, learning_trial(lr, 1))
+    note += f"; one by one, which is slower: {reason}" if reason else ""
+    verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
+    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
+
+
+def _how_it_fails(fvu: float) -> str:
+    if not math.isfinite(fvu):
+        return "diverges"
+    return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"
+
+
+# Likeness -------------------------------------------------------------------------------------------
+
+
+def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if stack.optimizer is None or like.optimizer is None:
+        raise InputError("like: expected an optimizer to compare, got none")
+    arguments = like.arguments or {}
+    fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
+    if "stepping on given gradients" not in fits:
+        return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
+    shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
+    ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
+    return _judged("like-optimizer", same_steps(ours, theirs, seed, shapes), "wrong step")
+
+
+def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if like.linear is None:
+        raise InputError("like: expected a linear layer to compare with, got none")
+    return _judged("like-linear", same_layer(stack.linear, like.linear, seed), "wrong output")
+
+
+# For a user's own tests -----------------------------------------------------------------------------
+
+
+def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) -> None:
+    """Raise AssertionError, with predicted and measured figures, for each row of ``check`` that fails."""
+    __tracebackhide__ = True
+    failed = [row for row in check(stack, like, seed) if row.verdict == FAIL]
+    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
+
+
+def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
+    """Raise AssertionError for a part that does not do what the one it is declared to be like does.
+
+    Raises InputError where none is declared.
+    """
+    __tracebackhide__ = True
+    if like.optimizer is None and like.linear is None:
+        raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
+    plan = _plan(stack, like, declared(stack, like), seed)
+    rows = [measure() for name, measure in plan if name.startswith("like-")]
+    failed = [row for row in rows if row.verdict == FAIL]
+    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
+
+
+def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
+    """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
+    __tracebackhide__ = True
+    outcome, lr = learning(stack, seed)
+    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}"

@@ -1,0 +1,1 @@
+"""Where a network's error comes from, part by part, and what to do."""

@@ -1,0 +1,100 @@
+"""Trained networks to explain: one that is trained here, or a user's own with its weights."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.engine.training import flushed_denormals, train
+from identity_props.engine.trial import Run, Trial
+from identity_props.errors import InputError, MissingError
+from identity_props.stack.stack import resolve
+from identity_props.task.data import Pixels
+
+
+def trained(
+    trial: Trial, pixels: Pixels, seed: int = 0, on_step: Callable[[int], None] | None = None
+) -> nn.Module:
+    """The network of a trial, trained on unscaled pixels with one seed."""
+    with flushed_denormals():
+        run = train(trial, pixels, [seed], on_step=on_step)
+    if bool(run.diverged[0]):
+        raise InputError(
+            f"{trial.variant.name}: expected a network that trains, this one diverged at lr"
+            f" {trial.recipe.lr:g}; a smaller --lr may do"
+        )
+    return network_of(trial, pixels.d, run)
+
+
+def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
+    """Replica k of a run, of torch's own layers and in its dtype."""
+    model = trial.variant.build(d)
+    model.load_state_dict({name: p[k] for name, p in run.state.items()}, assign=True)
+    return model
+
+
+def loaded(name: str, weights: Path | None) -> nn.Module:
+    """What the factory ``pkg.mod:name`` builds, with weights from a file, or its own where there is none.
+
+    Raises InputError for a factory that fails, weights that do not fit it, or what ``read_weights`` refuses.
+    """
+    factory = resolve(name)
+    try:
+        model = factory if isinstance(factory, nn.Module) else factory()
+    except Exception as error:  # a user's factory may raise anything
+        raise InputError(f"--model {name}: calling it raised {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"--model {name}: expected a torch.nn.Module, got {type(model).__name__}")
+    if weights is not None:
+        state = read_weights(weights)
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:  # of other names or shapes
+            problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
+            raise InputError(
+                f"--weights {weights}: expected those of {name}, got others: {problem}"
+            ) from error
+    return model
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a .safetensors file, or of one that torch.save wrote; nothing is unpickled.
+
+    Raises MissingError for a file that is not there, InputError for one that is damaged or holds anything
+    but tensors.
+    """
+    if not path.is_file():
+        raise MissingError(f"--weights {path}: expected a file, there is none")
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
+    found = read(path)
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(f"--weights {path}: expected tensors by name, as state_dict() gives them")
+    return found
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"--weights {path}: expected a whole safetensors file, got: {error}") from error
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the pickle's protocol, before it is refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        advice = "a pickle can run code, so it is not opened: save state_dict() alone, or safetensors"
+        raise InputError(f"--weights {path}: expected tensors alone; {advice}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise InputError(
+            f"--weights {path}: expected a whole file of torch.save, got a damaged one"
+        ) from error

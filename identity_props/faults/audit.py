@@ -1,0 +1,265 @@
+"""The audit: every fault is planted, and what sees it is written down; clean twins must stay unseen.
+
+A fault is judged by the laws that apply to its clean twin, by a few claims, and by the gate, which
+compares its replicas with the twin's of the same seeds, and the twin's with torch's own of others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from identity_props.claims.registry import CLAIMS
+from identity_props.claims.verdict import judge
+from identity_props.conformance.checking import check_laws
+from identity_props.conformance.rows import FAIL, Reference
+from identity_props.engine.training import flushed_denormals, train
+from identity_props.engine.trial import Run, Trial
+from identity_props.errors import InputError
+from identity_props.faults import FAULTS, TWINS, Fault, Twin
+from identity_props.gate import CHANGED, claim_record, compare_claims
+from identity_props.stack.stack import Stack, resolve
+from identity_props.task.data import Pixels, digits
+
+REPLICAS = 16  # the gate's
+# of each kind of part: those that train with its optimizer, quickly
+CLAIMS_OF: dict[str | None, tuple[str, ...]] = {
+    None: ("linear-1", "residual-1", "plain-relu-1-rmsprop", "scaled-whiten"),
+    "torch.optim:SGD": ("scaled-standardise", "scaled-whiten"),
+    "torch.optim:RMSprop": ("linear-1", "residual-1", "plain-relu-1-rmsprop"),
+    "torch.optim:Adam": ("scale-blind-adam", "plain-relu-1-adam"),
+}
+SEEN, MISSED, BROADLY, CLEAN, ALARM, UNSEEN = (
+    "seen",
+    "missed",
+    "seen broadly",
+    "clean",
+    "false alarm",
+    "unseen",
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What laws and claims say of one stack; ``record`` holds its claims as a baseline does.
+
+    ``own`` is the record of torch's own parts, with other seeds, that a clean twin is compared with.
+    """
+
+    laws: tuple[str, ...]
+    claims: tuple[str, ...]
+    record: dict[str, Any]
+    own: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row of the kill matrix: the laws, claims and gate rows that saw a fault or a clean twin.
+
+    ``gate`` holds a claim, a figure and a word each, such as "linear-1/rate slower x 1.11".
+    """
+
+    name: str
+    kind: str
+    what: str
+    source: str
+    laws: tuple[str, ...]
+    claims: tuple[str, ...]
+    gate: tuple[str, ...]
+    equivalent: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """One of the words above; a fault that no law names, but a claim or the gate, is seen broadly."""
+        noticed = bool(self.laws or self.claims or self.gate)
+        if self.kind == "twin":
+            return ALARM if noticed else CLEAN
+        if self.equivalent:
+            return ALARM if noticed else UNSEEN
+        return SEEN if self.laws else BROADLY if noticed else MISSED
+
+    @property
+    def right(self) -> bool:
+        """Whether it is as it has to be."""
+        return self.verdict in (SEEN, CLEAN, UNSEEN)
+
+
+def matching(pattern: str) -> list[Fault]:
+    """Faults whose name matches one of several shell patterns, separated by commas; raises InputError."""
+    patterns = [part.strip() for part in pattern.split(",")]
+    for part in patterns:
+        if not any(fnmatchcase(name, part) for name in FAULTS):
+            raise InputError(f"faults: {part!r} matches none of {', '.join(FAULTS)}")
+    return [fault for name, fault in FAULTS.items() if any(fnmatchcase(name, part) for part in patterns)]
+
+
+def audit(faults: Sequence[Fault], jobs: int) -> Iterator[Finding]:
+    """Plant the faults, and run their clean twins, in ``jobs`` processes; findings as they come."""
+    twins = {fault.twin.name for fault in faults}
+    tasks = [*(("twin", name) for name in sorted(twins)), *(("fault", fault.name) for fault in faults)]
+    clean: dict[str, Examined] = {}
+    waiting: list[tuple[Fault, Examined]] = []  # for their twins
+    for (kind, name), found in _spread(_examined, tasks, jobs):
+        if kind == "twin":
+            clean[name] = found
+            yield _finding(TWINS[name], found, found.own)
+        else:
+            waiting.append((FAULTS[name], found))
+        ready = [pair for pair in waiting if pair[0].twin.name in clean]
+        waiting = [pair for pair in waiting if pair not in ready]
+        yield from (_finding(fault, seen, clean[fault.twin.name].record) for fault, seen in ready)
+
+
+def _finding(one: Fault | Twin, found: Examined, before: dict[str, Any]) -> Finding:
+    changes = compare_claims(before, found.record)
+    gate = tuple(f"{c.name} {c.word} x {c.factor:.3g}" for c in changes if c.verdict == CHANGED)
+    if isinstance(one, Twin):
+        return Finding(one.name, "twin", f"{one.stack}", "", found.laws, found.claims, gate)
+    return Finding(
+        one.name, "fault", one.what, one.source, found.laws, found.claims, gate, equivalent=one.equivalent
+    )
+
+
+# In a worker ------------------------------------------------------------------------------------------
+
+
+def _examined(task: tuple[str, str]) -> Examined:
+    kind, name = task
+    if kind == "twin":
+        twin = TWINS[name]
+        found = examine(twin.stack, twin)
+        return replace(found, own=_own(twin.optimizer) if found.record else {})
+    return examine(FAULTS[name].stack, FAULTS[name].twin)
+
+
+def examine(stack: Stack, twin: Twin, replicas: int = REPLICAS) -> Examined:
+    """Laws and claims on a stack that is meant to be the twin's; a part of an axis gets laws alone."""
+    like = Reference(resolve(twin.optimizer), {}) if twin.optimizer else Reference()
+    laws = tuple(r.name for r in check_laws(stack, twin.stack, like, twin.axis) if r.verdict == FAIL)
+    if twin.axis:
+        return Examined(laws, (), {})
+    failing, record = _claims(stack, twin.optimizer, replicas, seed=0)
+    return Examined(laws, failing, record)
+
+
+def _claims(
+    stack: Stack, optimizer: str | None, replicas: int, seed: int
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The claims that fail, and the record of those that train at all."""
+    failing, record = [], {}
+    for name in CLAIMS_OF[optimizer]:
+        try:
+            outcome = judge(CLAIMS[name], _pixels(), _trainer(stack), replicas, seed)
+        except Exception:  # a fault may raise anything, and is seen by that
+            failing.append(name)
+            continue
+        record[name] = claim_record(outcome)
+        failing += [name] * (not outcome.holds)
+    return tuple(failing), record
+
+
+@cache
+def _own(optimizer: str | None) -> dict[str, Any]:
+    """The record of torch's own parts with seeds of their own: what the gate compares a clean twin with."""
+    return _claims(Stack(), optimizer, REPLICAS, seed=1000)[1]
+
+
+@cache
+def _pixels() -> Pixels:
+    return digits(7)
+
+
+def _trainer(stack: Stack) -> Callable[[Sequence[Trial], Sequence[int]], list[Run]]:
+    def trained(trial: Trial, seeds: Sequence[int]) -> Run:
+        # an optimizer under test stands for the recipe's, with the recipe's arguments
+        own = replace(stack, arguments=dict(trial.recipe.arguments)) if stack.optimizer else stack
+        with flushed_denormals():
+            return replace(train(trial, _pixels(), seeds, own), state={})
+
+    return lambda trials, seeds: [trained(trial, seeds) for trial in trials]
+
+
+def _spread(work: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
+    """Tasks and what came of them, in the order in which they end, one thread a process."""
+    context = get_context("spawn")  # a forked process inherits torch's threads, broken
+    with ProcessPoolExecutor(jobs, context, _start) as pool:
+        futures = {pool.submit(work, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # torch's own, of what a fault does
+
+
+# False alarms -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """How often a judgement of torch's own parts was wrong: ``alarms`` of ``tried``, each of other seeds."""
+
+    name: str
+    alarms: int
+    tried: int
+    note: str = ""
+
+    @property
+    def bound(self) -> float:
+        """Rate below which the true one lies, at 95%, by Clopper and Pearson; 3 / tried without alarms."""
+        from scipy.stats import beta
+
+        right = self.tried - self.alarms
+        return float(beta.ppf(0.95, self.alarms + 1, right)) if right else 1.0
+
+
+LAWS_OF_CHECK = "all laws of check"
+CHUNK = 8  # replicas of a first verdict
+
+
+def false_alarms(seeds: int, jobs: int) -> Iterator[Alarms]:
+    """Laws and claims on torch's own parts: check with each seed, claims with each eight."""
+    claims = [(name, seeds) for name, one in CLAIMS.items() if not one.slow]
+    failed: dict[int, list[str]] = {}
+    for (name, seed), found in _spread(_judged, [*claims, *((LAWS_OF_CHECK, k) for k in range(seeds))], jobs):
+        if name != LAWS_OF_CHECK:
+            yield found
+            continue
+        failed[seed] = found
+        if len(failed) == seeds:
+            notes = (f"{', '.join(laws)} at seed {seed}" for seed, laws in sorted(failed.items()) if laws)
+            yield Alarms(name, sum(map(bool, failed.values())), seeds, "; ".join(notes))
+
+
+def _judged(task: tuple[str, int]) -> Any:
+    name, number = task
+    if name != LAWS_OF_CHECK:
+        return _of_claim(name, number)
+    return [row.name for row in check_laws(Stack(), Stack(), Reference(), seed=number) if row.verdict == FAIL]
+
+
+def _of_claim(name: str, seeds: int) -> Alarms:
+    """Verdicts of eight seeds each, more where they are undecided, all trained at once."""
+    claim, whole = CLAIMS[name], range(max(CHUNK, seeds))
+    pool = {trial: _trainer(Stack())([trial], whole)[0] for trial in claim.plan(_pixels())}
+
+    def taken(trials: Sequence[Trial], wanted: Sequence[int]) -> list[Run]:
+        order = [seed % len(whole) for seed in wanted]  # the last chunk goes on with the first seeds
+        return [pool[trial].of(order) for trial in trials]
+
+    starts = whole[: len(whole) - CHUNK + 1 : CHUNK]
+    verdicts = [judge(claim, _pixels(), taken, CHUNK, seed).holds for seed in starts]
+    did = int(claim.succeeded([pool[trial] for trial in claim.plan(_pixels())]).sum())
+    return Alarms(name, verdicts.count(False), len(verdicts), f"{did} of {len(whole)} seeds")

@@ -1,0 +1,99 @@
+"""What ``explain`` found: tables for people, explanation.json for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from identity_props.explain.explain import Advice, Explanation
+from identity_props.task.metrics import NEAR_IDENTITY
+
+FILE = "explanation.json"
+SCHEMA = "identity-props/explanation/1"
+BAR = 20  # characters of a part that is the whole error
+
+
+def tables(found: Explanation) -> RenderableType:
+    """The parts with their shares, then the advice."""
+    parts = _grid(f"Why is {found.name} not the identity?", ("part", "FVU", "share", "", "what"), _sum(found))
+    for part in found.parts:
+        share = part.fvu / found.fvu if found.fvu else 0.0
+        parts.add_row(
+            part.name,
+            f"{part.fvu:.2e}",
+            f"{share:.1%}",
+            "█" * round(BAR * share),
+            part.what if part.fvu else "",
+        )
+    if not found.advice:
+        return parts
+    advice = _grid(
+        "What to do",
+        ("change", "FVU before", "after", "why"),
+        "FVU in grey levels, one seed, the same budget",
+    )
+    for one in found.advice:
+        advice.add_row(one.name, f"{one.before:.2e}", _after(one), one.why)
+    return Group(parts, "", advice)
+
+
+def _grid(title: str, headings: Sequence[str], caption: str) -> Table:
+    grid = Table(
+        title=Text(title),
+        caption=Text(caption),
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
+    for heading in headings:
+        numeric = heading in ("FVU", "share", "FVU before", "after")
+        grid.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=heading not in ("what", "why")
+        )
+    return grid
+
+
+def _sum(found: Explanation) -> str:
+    if found.near_identity:
+        return f"FVU {found.fvu:.2e}: it is near-identity, {NEAR_IDENTITY:g} or less, and there is nothing to repair."
+    return f"The parts sum to FVU {found.fvu:.4g}{_mse(found)}, in the order they are taken."
+
+
+def _mse(found: Explanation) -> str:
+    return f", a mean squared error of {found.mse:.4g} grey levels squared"
+
+
+def _after(one: Advice) -> str:
+    return (
+        "not tried" if one.after is None else f"{one.after:.2e}" if math.isfinite(one.after) else "diverges"
+    )
+
+
+def document(found: Explanation, context: dict[str, Any]) -> dict[str, Any]:
+    """What explanation.json holds; None (null) stands for a figure that is not finite or was not tried."""
+    advice = [asdict(one) | {"after": _finite(one.after)} for one in found.advice]
+    return {
+        "schema": SCHEMA,
+        **context,
+        "name": found.name,
+        "fvu": found.fvu,
+        "fvu_pixels": found.fvu_pixels,
+        "mse": found.mse,
+        "near_identity": found.near_identity,
+        "parts": [asdict(part) for part in found.parts],
+        "readouts": [*found.readouts],
+        "dead_outputs": found.dead.nonzero()[:, 0].tolist(),
+        "advice": advice,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,142 @@
+"""What was found, for people: a table each of ``run``, ``check`` and ``gate``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from identity_props.claims.verdict import Outcome
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
+from identity_props.errors import InputError
+from identity_props.gate import Change
+from identity_props.report.documents import summary
+from identity_props.stack.stack import Stack
+from identity_props.task.data import Pixels
+from identity_props.task.metrics import FAILED, NEAR_IDENTITY
+
+
+def table(outcomes: Sequence[Outcome], pixels: Pixels) -> Table:
+    """One row a claim: expectation, verdict, seeds that did it, median FVU, steps to near-identity."""
+    title = f"Who learns the identity? {pixels.name}, {pixels.d} pixels"
+    grid = Table(
+        title=title, caption=_caption(outcomes), title_justify="left", caption_justify="left", box=SIMPLE_HEAD
+    )
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)  # 80 columns hold it
+    for heading in ("claim", "expects", "verdict"):
+        grid.add_column(heading, no_wrap=True)
+    for heading in ("seeds", "FVU", "worst", "steps", "budget"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for outcome in outcomes:
+        grid.add_row(*_row(outcome), style=None if outcome.holds else "bold red")
+    return grid
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    fvu, steps = summary(outcome.fvu), summary(outcome.steps_to_identity)
+    worst = "min" if outcome.claim.expects == "fails" else "max"
+    return (
+        outcome.claim.name,
+        outcome.claim.expects,
+        outcome.verdict,
+        f"{outcome.successes}/{outcome.replicas}",
+        _shown(fvu["median"]),
+        _shown(fvu[worst]),
+        "-" if steps["median"] is None else f"{steps['median']:.0f}",
+        str(outcome.budget_steps),
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "inf" if value is None else f"{value:.1e}"
+
+
+def _caption(outcomes: Sequence[Outcome]) -> str:
+    held = sum(outcome.holds for outcome in outcomes)
+    meaning = f"FVU {NEAR_IDENTITY:g} or less is near-identity, {FAILED:g} or more failed."
+    return f"{held} of {len(outcomes)} claims hold. {meaning}"
+
+
+def check_table(rows: Sequence[Row], stack: Stack) -> Table:
+    """One row a law, claim or comparison: verdict, measured, allowed, and why."""
+    counts = ", ".join(f"{sum(r.verdict == v for r in rows)} {v}" for v in (PASS, FAIL, NOT_APPLICABLE))
+    grid = Table(
+        title=str(stack), title_justify="left", caption=counts, caption_justify="left", box=SIMPLE_HEAD
+    )
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
+    for heading in ("law", "verdict"):
+        grid.add_column(heading, no_wrap=True)
+    for heading in ("measured", "allowed"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("of what, or why")
+    for row in rows:
+        figures = ("" if value is None else f"{value:.1e}" for value in (row.measured, row.allowed))
+        note = ": ".join(filter(None, (row.kind, row.note)))
+        style = {FAIL: "bold red", NOT_APPLICABLE: "dim"}.get(row.verdict)
+        short = "n/a" if row.verdict == NOT_APPLICABLE else row.verdict
+        grid.add_row(row.name, short, *figures, Text(note), style=style)
+    return grid
+
+
+def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:
+    """A row a comparison, with the smallest change that would be seen; ``of_note`` leaves out the same."""
+    verdict = "passes" if passed else "fails"
+    compared = [change for change in changes if "/" in change.name]
+    caption = f"The gate {verdict}: {len(compared)} comparisons, {_words(compared)}."
+    grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
+    grid.add_column("claim / figure", no_wrap=True)
+    grid.add_column("verdict", no_wrap=True)
+    for heading in ("factor", "p", "seen from"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("note")
+    for change in changes:
+        if of_note and change.word == "same":
+            continue
+        style = "bold red" if change.alarming else None if change.verdict == "same" else "yellow"
+        grid.add_row(*gate_row(change), style=style)
+    return grid
+
+
+def gate_lines(changes: Sequence[Change], passed: bool) -> str:
+    """The table of what is not the same, as plain text; all rows that are the same in one line."""
+    from rich.console import Console
+
+    console = Console(width=100, color_system=None)
+    with console.capture() as captured:
+        console.print(gate_table(changes, passed, of_note=True))
+    return captured.get()
+
+
+def gate_row(change: Change) -> tuple[str, ...]:
+    """Name, verdict, factor, p, smallest change seen, note."""
+    if "/" not in change.name:
+        return (change.name, change.word, "", "", "", change.note)
+    found = f"{change.found:.2f}" if math.isfinite(change.found) else "-"
+    figures = (f"{change.factor:.3g}", f"{change.p:.1g}", found)
+    return (change.name, change.word, *figures, change.note)
+
+
+def _words(compared: Sequence[Change]) -> str:
+    words = [change.word for change in compared]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)) or "none"
+
+
+def append_markdown(path: Path, changes: Sequence[Change], passed: bool) -> None:
+    """Append the rows that are not the same to a summary; raises InputError where it cannot be written."""
+    lines = [f"### identity-props gate {'passes' if passed else 'fails'}", ""]
+    lines += ["| claim / figure | verdict | factor | p | seen from | note |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in gate_row(change)) + " |"
+        for change in changes
+        if change.word != "same"
+    ]
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            print(*lines, "", sep="\n", file=file)
+    except OSError as error:
+        raise InputError(f"--summary {path}: expected a file to append to, got: {error.strerror}") from error

@@ -1,0 +1,234 @@
+"""The stack under test: what a user can swap, and how it is named on a command line."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.functional import mse_loss
+
+from identity_props.errors import InputError, MissingError
+from identity_props.stack.loop import shuffled, take_step
+
+
+def resolve(name: str) -> Any:
+    """The object that ``pkg.mod:Name`` names; raises InputError, or MissingError if pkg is absent."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InputError(f"expected pkg.mod:Name, such as torch.optim:SGD, got {name!r}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise MissingError(f"{name}: there is no module {error.name!r} to import") from error
+    except AttributeError as error:
+        raise InputError(f"{name}: module {module!r} has no {attribute!r}") from error
+    except Exception as error:  # a module of the user's may raise anything while it is imported
+        raise InputError(f"{name}: importing {module!r} raised {type(error).__name__}: {error}") from error
+
+
+MODES = ("eager", "compiled")
+PARTS = ("optimizer", "linear", "activation", "init", "loss", "step", "batches")
+# as recorded baselines name them, wherever the functions lie
+OWN = {"identity_props.loop:take_step": take_step, "identity_props.loop:shuffled": shuffled}
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The implementation that trains: optimizer, layers, init, loss, loop, device, dtype, mode and ranks.
+
+    ``optimizer(params, lr=..., **arguments)`` and ``linear(fan_in, fan_out, bias=...)`` are real
+    classes or factories, ``activation(x)`` stands in for ReLU and ``init(layer)`` draws a layer's
+    parameters in place; ``None`` for optimizer, ``lr`` or ``init`` takes what each recipe names.
+    ``loss(prediction, target)`` [n, d] gives a mean over both, ``step(optimizer, loss)`` takes a training
+    step on what ``loss()`` evaluates, and ``batches(data, size, generators)`` yields as loop.shuffled does.
+    ``mode`` compiled sends loss and optimizer step through ``torch.compile``; ``ranks`` above 1
+    trains in as many processes under DistributedDataParallel with gloo, each on its share of a batch.
+    Replicas share one optimizer over parameters stacked along a first axis [K, ...] where that
+    is the same training, else they train one by one. Raises MissingError for a device, a dtype on it
+    or ranks that are not there, InputError for a part that cannot be called or a value not listed.
+    """
+
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    linear: Callable[..., nn.Module] = nn.Linear
+    activation: Callable[[Tensor], Tensor] = torch.relu
+    init: Callable[[nn.Module], None] | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] = mse_loss
+    step: Callable[[torch.optim.Optimizer, Callable[[], Tensor]], None] = take_step
+    batches: Callable[[Tensor, int | None, list[torch.Generator]], Iterator[Tensor]] = shuffled
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    mode: str = "eager"
+    ranks: int = 1
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in PARTS:
+            part = getattr(self, name)
+            if part is not None and not callable(part):
+                raise InputError(f"{name}: expected a class or function, got {part!r}")
+        if not self.dtype.is_floating_point:
+            raise InputError(f"dtype: expected a floating one, got {self.dtype}")
+        if self.mode not in MODES:
+            raise InputError(f"mode: expected {' or '.join(MODES)}, got {self.mode!r}")
+        self._check_device()
+        self._check_ranks()
+
+    def _check_device(self) -> None:
+        try:
+            device = torch.device(self.device)
+        except RuntimeError as error:
+            raise InputError(f"device: expected cpu, cuda or cuda:N, got {self.device!r}") from error
+        if device.type == "cuda":
+            found = torch.cuda.device_count()
+            if (device.index or 0) >= found:
+                raise MissingError(
+                    f"device {self.device}: torch sees {found} CUDA devices; --device cpu works"
+                )
+        try:
+            torch.ones(1, device=device, dtype=self.dtype)
+        except Exception as error:  # each backend has its own for a dtype that it lacks
+            raise MissingError(f"device {self.device}: has no {self.dtype}: {error}") from error
+
+    def _check_ranks(self) -> None:
+        if self.ranks < 1:
+            raise InputError(f"ranks: expected at least 1, got {self.ranks}")
+        if self.ranks > 1 and self.mode != "eager":
+            raise InputError(f"ranks: expected mode eager for more than 1, got {self.mode!r}")
+        if self.ranks > 1 and not (distributed.is_available() and distributed.is_gloo_available()):
+            raise MissingError(f"ranks: expected a torch with gloo for {self.ranks}; 1 works without")
+
+    def describe(self) -> dict[str, Any]:
+        """Names of the parts, for results.json."""
+        parts = {name: _name(getattr(self, name)) for name in PARTS}
+        dtype = str(self.dtype).removeprefix("torch.")
+        return parts | {"device": self.device, "dtype": dtype, "mode": self.mode, "ranks": self.ranks}
+
+    def __str__(self) -> str:
+        usual = Stack().describe()
+        named = [f"{part} {name}" for part, name in self.describe().items() if name != usual[part]]
+        return ", ".join(named) or "torch's own parts"
+
+
+def _name(part: Callable[..., Any] | None) -> str:
+    if part is None:
+        return "the recipe's"
+    for known, own in OWN.items():
+        if part is own:
+            return known
+    name: str = getattr(part, "__qualname__", repr(part))
+    return f"{part.__module__}:{name.removeprefix('_VariableFunctionsClass.')}"  # torch.relu is torch:relu
+
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def arguments_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Arguments from ``key=value`` texts, values as Python literals, else as they are."""
+    arguments = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key.isidentifier() and equals):
+            raise InputError(f"argument: expected key=value, such as weight_decay=0.1, got {pair!r}")
+        try:
+            arguments[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            arguments[key] = value
+    return arguments
+
+
+def stack_of(
+    optimizer: str | None = None,
+    arguments: Sequence[str] = (),
+    linear: str | None = None,
+    activation: str | None = None,
+    init: str | None = None,
+    loss: str | None = None,
+    step: str | None = None,
+    batches: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    mode: str = "eager",
+    ranks: int = 1,
+    lr: float | None = None,
+) -> Stack:
+    """A stack from what a command line says: names as pkg.mod:Name, arguments as key=value."""
+    if arguments and optimizer is None:
+        raise InputError("optimizer arguments: expected an optimizer that takes them, got none")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return Stack(
+        optimizer=None if optimizer is None else resolve(optimizer),
+        arguments=arguments_of(arguments),
+        linear=nn.Linear if linear is None else resolve(linear),
+        activation=torch.relu if activation is None else resolve(activation),
+        init=None if init is None else resolve(init),
+        loss=mse_loss if loss is None else resolve(loss),
+        step=take_step if step is None else resolve(step),
+        batches=shuffled if batches is None else resolve(batches),
+        device=device,
+        dtype=DTYPES[dtype],
+        mode=mode,
+        ranks=ranks,
+        lr=lr,
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws of torch's global generator come from ``seed`` here, and the caller's go on as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None) -> Stack:
+    """The same parts where nothing is in their way: on the CPU, eager, in one process."""
+    return replace(stack, device=device, dtype=dtype or stack.dtype, mode="eager", ranks=1)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` through torch.compile, from an empty cache and never silently eager."""
+    torch.compiler.reset()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(function)
+
+
+def ready(optimizer: Any, mode: str = "eager") -> torch.optim.Optimizer:
+    """The optimizer, switched to training where it knows of that, as schedule-free ones do; compiled on request."""
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    if mode == "compiled":
+        # a bound method, as schedulers want to wrap it
+        optimizer.step = MethodType(compiled(type(optimizer).step), optimizer)
+    return optimizer
+
+
+def rate_of(stack: Stack, lr: float) -> float | Tensor:
+    """The rate in the form that a schedule may move: compiled code takes a float for a constant."""
+    return torch.tensor(lr, dtype=torch.float64) if stack.mode == "compiled" else lr
+
+
+def without_eps(optimizer: Callable[..., Any], mode: str = "eager") -> dict[str, float]:
+    """Arguments that take an optimizer's ``eps`` out of the way, where it has one.
+
+    It is the least normal number; compiled code holds it in float32, where that of float64 is 0.
+    """
+    held = torch.float32 if mode == "compiled" else torch.float64
+    return {"eps": torch.finfo(held).tiny} if takes(optimizer, "eps") else {}
+
+
+def takes(optimizer: Callable[..., Any], argument: str) -> bool:
+    """Whether an optimizer names the argument; False where it has no signature to be read."""
+    try:
+        return argument in inspect.signature(optimizer).parameters
+    except ValueError:
+        return False
