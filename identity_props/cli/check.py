@@ -64,6 +64,7 @@ from identity_props.errors import InputError
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
 )
+@click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write check.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
@@ -86,6 +87,7 @@ def check(
     ranks: int,
     guard: float,
     seed: int,
+    all_rows: bool,
     out: Path | None,
     force: bool,
     as_json: bool,
@@ -118,7 +120,7 @@ def check(
         rows.append(row)
         say(f"{len(rows)} {row.verdict} {row.name}")
     document = documents.check_results(rows, stack, seed)
-    show(document if as_json else tables.check_table(rows, stack))
+    show(document if as_json else tables.check_table(rows, stack, all_rows))
     if out is not None:
         context = {k: v for k, v in document.items() if k != "rows"}
         written = files.write(out, document, documents.CHECK)
