@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import metadata
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import torch
@@ -58,8 +59,11 @@ class Row:
 
 @cache
 def _documentation() -> str:
-    urls = (url.split(", ", 1) for url in metadata("identity-props").get_all("Project-URL") or ())
-    return next((url for name, url in urls if name == "Documentation"), "")
+    """The address that the installed package gives, empty where it gives none or is not installed."""
+    with suppress(PackageNotFoundError):
+        urls = (url.split(", ", 1) for url in metadata("identity-props").get_all("Project-URL") or ())
+        return next((url for name, url in urls if name == "Documentation"), "")
+    return ""
 
 
 def by_weight(rows: Sequence[Row]) -> list[Row]:
