@@ -23,30 +23,33 @@ from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
 
 ROOT = Path(__file__).parent.parent
+REGISTRIES = {"law": LAWS, "claim": CLAIMS, "fault": FAULTS}  # with pages below reference/laws/, ...
 ELSEWHERE = {
     "another device or mode or ranks",
     "cuda",
     "several ranks",
-}  # what a law needs that is not at home
-HOME = {"law": "laws", "claim": "claims", "fault": "faults"}
+}  # needs of laws that are not met at home
+CONTEXT = ("versions", "machine", "data", "stack")  # of a document
 
 
 def on_files(files, config):
-    """Add the made pages, and name those of laws, claims and faults below their index."""
+    """Add the made pages, a hand-written one of the same address before its text."""
     for address, text in {**generated(), **of_benchmarks()}.items():
         head = files.get_file_from_path(address)
         if head is not None:
             files.remove(head)
             text = f"{Path(head.abs_src_path).read_text()}\n{text}"
         files.append(File.generated(config, address, content=text))
-    reference = next(section for section in config.nav if "Reference" in section)["Reference"]
-    for entry in reference:
-        for title, address in entry.items():
-            if str(address).endswith("/index.md"):
-                names = {"Laws": LAWS, "Claims": CLAIMS, "Faults": FAULTS}[title]
-                folder = address.removesuffix("index.md")
-                entry[title] = [address, *({name: f"{folder}{name}.md"} for name in names)]
+    (reference,) = (section["Reference"] for section in config.nav if "Reference" in section)
+    for kind, registry in REGISTRIES.items():
+        reference.append({f"{kind.title()}s": below(kind, registry)})
     return files
+
+
+def below(kind, registry):
+    """The index of a registry in the navigation, and its pages."""
+    folder = f"reference/{kind}s"
+    return [f"{folder}/index.md", *({name: f"{folder}/{name}.md"} for name in registry)]
 
 
 def on_page_markdown(markdown, **_):
@@ -106,10 +109,9 @@ def fenced(text):
     return f"```text\n{text}\n```\n\n"
 
 
-def link(kind, name, up="../"):
+def link(kind, name):
     """To a page of the registry, from a page below reference/; a row that has no page is itself."""
-    known = {"law": LAWS, "claim": CLAIMS, "fault": FAULTS}[kind]
-    return f"[{name}]({up}{HOME[kind]}/{name}.md)" if name in known else f"`{name}`"
+    return f"[{name}](../{kind}s/{name}.md)" if name in REGISTRIES[kind] else f"`{name}`"
 
 
 def listed(kind, entries, line):
@@ -286,20 +288,30 @@ def environments_page():
 
 
 def documents_page():
-    parts = []
+    """Each document's fields, and once what several of them hold."""
+    common = {name: schemas()["results"]["properties"][name] for name in CONTEXT}
+    parts = [
+        "## Context\n\n",
+        table(("field", "type", "is"), fields({"properties": common}, everything=True)),
+    ]
     for name, schema in schemas().items():
         parts.append(f"## {name}\n\n{sentence(schema['title'])} [JSON Schema](schemas/{name}.json).\n\n")
         parts.append(table(("field", "type", "is"), fields(schema)))
     return "".join(parts)
 
 
-def fields(schema, above=""):
+def fields(schema, above="", everything=False):
     """A row for each field: its path, its type, and what it is."""
     for name, one in schema.get("properties", {}).items():
         path = f"{above}{name}"
+        if path in CONTEXT and not everything:
+            yield f"`{path}`", kind(one), "see [Context](#context)"
+            continue
         yield f"`{path}`", kind(one), plain(one.get("description", ""))
         yield from fields(one, f"{path}.")
         yield from fields(one.get("items", {}), f"{path}[].")
+        if isinstance(one.get("additionalProperties"), dict):
+            yield from fields(one["additionalProperties"], f"{path}.NAME.")
 
 
 def kind(schema):

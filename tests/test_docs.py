@@ -48,7 +48,7 @@ def lines(page):
 LINES = sorted({line for page in PAGES for line in lines(page)})
 OURS = [line for line in LINES if line.startswith("identity-props ")]
 PYTEST = [line for line in LINES if line.startswith("pytest ")]
-KNOWN = ("identity-props ", "pytest ", "pip install ", "python3 -m venv ", "python benchmarks/", "ruff ", "mypy", "lint-imports", "mkdocs build")  # fmt: skip
+KNOWN = ("identity-props ", "pytest ", "pip install ", "python3 -m venv ", ". .venv/bin/activate", "python benchmarks/", "ruff ", "mypy", "lint-imports", "mkdocs build")  # fmt: skip
 
 
 @pytest.mark.parametrize("line", OURS)
