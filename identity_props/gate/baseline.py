@@ -18,9 +18,9 @@ MOST = 2**14  # replicas of a claim: 22 claims of so many have 7 MB
 
 _VALUES = {
     "type": "array",
-    "items": {"type": ["number", "null"], "minimum": -300, "maximum": 309},  # log10 of any float
     "minItems": 1,
-    "maxItems": MOST,
+    "maxItems": MOST,  # before each of them is looked at
+    "items": {"type": ["number", "null"], "minimum": -300, "maximum": 309},  # log10 of any float
 }
 _CLAIM = {
     "type": "object",
