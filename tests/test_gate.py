@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity_props.claims.registry import CLAIMS
-from identity_props.claims.verdict import Outcome
+from identity_props.claims.verdict import Outcome, looks
 from identity_props.cli import main
 from identity_props.errors import InputError
 from identity_props.gate import (
@@ -30,6 +30,7 @@ from identity_props.gate import (
     smallest_seen,
     text,
 )
+from identity_props.gate.baseline import MOST
 from identity_props.report.files import replace_file
 
 CLAIM = CLAIMS["linear-1"]
@@ -358,6 +359,12 @@ def test_a_worker_that_died_passes_nothing_and_records_nothing(folder, monkeypat
     assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 1
     assert "a worker process died" in capsys.readouterr().err
     assert not Path("base.json").exists()
+
+
+def test_no_more_replicas_are_asked_for_than_a_baseline_holds_when_they_are_doubled(folder, capsys):
+    assert main(["gate", "--baseline", "base.json", "--update", "--replicas", "2049"]) == 2
+    assert "2049 is not in the range 1<=x<=2048" in capsys.readouterr().err
+    assert max(looks(2048)) == MOST
 
 
 def test_the_level_can_be_reached_with_the_replicas_of_the_default():
