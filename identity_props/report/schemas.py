@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from identity_props.gate.baseline import SHAPE
 from identity_props.report import audit, documents
 from identity_props.report.explain import SCHEMA as EXPLANATION
 from identity_props.stack.stack import PARTS
@@ -140,6 +141,7 @@ _CHANGE = _object(
         "p": _figure("of the rank test"),
         "found": _figure("factor that would be seen with probability .99"),
         "note": _text("what differs, or why it cannot be compared"),
+        "method": _word("what p is by, empty where there is none", "exact", "saddlepoint", ""),
     }
 )
 _FINDING = _object(
@@ -241,7 +243,5 @@ SCHEMAS: dict[str, Schema] = {
 
 def schemas() -> dict[str, Schema]:
     """All by name, the baseline's too, which the gate reads files by."""
-    from identity_props import gate
-
-    baseline = {"$schema": DIALECT, "title": "What gate --update writes", **gate._SHAPE}
+    baseline = {"$schema": DIALECT, "title": "What gate --update writes", **SHAPE}
     return SCHEMAS | {"baseline": baseline}
