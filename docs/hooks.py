@@ -33,7 +33,6 @@ ELSEWHERE = {
     "cuda",
     "several ranks",
 }  # needs of laws that are not met at home
-OTHER = {"no law": "a row of `check` besides, see [Rows of check](../rows.md)"}
 CONTEXT = ("versions", "machine", "data", "stack")  # of a document
 
 
@@ -65,7 +64,7 @@ def on_page_markdown(markdown, **_):
 def generated():
     """Text by address, of every page that is made of a registry."""
     pages = {f"reference/laws/{name}.md": law_page(law) for name, law in LAWS.items()}
-    pages |= {f"reference/laws/{name}.md": page(name, says, OTHER) for name, says in OTHERS.items()}
+    pages |= {f"reference/laws/{name}.md": row_page(name, says) for name, says in OTHERS.items()}
     pages |= {f"reference/claims/{name}.md": claim_page(claim) for name, claim in CLAIMS.items()}
     pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in FAULTS.items()}
     pages |= {f"reference/schemas/{name}.json": json.dumps(one, indent=1) for name, one in schemas().items()}
@@ -197,6 +196,10 @@ def needed(name, says):
     return " ".join(filter(None, (says and sentence(says), laws and f"Asked for by {laws}.")))
 
 
+def row_page(name, says):
+    return page(name, says, {"no law": "a [row of check](../rows.md) of its own"}) + broken_by("law", name)
+
+
 def claim_page(claim):
     judged = (
         f"holds if more than {claim.share:.0%} of all seeds do it: said wrongly with probability {FALSE_HOLD:g} at most,"
@@ -235,7 +238,7 @@ def seen(finding):
     if not finding or not any(finding[kind] for kind in ("laws", "claims", "gate")):
         return ""
     gate = [(name.partition("/")[0], name) for name in finding["gate"]]
-    lines = [f"- law {link('law', name)}\n" for name in finding["laws"]]
+    lines = [f"- {'law' if name in LAWS else 'row'} {link('law', name)}\n" for name in finding["laws"]]
     lines += [f"- claim {link('claim', name)}\n" for name in finding["claims"]]
     lines += [f"- gate, of claim {link('claim', claim)}: {plain(row)}\n" for claim, row in gate]
     return "## Seen by\n\n" + "".join(lines) + "\n"
