@@ -14,6 +14,7 @@ from mkdocs.structure.files import File
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FALSE_HOLD, share_found
 from identity_props.cli import commands
+from identity_props.conformance.rows import OTHERS
 from identity_props.conformance.traits import FACTS, TRAITS
 from identity_props.faults import FAULTS
 from identity_props.faults.findings import findings
@@ -22,7 +23,11 @@ from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
 
 ROOT = Path(__file__).parent.parent
-REGISTRIES = {"law": LAWS, "claim": CLAIMS, "fault": FAULTS}  # with pages below reference/laws/, ...
+REGISTRIES = {
+    "law": LAWS | dict.fromkeys(OTHERS),
+    "claim": CLAIMS,
+    "fault": FAULTS,
+}  # with pages below reference/laws/, ...
 ELSEWHERE = {
     "another device or mode or ranks",
     "cuda",
@@ -59,6 +64,7 @@ def on_page_markdown(markdown, **_):
 def generated():
     """Text by address, of every page that is made of a registry."""
     pages = {f"reference/laws/{name}.md": law_page(law) for name, law in LAWS.items()}
+    pages |= {f"reference/laws/{name}.md": row_page(name, says) for name, says in OTHERS.items()}
     pages |= {f"reference/claims/{name}.md": claim_page(claim) for name, claim in CLAIMS.items()}
     pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in FAULTS.items()}
     pages |= {f"reference/schemas/{name}.json": json.dumps(one, indent=1) for name, one in schemas().items()}
@@ -190,6 +196,10 @@ def needed(name, says):
     return " ".join(filter(None, (says and sentence(says), laws and f"Asked for by {laws}.")))
 
 
+def row_page(name, says):
+    return page(name, says, {"no law": "a [row of check](../rows.md) of its own"}) + broken_by("law", name)
+
+
 def claim_page(claim):
     judged = (
         f"holds if more than {claim.share:.0%} of all seeds do it: said wrongly with probability {FALSE_HOLD:g} at most,"
@@ -228,7 +238,7 @@ def seen(finding):
     if not finding or not any(finding[kind] for kind in ("laws", "claims", "gate")):
         return ""
     gate = [(name.partition("/")[0], name) for name in finding["gate"]]
-    lines = [f"- law {link('law', name)}\n" for name in finding["laws"]]
+    lines = [f"- {'law' if name in LAWS else 'row'} {link('law', name)}\n" for name in finding["laws"]]
     lines += [f"- claim {link('claim', name)}\n" for name in finding["claims"]]
     lines += [f"- gate, of claim {link('claim', claim)}: {plain(row)}\n" for claim, row in gate]
     return "## Seen by\n\n" + "".join(lines) + "\n"
@@ -276,15 +286,13 @@ def environments_page():
 
 def documents_page():
     """Each document's fields, and once what several of them hold."""
-    common = {name: schemas()["results"]["properties"][name] for name in CONTEXT}
-    parts = [
-        "## Context\n\n",
-        table(("field", "type", "is"), fields({"properties": common}, everything=True)),
-    ]
+    parts, heads = [], ("field", "type", "is")
     for name, schema in schemas().items():
         parts.append(f"## {name}\n\n{sentence(schema['title'])} [JSON Schema](schemas/{name}.json).\n\n")
-        parts.append(table(("field", "type", "is"), fields(schema)))
-    return "".join(parts)
+        parts.append(table(heads, fields(schema)))
+    common = {name: schemas()["results"]["properties"][name] for name in CONTEXT}
+    parts.append("## Context\n\nWhat several of them hold.\n\n")
+    return "".join(parts) + table(heads, fields({"properties": common}, everything=True))
 
 
 def fields(schema, above="", everything=False):

@@ -17,7 +17,7 @@ from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import trainer
 from identity_props.cli import commands, main
 from identity_props.conformance.checking import check_laws
-from identity_props.conformance.rows import Reference
+from identity_props.conformance.rows import OTHERS, Reference
 from identity_props.faults import FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
@@ -233,6 +233,7 @@ def hooks():
 
 def test_every_law_claim_and_fault_has_a_page_and_a_line(hooks):
     pages = hooks.generated()
+    assert all(f"reference/laws/{name}.md" in pages for name in OTHERS)
     for folder, registry in (("laws", LAWS), ("claims", CLAIMS), ("faults", FAULTS)):
         assert all(f"reference/{folder}/{name}.md" in pages for name in registry)
         index = pages[f"reference/{folder}/index.md"]
@@ -252,6 +253,7 @@ def test_commands_options_and_environments_are_all_of_them(hooks, pytestconfig):
 def test_every_way_to_fail_is_explained():
     words = set(re.findall(r"`([a-z -]+)`", PAGES["docs/reference/rows.md"].partition("How a row fails")[2]))
     assert {law.kind for law in LAWS.values()} <= words
+    assert [name for name in OTHERS if f"| `{name}` |" not in PAGES["docs/reference/rows.md"]] == []
 
 
 def test_a_fault_and_the_laws_and_claims_that_see_it_link_to_each_other(hooks, monkeypatch):
@@ -268,7 +270,7 @@ def test_a_fault_and_the_laws_and_claims_that_see_it_link_to_each_other(hooks, m
     assert "mask-cached" not in pages["reference/laws/layout.md"]
     fault = pages["reference/faults/mask-cached.md"]
     assert "law [freeze](../laws/freeze.md)" in fault
-    assert "law `like-optimizer`" in fault
+    assert "row [like-optimizer](../laws/like-optimizer.md)" in fault
     assert "claim [linear-1](../claims/linear-1.md)" in fault
     assert "Laws see 1 of 1 faults" in pages["reference/faults/index.md"]
 
