@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from identity_props.cli.terminal import ALL_HOLD
+from identity_props.cli.terminal import ALL_HOLD, put
 
 
 @click.command(name="laws")
@@ -13,8 +13,8 @@ def list_laws() -> int:
     from identity_props.laws import LAWS
 
     for law in LAWS.values():
-        click.echo(f"{law.name}: {law.statement}.")
-        click.echo(f"  source     {law.source}")
-        click.echo(f"  tolerance  {' '.join(law.derivation.split())}")
-        click.echo(f"  exercises  {', '.join(sorted(law.axes))}")
+        put(f"{law.name}: {law.statement}.")
+        put(f"  source     {law.source}")
+        put(f"  tolerance  {' '.join(law.derivation.split())}")
+        put(f"  exercises  {', '.join(sorted(law.axes))}")
     return ALL_HOLD

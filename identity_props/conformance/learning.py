@@ -37,22 +37,39 @@ def find_rate(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> float:
     on whitened pixels: whole decades first, then half a decade to each side of the best, and all that are
     left where none of these ends near-identity. Raises InputError where no rate leaves a finite FVU.
     """
-    ends: dict[float, float] = {}
+    return _searched(stack, pixels, seeds)[0]
+
+
+def searched_rate(stack: Stack) -> str:
+    """What the search would have made of a stack whose rate was given."""
+    try:
+        lr, run = _searched(stack, _pixels())
+    except InputError as error:
+        return str(error)
+    return f"the search, lr=None, takes lr {lr:.3g}, with FVU {_worst(run):.2g} in {run.steps[-1]} steps"
+
+
+def _pixels() -> Pixels:
+    return digits(7, train=512, test=512)
+
+
+def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[float, Run]:
+    runs: dict[float, Run] = {}
 
     def best_of(rates: Iterable[float]) -> float:
-        ends.update({lr: _worst(_quarter(stack, pixels, lr, seeds)) for lr in rates if lr not in ends})
-        return min(ends, key=lambda lr: ends[lr])
+        runs.update({lr: _quarter(stack, pixels, lr, seeds) for lr in rates if lr not in runs})
+        return min(runs, key=lambda lr: _worst(runs[lr]))
 
     middle = RATES.index(best_of(RATES[::2]))
     best = best_of(RATES[max(middle - 1, 0) : middle + 2])
-    if ends[best] > NEAR_IDENTITY:
+    if _worst(runs[best]) > NEAR_IDENTITY:
         best = best_of(RATES)
-    if not math.isfinite(ends[best]):
+    if not math.isfinite(_worst(runs[best])):
         raise InputError(f"lr: expected a finite FVU at one of {RATES[0]:g} to {RATES[-1]:g}, got none")
-    return best
+    return best, runs[best]
 
 
-def _quarter(stack: Stack, pixels: Pixels, lr: float, seeds: range) -> Run:
+def _quarter(stack: Stack, pixels: Pixels, lr: float, seeds: range = SEARCHED) -> Run:
     return train(learning_trial(lr, budget(pixels.d) // 4), pixels, seeds, replace(stack, lr=None))
 
 
@@ -66,7 +83,7 @@ def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
     What ends clearly near-identity in a quarter of the budget is judged by as many steps, and the same parts are
     trained once in a process, as long as their first steps are the same bit for bit.
     """
-    pixels = digits(7, train=512, test=512)
+    pixels = _pixels()
     key = _fingerprint(stack, pixels, seed)
     if key not in _learned:
         _learned[key] = stack, *_learning(stack, pixels, seed)
@@ -85,8 +102,8 @@ def _fingerprint(stack: Stack, pixels: Pixels, seed: int) -> tuple[Any, ...]:
 
 
 def _learning(stack: Stack, pixels: Pixels, seed: int) -> tuple[Outcome, float]:
-    lr = find_rate(stack, pixels) if stack.lr is None else stack.lr
-    short = _quarter(stack, pixels, lr, SEARCHED)
+    lr = stack.lr
+    lr, short = _searched(stack, pixels) if lr is None else (lr, _quarter(stack, pixels, lr))
     soon = _worst(short) <= CLEARLY and bool((short.fvu_pixels <= CLEARLY).all())
     steps = budget(pixels.d) // 4 if soon else budget(pixels.d)
     claim = Claim(
