@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -97,10 +98,9 @@ def show(result: Any) -> None:
     if isinstance(result, dict):
         put(json.dumps(result, indent=2, allow_nan=False))
         return
-    console = Console()
-    with console.capture() as captured:
-        console.print(result)
-    put(captured.get().removesuffix("\n"))
+    shown = io.StringIO()
+    Console(file=shown, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(result)
+    put(shown.getvalue().removesuffix("\n"))
 
 
 lost: list[OSError] = []  # what kept stdout from being written to; files are still, and main returns its code
