@@ -24,7 +24,8 @@ ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one te
 def ensemble_for(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
     """A trial's networks on d pixels, in the form that trains them fastest and changes nothing."""
     recorded = trial.steps >= RECORDED_FROM and recordable(stack)
-    in_rows = _usual(stack, trial) and len(seeds) * trial.variant.numbers(d) <= ROWS_TO
+    # an init of one's own may freeze some of what would be one row
+    in_rows = _usual(stack, trial) and stack.init is None and len(seeds) * trial.variant.numbers(d) <= ROWS_TO
     kind: type[Ensemble]
     if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
         kind = RecordedSingle if recorded else Single
