@@ -36,11 +36,11 @@ def tried(monkeypatch):
     return of
 
 
-@pytest.mark.parametrize("best", RATES, ids="{:.1g}".format)
+@pytest.mark.parametrize("best", RATES[3:], ids="{:.1g}".format)
 def test_decades_and_the_half_decades_beside_the_best_find_what_the_grid_finds(best, tried):
-    found, rates = tried(lambda lr: 1e-4 * (1 + abs(math.log10(lr / best))))
+    found, rates = tried(lambda lr: 1e-5 * (1 + abs(math.log10(lr / best))))
     assert found == best
-    assert len(rates) <= 9
+    assert len(rates) <= 7
 
 
 @pytest.mark.parametrize("only", RATES, ids="{:.1g}".format)

@@ -34,8 +34,8 @@ def find_rate(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> float:
     """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
 
     The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
-    on whitened pixels: whole decades first, then half a decade to each side of the best, and all that are
-    left where none of these ends near-identity. Raises InputError where no rate leaves a finite FVU.
+    on whitened pixels: decades from 1e-2 first, then half a decade to each side of the best, and all that are
+    left where none of these ends clearly near-identity. Raises InputError where no rate leaves a finite FVU.
     """
     return _searched(stack, pixels, seeds)[0]
 
@@ -60,9 +60,9 @@ def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[fl
         runs.update({lr: _quarter(stack, pixels, lr, seeds) for lr in rates if lr not in runs})
         return min(runs, key=lambda lr: _worst(runs[lr]))
 
-    middle = RATES.index(best_of(RATES[::2]))
+    middle = RATES.index(best_of(RATES[4::2]))
     best = best_of(RATES[max(middle - 1, 0) : middle + 2])
-    if _worst(runs[best]) > NEAR_IDENTITY:
+    if not _worst(runs[best]) <= CLEARLY:
         best = best_of(RATES)
     if not math.isfinite(_worst(runs[best])):
         raise InputError(f"lr: expected a finite FVU at one of {RATES[0]:g} to {RATES[-1]:g}, got none")
