@@ -111,7 +111,7 @@ def _learning(stack: Stack, pixels: Pixels, seed: int) -> tuple[Outcome, float]:
         expects="learns",
         statement="a linear layer on whitened pixels ends near-identity within 1,250 steps",
         source="its spectrum is flat: gradient descent needs one step",
-        evidence="8 of 8 seeds with each of 13 optimizers of torch 2.15, five times over",
+        evidence="8 of 8 seeds with each of 13 optimizers of torch 2.15, five times over; 12 in a quarter of it",
         share=1 / 2,
         plan=lambda pixels: (learning_trial(lr, steps),),
         succeeded=learns,
