@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from identity_props.conformance.learning import LEARNS, learning, learning_trial
+from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, Row, declared
 from identity_props.conformance.traits import traits
@@ -27,8 +27,10 @@ from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
+from identity_props.stack.building import build_once
 from identity_props.stack.guard import HangError, alive, time_limit
 from identity_props.stack.stack import Stack, at_home
+from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
 from identity_props.task.models import Variant
 
@@ -39,6 +41,7 @@ FAMILIES = (
     Family(d=16, n=24, rank=12, sign="non-negative", dead=3, equal=2, log_scale=-0.5),
 )
 REPLICAS = 8
+THREADS = 1  # more of them cost more than they bring with 16 pixels
 GUARD = 60.0  # seconds a step may take
 LEAST_GUARD = 1.0  # once one hung
 MOVES, HANGS = "moves", "hangs"
@@ -49,16 +52,38 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
 
     A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
     others still run, with a tenth of the guard, though a second or more, once one hung.
-    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard.
+    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard,
+    and for an optimizer that is none or refuses what it is given.
     """
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
     like = like or Reference()
+    unbuilt = _unbuilt(stack, like, guard)
     learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
     for row in _followed(chain(_plan(stack, like, declared(stack, like), seed), learns), guard):
         yield replace(row, note=f"{stack}: {row.note}") if row.kind and row.name == MOVES else row
+        if unbuilt and row.name == MOVES and row.verdict == FAIL:
+            return  # the other rows would all say the same
+
+
+def _unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
+    """Whether the optimizer's constructor raises, through no fault of what it is given, an InputError."""
+    _import_all()
+    try:
+        with unchanged(THREADS), time_limit(guard):
+            build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
+            return (
+                build_once(stack) is not None and stack.ranks == 1
+            )  # of several, there may be no group here
+    except HangError:  # the rows say so
+        return False
+
+
+def _import_all() -> None:
+    """An optimizer's first use imports much of torch, and an import that is cut short leaves ruins."""
+    torch.optim.SGD([torch.zeros(1)], lr=1)
 
 
 def check_laws(
@@ -76,8 +101,7 @@ Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with wh
 
 
 def _followed(plan: Plan, guard: float) -> Iterator[Row]:
-    # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
-    torch.optim.SGD([torch.zeros(1)], lr=1)
+    _import_all()
     limit = guard
     for name, measure in plan:
         row = _guarded(name, measure, limit)
@@ -101,7 +125,7 @@ def _plan(
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
     try:
-        with time_limit(seconds):
+        with unchanged(THREADS), time_limit(seconds):
             return measure()
     except HangError as error:
         return Row(name, FAIL, kind=HANGS, note=str(error))
@@ -209,9 +233,10 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
-    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g}"
+    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
     reason = reason_to_train_alone(stack, learning_trial(lr, 1))
     note += f"; one by one, which is slower: {reason}" if reason else ""
+    note += "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
     verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
     return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
 
@@ -262,7 +287,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     if like.optimizer is None and like.linear is None:
         raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
     plan = _plan(stack, like, declared(stack, like), seed)
-    rows = [measure() for name, measure in plan if name.startswith("like-")]
+    with unchanged(THREADS):
+        rows = [measure() for name, measure in plan if name.startswith("like-")]
     failed = [row for row in rows if row.verdict == FAIL]
     assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
 
@@ -270,5 +296,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
 def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
     """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
     __tracebackhide__ = True
-    outcome, lr = learning(stack, seed)
-    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}"
+    _unbuilt(stack, Reference(), GUARD)
+    with unchanged(THREADS):
+        outcome, lr = learning(stack, seed)
+        advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
+    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}{advice}"

@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import LambdaLR
 
 from identity_props.engine.ensemble import Ensemble, Single
-from identity_props.engine.recorded import RecordedRows, RecordedSingle, recordable
+from identity_props.engine.recorded import RecordedRows, RecordedSingle, RecordedStacked, recordable
 from identity_props.engine.trial import SCHEDULES, Trial
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve
@@ -23,13 +23,14 @@ ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one te
 
 def ensemble_for(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
     """A trial's networks on d pixels, in the form that trains them fastest and changes nothing."""
-    recorded = trial.steps >= RECORDED_FROM and _usual(stack, trial) and recordable(stack)
-    in_cache = len(seeds) * trial.variant.numbers(d) <= ROWS_TO
+    recorded = trial.steps >= RECORDED_FROM and recordable(stack)
+    # an init of one's own may freeze some of what would be one row
+    in_rows = _usual(stack, trial) and stack.init is None and len(seeds) * trial.variant.numbers(d) <= ROWS_TO
     kind: type[Ensemble]
     if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
         kind = RecordedSingle if recorded else Single
     else:
-        kind = RecordedRows if recorded and in_cache else Ensemble
+        kind = (RecordedRows if in_rows else RecordedStacked) if recorded else Ensemble
     return kind(trial.variant, d, seeds, stack, trial.recipe.init)
 
 

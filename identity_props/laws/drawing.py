@@ -6,7 +6,7 @@ import math
 from itertools import combinations, islice
 
 import torch
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 from torch import Tensor
 
 from identity_props.laws.base import Case, Discrepancy, ensemble_of, law
@@ -38,7 +38,7 @@ def born_dead(stack: Stack, case: Case) -> Discrepancy:
     ensemble = ensemble_of(stack, many, variant)
     alive = int((ensemble.predict(point.to(stack.device, stack.dtype)) > 0).any(2).sum())
     p = probability_alive(WIDTH, HIDDEN)
-    tail = 2 * min(binom.cdf(alive, NETWORKS, p), binom.sf(alive - 1, NETWORKS, p))
+    tail = 2 * min(bdtr(alive, NETWORKS, p), bdtrc(alive - 1, NETWORKS, p))
     return Discrepancy(-math.log10(max(tail, 1e-300)), 6, f"-log10 p of {alive} alive of {NETWORKS}")
 
 
