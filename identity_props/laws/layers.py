@@ -76,13 +76,18 @@ def _of_layers(stack: Stack, case: Case, close: float) -> Iterator[tuple[str, fl
     for layer in _layers(stack, case):
         for training in (True, False):
             layer.train(training)
+            flags = {name: p.requires_grad for name, p in layer.named_parameters()}
 
             def alike(x: Tensor, layer: nn.Module = layer) -> Tensor:
                 with seeded(case.seed, stack.device):
                     out: Tensor = layer(x)
                     return out
 
-            if _repeats(alike, layer, _input(stack, case)):
+            repeats = _repeats(alike, layer, _input(stack, case))
+            for name, p in layer.named_parameters():
+                if p.requires_grad != flags[name]:
+                    yield f"{name} is frozen or thawed by its first pass", math.inf
+            if repeats:
                 trained = {name: p for name, p in layer.named_parameters() if p.requires_grad}
                 yield from _apart(alike, trained, _input(stack, case), 1.0, close)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -148,36 +149,52 @@ def _tensors(ensemble: Ensemble) -> dict[str, Tensor]:
 
 @law(
     "freeze",
-    "a frozen layer stays bit for bit while the other trains, from the first step on and once more after it was"
-    " thawed, and trains in between",
-    "no gradient, no step",
+    "a frozen layer stays bit for bit while the other trains, and trains once it is unfrozen",
+    "no gradient, no step; the first step after thawing is that of a layer never frozen",
     "sgd adam freeze three-steps",
     needs="affine layer, one rank",
 )
 def freeze(stack: Stack, case: Case) -> Discrepancy:
-    """None: counts weights that moved while frozen, and replicas whose layer stood still while it was not."""
-    wrong, (thaw, again) = 0, (_third(case, 1), _third(case, 2))
+    """None: counts weights that moved while frozen, and replicas whose layer never moved after."""
+    wrong = 0
     for optimizer in (SGD, ADAM):
-        done = 0
-
-        def thaw_and_freeze(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-            nonlocal done
-            leaf = ensemble.leaves[WEIGHT]
-            leaf.requires_grad_(thaw <= done < again)
-            leaf.grad = leaf.grad if leaf.requires_grad else None  # momentum goes on where one of 0 is left
-            _plain(ensemble, optimizer, x)
-            done += 1
-
-        states = _stepped(stack, case, optimizer, thaw_and_freeze)
-        own, other = ([{name: s[name]} for s in states] for name in (WEIGHT, "layers.1.weight"))
-        wrong += changed(own[0], own[thaw]) + changed(own[again], own[-1])
-        wrong += _still(own[thaw], own[again]) + _still(other[0], other[thaw])
+        frozen, thawed, other = _switched(stack, case, optimizer, frozen_first=True)
+        wrong += changed(*frozen) + _still(*thawed) + _still(*other)
     return Discrepancy(wrong, 0, "weights that moved frozen, and layers that stood still thawed")
 
 
-def _third(case: Case, part: int) -> int:
-    """The step at which a part of a run of three begins; all of them have a step."""
-    return max(part, part * case.steps // 3)
+@law(
+    "freeze-later",
+    "a layer that has trained stays bit for bit from the step on before which it is frozen",
+    "no gradient, no step, for an optimizer that remembers none",
+    "sgd adam freeze three-steps",
+    needs="gradient-descent, affine layer, one rank",
+)
+def freeze_later(stack: Stack, case: Case) -> Discrepancy:
+    """None: counts weights that moved while frozen, and replicas whose layer never moved before."""
+    wrong = 0
+    for optimizer in (SGD, ADAM):
+        frozen, trained, _ = _switched(stack, case, optimizer, frozen_first=False)
+        wrong += changed(*frozen) + _still(*trained)
+    return Discrepancy(wrong, 0, "weights that moved frozen, and layers that stood still before")
+
+
+def _switched(stack: Stack, case: Case, optimizer: str, frozen_first: bool) -> tuple[list[State], ...]:
+    """The first layer before and after it was frozen, and while it was not; the other in the first half."""
+    case = replace(case, steps=max(2, case.steps))
+    half, done = case.steps // 2, 0
+
+    def switch_half_way(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        nonlocal done
+        leaf = ensemble.leaves[WEIGHT].requires_grad_((done < half) != frozen_first)
+        leaf.grad = leaf.grad if leaf.requires_grad else None  # not one of 0, on which momentum goes on
+        _plain(ensemble, optimizer, x)
+        done += 1
+
+    states = _stepped(stack, case, optimizer, switch_half_way)
+    own, other = ([{name: states[k][name]} for k in (0, half, -1)] for name in (WEIGHT, "layers.1.weight"))
+    halves = (own[:2], own[1:])
+    return (*(halves if frozen_first else reversed(halves)), other[:2])
 
 
 def _still(before: State, after: State) -> int:
