@@ -163,8 +163,13 @@ def separable(walk: Walk, gradients: Tensor) -> bool:
     random numbers differs by itself.
     """
     gradients = gradients.abs()
-    others = torch.cat([gradients[:, :2], 4 * gradients[:, 2:].flip(0)], 1)
-    return _same(walk(others)[:, :2], walk(gradients)[:, :2])
+    alternating = (-torch.ones(len(gradients), 1, 1).to(gradients)).cumprod(0)
+
+    def kept(factor: Tensor | float) -> bool:
+        others = torch.cat([gradients[:, :2], factor * gradients[:, 2:].flip(0)], 1)
+        return _same(walk(others)[:, :2], walk(gradients)[:, :2])
+
+    return all(kept(factor) for factor in (4.0, 2 + 2 * alternating, 1000 * alternating))
 
 
 @trait("rounding to nearest")

@@ -116,27 +116,35 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
     needs="each entry for itself",
 )
 def neighbours(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step, as code for many parameters at once may contract differently."""
-    apart = []
+    """A dozen roundings a step, as code for many parameters at once may contract differently. What steps
+    otherwise beside another row of the same tensor shares on purpose, and nothing is said of it.
+    """
+    tolerance, what, apart = 16 * case.steps * torch.finfo(stack.dtype).eps, "|W beside - W| / |W|", [0.0]
     for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
         given = {} if stack.optimizer else arguments
-        alone = _given(stack, case, name, torch.clone, **given)
-        for first in (True, False):
-            beside = _beside(stack, case, name, first, given)
-            apart.append(relative([beside[None]], [alone[None]]))
-    return Discrepancy(worst(apart), 16 * case.steps * torch.finfo(stack.dtype).eps, "|W beside - W| / |W|")
+        alone = _given(stack, case, name, torch.clone, **given)[None]
+        joined, before, after = (
+            _beside(stack, case, name, how, given)[None] for how in ("joined", "before", "after")
+        )
+        if relative([joined], [alone]) <= tolerance:
+            apart += [relative([before], [alone]), relative([after], [alone])]
+    return Discrepancy(worst(apart), tolerance, what)
 
 
-def _beside(stack: Stack, case: Case, name: str, first: bool, arguments: dict[str, Any]) -> Tensor:
-    """As ``_given``, before or after a vector that has no gradient at every second step."""
+def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, Any]) -> Tensor:
+    """As ``_given``, beside a row that has no gradient at every second step: joined to it, before or after it."""
     start, *gradients = _drawn(stack, case)
-    one, other = torch.nn.Parameter(start.clone()), torch.nn.Parameter(-start[0])
-    both = [one, other] if first else [other, one]
-    optimizer = optimizer_of(stack, name, both, RATE, arguments)
+    one, other = torch.nn.Parameter(start.clone()), torch.nn.Parameter(-start[:1])
+    both = torch.nn.Parameter(torch.cat([start, -start[:1]]))
+    parameters = {"joined": [both], "before": [one, other], "after": [other, one]}[how]
+    optimizer = optimizer_of(stack, name, parameters, RATE, arguments)
     for step, gradient in enumerate(gradients):
-        one.grad, other.grad = gradient, None if step % 2 else 4 * gradient[0]
+        row = 4 * gradient[:1]
+        one.grad, other.grad = gradient, None if step % 2 else row
+        both.grad = torch.cat([gradient, 0 * row if step % 2 else row])
         optimizer.step()
-    return one.detach().double().cpu()
+    stepped = both[: case.d] if how == "joined" else one
+    return stepped.detach().double().cpu()
 
 
 @law(
