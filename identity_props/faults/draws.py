@@ -38,7 +38,7 @@ class RoundingAtRandom(Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step."""
         for group in self.param_groups:
             for p in group["params"]:

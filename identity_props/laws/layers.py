@@ -117,7 +117,7 @@ def _apart(
     out = function(x.clone())  # which may work in place
     along = torch.randn_like(out)
     if out.requires_grad:
-        out.backward(along)  # type: ignore[no-untyped-call]
+        out.backward(along)
     for name, tensor in tensors.items():
         direction = step * torch.randn_like(tensor)
         came = 0.0 if tensor.grad is None else float((tensor.grad * direction).sum())
