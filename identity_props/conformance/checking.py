@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -19,7 +19,7 @@ from torch import Tensor
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, Row, declared
-from identity_props.conformance.traits import traits
+from identity_props.conformance.traits import dtypes_of, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
@@ -119,8 +119,9 @@ def _plan(
     if like.linear is not None:
         yield "like-linear", partial(_layer_row, stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
+    taken = cache(partial(dtypes_of, stack))
     for law in laws:
-        yield law.name, partial(_law_row, law, stack, fits, alone, seed)
+        yield law.name, partial(_law_row, law, stack, fits, taken, alone, seed)
 
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
@@ -151,11 +152,13 @@ def _moves_row(stack: Stack, seed: int) -> Row:
     case = replace(FAMILIES[0], seed=seed).case(1)
     stack = replace(stack, ranks=1)
     network = ensemble_of(stack, case, LAYER)
+    if not network.parameters:
+        return Row(MOVES, FAIL, kind="flat", note="no parameter of the layer requires a gradient")
     optimizer = optimizer_of(stack, SGD, network.parameters, stack.lr or 1 / 128)
     x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
     kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
     for step in range(1, 17):
-        network.step(optimizer, x)
+        network.step(optimizer, x, 2 * x)  # an init may start at the answer
         for name, p in network.state.items():
             if (p.dtype, p.shape) != kinds[name]:
                 note = f"{name} is {p.dtype} {[*p.shape]} after step {step}"
@@ -174,6 +177,7 @@ def _law_row(
     law: Law,
     stack: Stack,
     traits_of_stack: Callable[[], frozenset[str]],
+    dtypes: Callable[[], tuple[torch.dtype, ...]],
     alone: Callable[[], bool],
     seed: int,
 ) -> Row:
@@ -181,15 +185,28 @@ def _law_row(
     missing = law.needs - fits
     if missing:
         return Row(law.name, NOT_APPLICABLE, note=f"not {', '.join(sorted(missing))}")
-    stack = for_laws(stack, fits)
-    if str(stack.dtype).removeprefix("torch.") not in law.axes:
-        stack = replace(stack, dtype=torch.float64)
+    dtype = _measured_in(law, stack, dtypes())
+    if dtype is None:
+        note = f"its parts take {', '.join(map(_named, dtypes()))} alone"
+        return Row(law.name, NOT_APPLICABLE, note=note)
+    stack = replace(for_laws(stack, fits), dtype=dtype)
     replicas = 1 if alone() else REPLICAS
     # compiled code is compiled anew for each shape, a second or more each
     families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
     cases = [replace(family, seed=seed).case(replicas) for family in families]
     worst = worst_of(law.measure(stack, case) for case in cases)
     return _judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+
+
+def _measured_in(law: Law, stack: Stack, taken: Sequence[torch.dtype]) -> torch.dtype | None:
+    """The stack's dtype where the law speaks of it, else float64, else one that law and parts both take."""
+    if _named(stack.dtype) in law.axes:
+        return stack.dtype
+    return next((dtype for dtype in taken if dtype == torch.float64 or _named(dtype) in law.axes), None)
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def for_laws(stack: Stack, fits: frozenset[str]) -> Stack:

@@ -195,10 +195,17 @@ def stack_of(
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draws of torch's global generator come from ``seed`` here, and the caller's go on as they were."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Draws of torch's global generators come from ``seed`` here, and the caller's go on as they were.
+
+    Of the CPU's, and of a GPU's where the device is one.
+    """
+    gpus = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 
