@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -19,7 +23,7 @@ def commands() -> None:
 
     \b
     Exit codes: 0 all hold, 1 one fails, 2 bad input, 3 the device, data or package
-    asked for is not there, 130 interrupted.
+    asked for is not there, 130 interrupted, likewise 129 hung up and 143 terminated.
     """
 
 
@@ -38,6 +42,12 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; every error is one line on stderr."""
+    with _ended_as_by_ctrl_c() as signals:
+        code = _run(arguments)
+    return 128 + signals[0] if code == INTERRUPTED and signals else code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         return int(commands.main(arguments, standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -48,6 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("a worker process died, perhaps for want of memory: try fewer --jobs", ONE_FAILS)
     except (KeyboardInterrupt, click.Abort):
         return _failed("interrupted, and nothing was finished", INTERRUPTED)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, unless they are ignored, as under nohup; those that came."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _failed(message: str, code: int) -> int:

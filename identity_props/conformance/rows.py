@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from identity_props.claims.verdict import Curves
 from identity_props.errors import InputError
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
-PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
+PASS, FAIL, NOT_APPLICABLE, NOT_RUN = "pass", "fail", "not applicable", "not run"
+HANGS, EXITS, CRASHES = COSTLY = "hangs", "exits", "crashes"  # failures that cost a guard, or a process
+ENOUGH = 3  # rows that fail so; the rest is not run
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Row:
     def __str__(self) -> str:
         figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
         return ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, figures, self.note)))
+
+
+def enough(rows: Iterable[Row]) -> bool:
+    """Whether so many rows hang or end the process that the rest is not run."""
+    return sum(row.kind in COSTLY for row in rows) >= ENOUGH
+
+
+def not_run(name: str) -> Row:
+    """The row of one that is not tried any more."""
+    return Row(name, NOT_RUN, note=f"not tried, as {ENOUGH} rows hang or end the process")
 
 
 @dataclass(frozen=True)

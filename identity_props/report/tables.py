@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
+from identity_props.conformance.isolated import Named
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, NOT_RUN, PASS, Row
 from identity_props.errors import InputError
 from identity_props.gate import Change
 from identity_props.report.documents import summary
@@ -61,9 +63,11 @@ def _caption(outcomes: Sequence[Outcome]) -> str:
     return f"{held} of {len(outcomes)} claims hold. {meaning}"
 
 
-def check_table(rows: Sequence[Row], stack: Stack) -> Table:
-    """One row a law, claim or comparison: verdict, measured, allowed, and why."""
-    counts = ", ".join(f"{sum(r.verdict == v for r in rows)} {v}" for v in (PASS, FAIL, NOT_APPLICABLE))
+def check_table(rows: Sequence[Row], stack: Stack | Named) -> Table:
+    """One row a law, claim or comparison: verdict, measured, allowed, and why; one for all that are not run."""
+    not_run = [row for row in rows if row.verdict == NOT_RUN]
+    verdicts = (PASS, FAIL, NOT_APPLICABLE, *[NOT_RUN] * bool(not_run))
+    counts = ", ".join(f"{sum(r.verdict == v for r in rows)} {v}" for v in verdicts)
     grid = Table(
         title=str(stack), title_justify="left", caption=counts, caption_justify="left", box=SIMPLE_HEAD
     )
@@ -73,10 +77,11 @@ def check_table(rows: Sequence[Row], stack: Stack) -> Table:
     for heading in ("measured", "allowed"):
         grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("of what, or why")
-    for row in rows:
+    folded = [replace(row, name=f"{len(not_run)} others") for row in not_run[:1]]
+    for row in [row for row in rows if row.verdict != NOT_RUN] + folded:
         figures = ("" if value is None else f"{value:.1e}" for value in (row.measured, row.allowed))
         note = ": ".join(filter(None, (row.kind, row.note)))
-        style = {FAIL: "bold red", NOT_APPLICABLE: "dim"}.get(row.verdict)
+        style = {FAIL: "bold red", NOT_APPLICABLE: "dim", NOT_RUN: "yellow"}.get(row.verdict)
         short = "n/a" if row.verdict == NOT_APPLICABLE else row.verdict
         grid.add_row(row.name, short, *figures, Text(note), style=style)
     return grid
