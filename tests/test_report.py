@@ -8,10 +8,11 @@ from rich.console import Console
 
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FAILS, HOLDS, Outcome
+from identity_props.conformance.rows import Row, not_run
 from identity_props.errors import InputError
 from identity_props.report.documents import RESULTS, results, summary
 from identity_props.report.files import check_free, make, write
-from identity_props.report.tables import table
+from identity_props.report.tables import check_table, table
 from identity_props.stack.stack import Stack
 
 
@@ -90,3 +91,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a folder to write to"):
         make(tmp_path / "file" / "out")
+
+
+def test_rows_that_are_not_run_are_one_line_of_the_table():
+    console = Console(width=100, record=True)
+    rows = [Row("moves", "fail", kind="hangs"), not_run("resume"), not_run("evaluate")]
+    console.print(check_table(rows, Stack()))
+    printed = console.export_text()
+    assert "2 others  not run" in printed
+    assert "resume" not in printed
+    assert "0 pass, 1 fail, 0 not applicable, 2 not run" in printed
