@@ -178,7 +178,7 @@ def test_no_process_of_another_command_outlives_it(name, command, started, tmp_p
     time.sleep(2)  # into the work
     os.kill(running.pid, getattr(signal, name))
     assert running.wait(20) == {"SIGKILL": -9, "SIGTERM": 143}[name]
-    assert until(lambda: not of_session(running.pid), 15)  # a process that imports torch has to finish that
+    assert until(lambda: not of_session(running.pid), 5)
     assert not list((tmp_path / "temporary").glob("identity-*"))
 
 
@@ -293,11 +293,16 @@ def judged(started, optimizer, *arguments):
 @pytest.mark.parametrize(
     ("optimizer", "kind", "note", "others"),
     [
-        ("Leaves", "exits", "ends the process with exit code 3", NOT_RUN),
-        ("Crashes", "crashes", "is killed by SIGSEGV", NOT_RUN),
-        ("Exits", "error", "SystemExit: 3", PASS),
-        ("Forks", "forks", "a process that it forked came back into training, and was ended", PASS),
-        ("Hangs", "hangs", "no step ended within 2 s", PASS),
+        ("Leaves", "exits", "ends the process with exit code 3", {"evaluate": NOT_RUN}),
+        ("Crashes", "crashes", "is killed by SIGSEGV", {"evaluate": NOT_RUN}),
+        ("Exits", "error", "SystemExit: 3", {"representable": PASS}),
+        (
+            "Forks",
+            "forks",
+            "a process that it forked came back into training, and was ended",
+            {"representable": PASS},
+        ),
+        ("Hangs", "hangs", "no step ended within 2 s", {"representable": PASS}),
     ],
 )
 def test_a_part_that_ends_forks_or_hangs_at_each_step_is_a_row(optimizer, kind, note, others, started):
@@ -306,7 +311,7 @@ def test_a_part_that_ends_forks_or_hangs_at_each_step_is_a_row(optimizer, kind, 
     assert code == 1
     assert (rows["moves"]["verdict"], rows["moves"]["kind"]) == (FAIL, kind)
     assert rows["moves"]["note"].endswith(f": {note}")
-    assert rows["representable"]["verdict"] == others
+    assert {name: rows[name]["verdict"] for name in others} == others
     assert list(rows) == ["moves", "gd-trajectory", "representable", "resume", "evaluate", "learns-identity"]
     assert most <= 8
     assert time.monotonic() - began < 120  # four starts of a process at most, on a slow machine

@@ -14,13 +14,11 @@ from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.connection import Connection
 from threading import Event, Lock
 from typing import Any
 
@@ -34,7 +32,7 @@ from identity_props.errors import InputError
 from identity_props.explain.explain import Explanation
 from identity_props.explain.explain import explain as explain_network
 from identity_props.explain.networks import network_of
-from identity_props.stack.processes import SPAWN, Leash, Unnamed, tie_to_parent
+from identity_props.stack.processes import SPAWN, Leash, Unnamed, workers
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
 
@@ -137,8 +135,7 @@ class _Crew:
             self.executor = ThreadPoolExecutor(1, "train", _start, start)
         else:
             self.stop, self.steps = (leash := Leash()).let_go, SPAWN.SimpleQueue()
-            begin = self.work, self.steps, leash.end, each
-            self.executor = ProcessPoolExecutor(jobs, SPAWN, _start_process, begin)
+            self.executor = workers(jobs, _start_process, self.work, self.steps, each, leash=leash)
 
     def prepare(self, trials: Iterable[Trial], seeds: Sequence[int]) -> None:
         """Hand out trials, the longest first so that none is left running alone at the end."""
@@ -192,8 +189,7 @@ def _start(work: Unnamed, steps: Any, stopping: Event, threads_each: int) -> Non
     _work = (*pickle.loads(work.read_bytes()), steps, stopping)
 
 
-def _start_process(work: Unnamed, steps: Any, leash: Connection, threads_each: int) -> None:
-    tie_to_parent(leash)
+def _start_process(work: Unnamed, steps: Any, threads_each: int) -> None:
     _start(work, steps, Event(), threads_each)
 
 

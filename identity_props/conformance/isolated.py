@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import SPAWN, tie_to_parent
+from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Reference, Row
@@ -98,7 +98,10 @@ class _Judge:
 
     def _start(self) -> None:
         self.heard, said = SPAWN.Pipe(duplex=False)
-        self.process = SPAWN.Process(target=_judge, args=(self.asked, pickle.dumps(self.done), said))
+        self.leash = Leash()
+        self.process = SPAWN.Process(
+            target=_judge, args=(self.asked, pickle.dumps(self.done), said, self.leash.end)
+        )
         self.process.start()
         said.close()
         self.ended = False
@@ -149,6 +152,8 @@ class _Judge:
     def end(self) -> None:
         """End the process, and what it has started and left."""
         self.process.join(self.patience)
+        self.leash.let_go()
+        self.process.join(PATIENCE)
         if self.process.pid is not None:
             _kill_group(self.process.pid)
         self.process.kill()
@@ -182,10 +187,10 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Asked, done: bytes, said: Connection) -> None:
+def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
     os.dup2(2, 1)  # the parent's stdout is for the result alone
-    tie_to_parent(at_end=lambda: _kill_group(os.getpid()))
+    tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))

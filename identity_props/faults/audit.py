@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from identity_props.engine.trial import Run, Trial
 from identity_props.errors import InputError
 from identity_props.faults import FAULTS, TWINS, Fault, Twin
 from identity_props.gate import CHANGED, claim_record, compare_claims
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import Leash, workers
 from identity_props.stack.stack import Stack, resolve
 from identity_props.task.data import Pixels, digits
 
@@ -191,7 +190,7 @@ def _trainer(stack: Stack) -> Callable[[Sequence[Trial], Sequence[int]], list[Ru
 def _spread(work: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
     """Tasks and what came of them, in the order in which they end, one thread a process."""
     leash = Leash()
-    with ProcessPoolExecutor(jobs, SPAWN, _start, (leash.end,)) as pool:
+    with workers(jobs, _start, leash=leash) as pool:
         futures = {pool.submit(work, task): task for task in tasks}
         try:
             for future in as_completed(futures):
@@ -201,8 +200,7 @@ def _spread(work: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iter
             raise
 
 
-def _start(leash: Connection) -> None:
-    tie_to_parent(leash)
+def _start() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torch's own, of what a fault does
 

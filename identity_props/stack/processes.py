@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from mmap import ACCESS_READ, mmap
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
+from shutil import rmtree
 from tempfile import TemporaryFile
 from threading import Thread
 from typing import IO, Any
 
 SPAWN = get_context("spawn")  # a forked process inherits torch's threads, broken
+FOLDERS: list[str] = []  # to remove where this worker ends with its parent
 LOOK_EVERY = 1.0  # seconds, for a parent whose end of a pipe lives on in a process that it forked
 
 
@@ -25,6 +29,21 @@ class Leash:
 
     def let_go(self) -> None:
         self._held.send_bytes(b"end")  # closing would not do where a forked process holds it as well
+
+
+def workers(
+    jobs: int, start: Callable[..., None], *arguments: Any, leash: Leash | None = None
+) -> ProcessPoolExecutor:
+    """Processes that begin with ``start(*arguments)``, tied to this one and to the leash before they import it."""
+    named = f"{start.__module__}:{start.__qualname__}"
+    ends = () if leash is None else (leash.end,)
+    return ProcessPoolExecutor(jobs, SPAWN, _begin, (ends, named, *arguments))
+
+
+def _begin(leashes: tuple[Connection, ...], start: str, *arguments: Any) -> None:
+    tie_to_parent(*leashes)
+    module, _, name = start.partition(":")
+    getattr(import_module(module), name)(*arguments)
 
 
 def tie_to_parent(*leashes: Connection, at_end: Callable[[], None] = lambda: None) -> None:
@@ -42,6 +61,8 @@ def _watch(leashes: tuple[Connection, ...], at_end: Callable[[], None]) -> None:
     assert parent is not None, "this is no worker"
     while not wait([parent.sentinel, *leashes], LOOK_EVERY) and os.getppid() == parent.pid:
         pass
+    for folder in FOLDERS:
+        rmtree(folder, ignore_errors=True)
     at_end()
     os._exit(1)
 

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from datetime import timedelta
-from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from identity_props.errors import InputError
 from identity_props.stack.guard import alive, limit_in_force, no_forks, time_limit
-from identity_props.stack.processes import SPAWN, tie_to_parent
+from identity_props.stack.processes import FOLDERS, workers
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=5)  # a rank waits that long for the others
 _groups: dict[int, list[ProcessPoolExecutor]] = {}
@@ -68,8 +67,9 @@ def _wait(futures: Collection[Future[Any]]) -> None:
 def _start(ranks: int) -> list[ProcessPoolExecutor]:
     folder = tempfile.mkdtemp(prefix="identity-ranks-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    FOLDERS.append(folder)
     threads = max(1, torch.get_num_threads() // ranks)
-    group = [ProcessPoolExecutor(1, SPAWN, _join, (rank, ranks, folder, threads)) for rank in range(ranks)]
+    group = [workers(1, _join, rank, ranks, folder, threads) for rank in range(ranks)]
     _groups[ranks] = group
     # a worker process waits for its children before it ends, and closes its queues to them, at 10, before that
     Finalize(None, _stop, (ranks, True), exitpriority=20)
@@ -85,7 +85,7 @@ def _stop(ranks: int, wait: bool = False) -> None:
 def _join(rank: int, ranks: int, folder: str, threads: int) -> None:
     global _inside
     _inside = True
-    tie_to_parent(at_end=partial(shutil.rmtree, folder, ignore_errors=True))
+    FOLDERS.append(folder)
     torch.set_num_threads(threads)
     store = "file://" + os.path.join(folder, "store")
     distributed.init_process_group("gloo", store, rank=rank, world_size=ranks, timeout=COLLECTIVE_TIMEOUT)
