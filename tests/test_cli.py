@@ -14,6 +14,7 @@ from identity_props import __version__
 from identity_props.cli import main
 
 QUICK = ("run", "--claims", "scaled-*", "--jobs", "1")
+HERE = ("check", "--in-process")
 
 
 def test_run_prints_a_table_and_writes_results(few_digits, tmp_path, capsys):
@@ -52,19 +53,19 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(few_digits, monkeypatch,
         (["run", "--device", "gpu"], 2, "expected cpu, cuda or cuda:N, got 'gpu'"),
         (["run", "--device", "cuda:99"], 3, "torch sees"),
         (["run", "--out", "/proc/identity"], 2, "--out /proc/identity: expected a folder to write to"),
-        (["check", "--optimizer", "SGD"], 2, "expected pkg.mod:Name, such as torch.optim:SGD, got 'SGD'"),
-        (["check", "--optimizer", "no_such:Name"], 3, "no module 'no_such' to import"),
-        (["check", "--optimizer", "math:pi"], 2, "optimizer: expected a class or function, got 3.14"),
-        (["check", "--optimizer-arg", "lr=1"], 2, "expected an optimizer that takes them"),
-        (["check", "--optimizer", "torch.optim:SGD", "--optimizer-arg", "lr"], 2, "expected key=value"),
+        ([*HERE, "--optimizer", "SGD"], 2, "expected pkg.mod:Name, such as torch.optim:SGD, got 'SGD'"),
+        ([*HERE, "--optimizer", "no_such:Name"], 3, "no module 'no_such' to import"),
+        ([*HERE, "--optimizer", "math:pi"], 2, "optimizer: expected a class or function, got 3.14"),
+        ([*HERE, "--optimizer-arg", "lr=1"], 2, "expected an optimizer that takes them"),
+        ([*HERE, "--optimizer", "torch.optim:SGD", "--optimizer-arg", "lr"], 2, "expected key=value"),
         (
-            ["check", "--like", "torch.optim:SGD"],
+            [*HERE, "--like", "torch.optim:SGD"],
             2,
             "like: expected an optimizer to compare with torch.optim:SGD",
         ),
-        (["check", "--lr", "-1"], 2, "--lr: expected auto or a finite rate above 0, got '-1'"),
-        (["check", "--lr", "nan"], 2, "--lr: expected auto"),
-        (["check", "--dtype", "half"], 2, "'half' is not one of"),
+        ([*HERE, "--lr", "-1"], 2, "--lr: expected auto or a finite rate above 0, got '-1'"),
+        ([*HERE, "--lr", "nan"], 2, "--lr: expected auto"),
+        ([*HERE, "--dtype", "half"], 2, "'half' is not one of"),
         (["run", "--claims", "seed-network-1"], 2, "seed-network-1 do not apply to digits with 49 pixels"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -129,7 +130,7 @@ def test_a_law_that_is_not_there_is_refused_with_the_nearest_name(capsys):
     assert "expected gd-trajectory, got 'gd-trajectry'" in capsys.readouterr().err
 
 
-CHECK = ("check", "--optimizer", "torch.optim:SGD", "--lr", "1")
+CHECK = (*HERE, "--optimizer", "torch.optim:SGD", "--lr", "1")
 
 
 def test_check_prints_a_row_for_each_law_and_exits_with_zero(one_family, capsys):

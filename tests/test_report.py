@@ -9,7 +9,7 @@ from rich.console import Console
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FAILS, HOLDS, Outcome
 from identity_props.conformance import rows
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row, not_run
 from identity_props.errors import InputError
 from identity_props.report.documents import RESULTS, results, summary
 from identity_props.report.files import check_free, make, write
@@ -121,3 +121,10 @@ def test_addresses_are_pages_where_the_package_says_where_its_pages_are(monkeypa
     assert str(ROWS[2]).endswith(
         "wrong step: measured 2, allowed 0; see https://docs.test/reference/laws/freeze/"
     )
+
+
+def test_rows_that_are_not_run_are_one_line_of_the_table():
+    out = shown([Row("moves", "fail", kind="hangs"), not_run("resume"), not_run("evaluate")])
+    assert "2 others  not run" in out
+    assert "resume" not in out
+    assert "0 pass, 1 fail, 2 not run" in out

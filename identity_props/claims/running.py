@@ -9,20 +9,16 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
     Future,
-    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+from functools import partial
 from threading import Event, Lock
 from typing import Any
 
@@ -36,6 +32,7 @@ from identity_props.errors import InputError
 from identity_props.explanation.explain import Explanation
 from identity_props.explanation.explain import explain as explain_network
 from identity_props.explanation.networks import network_of
+from identity_props.stack.processes import SPAWN, Leash, Unnamed, workers
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
 
@@ -90,8 +87,8 @@ def judge_all(
 
     ``jobs`` processes train, by default as ``default_jobs`` has it; 1 trains in this process. With
     ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an
-    exception such as Ctrl-C, stops all training within REPORT_EVERY steps. Raises InputError for no
-    claims, jobs below 1 or what ``judge`` refuses.
+    exception such as Ctrl-C, stops all training: worker processes at once, as when this one is killed,
+    a thread within REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
     """
     if not claims:
         raise InputError("claims: expected at least one, got none")
@@ -108,8 +105,11 @@ def judge_all(
             done, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
             on_progress(crew.progress())
             yield from (crew.explained(future.result()) for future in done)
-    finally:
+    except BaseException:
         crew.stop()
+        raise
+    finally:
+        crew.close()
         judges.shutdown(cancel_futures=True)
 
 
@@ -122,23 +122,20 @@ class _Crew:
         self.lock, self.futures = Lock(), dict[tuple[Trial, tuple[int, ...]], Future[bytes]]()
         self.done = self.planned = 0
         self.examples = len(pixels.train)
-        self.stopping: Any
+        self.stop: Callable[[], None]
         self.steps: Any
         self.executor: Executor
         # in a file: tensors sent as such would pass through shared memory, which may be small, and a process
         # that is sent much keeps the next from starting until it has imported torch
-        with NamedTemporaryFile(prefix="identity-props-", delete=False) as file:
-            pickle.dump((pixels, stack), file)
-        self.work, self.threads_before = Path(file.name), torch.get_num_threads()
+        self.work = Unnamed.of(partial(pickle.dump, (pixels, stack)))
+        self.threads_before, each = torch.get_num_threads(), threads(jobs, pixels)
         if jobs == 1:
-            self.stopping, self.steps = Event(), queue.SimpleQueue()
-            start = self.work, self.steps, self.stopping, threads(jobs, pixels)
+            self.stop, self.steps = (stopping := Event()).set, queue.SimpleQueue()
+            start = self.work, self.steps, stopping, each
             self.executor = ThreadPoolExecutor(1, "train", _start, start)
         else:
-            context = get_context("spawn")  # a forked process inherits torch's threads, broken
-            self.stopping, self.steps = context.Event(), context.SimpleQueue()
-            start = self.work, self.steps, self.stopping, threads(jobs, pixels)
-            self.executor = ProcessPoolExecutor(jobs, context, _start_process, start)
+            self.stop, self.steps = (leash := Leash()).let_go, SPAWN.SimpleQueue()
+            self.executor = workers(jobs, _start_process, self.work, self.steps, each, leash=leash)
 
     def prepare(self, trials: Iterable[Trial], seeds: Sequence[int]) -> None:
         """Hand out trials, the longest first so that none is left running alone at the end."""
@@ -176,26 +173,24 @@ class _Crew:
             self.done += self.steps.get()
         return Progress(self.done, self.planned)
 
-    def stop(self) -> None:
-        self.stopping.set()
+    def close(self) -> None:
         self.executor.shutdown(cancel_futures=True)
-        self.work.unlink()
+        self.work.close()
         torch.set_num_threads(self.threads_before)  # which one job changes in this process
 
 
-_work: tuple[Pixels, Stack, Any, Any]  # of this worker
+_work: tuple[Pixels, Stack, Any, Event]  # of this worker
 
 
-def _start(work: Path, steps: Any, stopping: Any, threads_each: int) -> None:
+def _start(work: Unnamed, steps: Any, stopping: Event, threads_each: int) -> None:
     global _work
     torch.set_num_threads(threads_each)
     torch.set_flush_denormal(True)  # before this thread has others that help it, which inherit it
     _work = (*pickle.loads(work.read_bytes()), steps, stopping)
 
 
-def _start_process(work: Path, steps: Any, stopping: Any, threads_each: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops us
-    _start(work, steps, stopping, threads_each)
+def _start_process(work: Unnamed, steps: Any, threads_each: int) -> None:
+    _start(work, steps, Event(), threads_each)
 
 
 def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -21,7 +25,7 @@ def commands() -> None:
 
     \b
     Exit codes: 0 all hold, 1 one fails, 2 bad input, 3 the device, data or package
-    asked for is not there, 130 interrupted.
+    asked for is not there, 130 interrupted, likewise 129 hung up and 143 terminated.
     """
 
 
@@ -44,15 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Where the reader of stdout has gone, the code is that of Unix tools, which the signal PIPE ends.
     """
     lost.clear()
-    code = _code(arguments)
-    if not lost:
-        return code
-    if isinstance(lost[0], BrokenPipeError):
+    with _ended_as_by_ctrl_c() as signals:
+        code = _run(arguments)
+    if isinstance(next(iter(lost), None), BrokenPipeError):
         return PIPE_CLOSED
-    return _failed(f"stdout: expected to be written to, got: {lost[0].strerror}", BAD_INPUT)
+    if lost:
+        return _failed(f"stdout: expected to be written to, got: {lost[0].strerror}", BAD_INPUT)
+    return 128 + signals[0] if code == INTERRUPTED and signals else code
 
 
-def _code(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         return int(commands.main(arguments, standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -71,6 +76,28 @@ def _code(arguments: Sequence[str] | None) -> int:
         lost.append(error)  # of --help, too
         drop(sys.stdout)
         return BAD_INPUT
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, unless they are ignored, as under nohup; those that came."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _failed(message: str, code: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -63,57 +64,46 @@ from identity_props.errors import InputError
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all that is drawn.")
 @click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
+@click.option("--in-process", is_flag=True, help="Try the parts in this process, for a debugger.")
 @click.option("--out", type=PATH, help="Folder to write check.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
 def check(
-    optimizer: str | None,
-    arguments: tuple[str, ...],
-    linear: str | None,
-    activation: str | None,
-    init: str | None,
-    loss: str | None,
-    step: str | None,
-    batches: str | None,
     like: str | None,
     like_arguments: tuple[str, ...],
     like_linear: str | None,
     lr: str,
-    device: str,
-    dtype: str,
-    mode: str,
-    ranks: int,
     guard: float,
     seed: int,
     all_rows: bool,
+    in_process: bool,
     out: Path | None,
     force: bool,
     as_json: bool,
+    **parts: Any,
 ) -> int:
     """Judge an optimizer, a layer, or where they run, by the laws that apply to them.
 
-    Which ones apply is found by trying the parts, or follows from --like and --like-linear.
+    Which ones apply is found by trying the parts, or follows from --like and --like-linear. They are tried
+    in a process of their own, so that one that exits or crashes is a row, and the others still run.
     """
-    from identity_props.conformance import checking
-    from identity_props.conformance.rows import FAIL, reference_of
-    from identity_props.report import documents, files, page, tables
-    from identity_props.stack.stack import stack_of
-
-    if out is not None:
-        files.check_free(out, force, documents.CHECK, page.FILE)
+    from identity_props.conformance import isolated
 
     click.get_current_context().with_resource(names_from_here())
     rate = None if lr == "auto" else _rate(lr)
-    stack = stack_of(
-        optimizer, arguments, linear, activation, init, loss, step, batches, device, dtype, mode, ranks, rate
-    )
-    if out is not None:
-        files.make(out)
-    reference = reference_of(stack, like, like_arguments, like_linear)
-    rows = []
-    for row in checking.check(stack, reference, seed, guard):
-        rows.append(row)
-        say(f"{len(rows)} {row.verdict} {row.name}")
+    reference = {"optimizer": like, "arguments": like_arguments, "linear": like_linear}
+    asked = isolated.Asked({**parts, "lr": rate}, reference, seed, guard)
+    with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
+        from identity_props.conformance.rows import FAIL  # torch, while the other process works
+        from identity_props.report import documents, files, page, tables
+
+        if out is not None:
+            files.check_free(out, force, documents.CHECK, page.FILE)
+            files.make(out)
+        rows = []
+        for row in judged:
+            rows.append(row)
+            say(f"{len(rows)} {row.verdict} {row.name}")
     document = documents.check_results(rows, stack, seed)
     show(document if as_json else tables.check_table(rows, stack, all_rows))
     if out is not None:

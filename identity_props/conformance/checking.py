@@ -11,15 +11,25 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import chain
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, Row, declared
-from identity_props.conformance.traits import dtypes_of, traits
+from identity_props.conformance.rows import (
+    FAIL,
+    HANGS,
+    NOT_APPLICABLE,
+    PASS,
+    Reference,
+    Row,
+    declared,
+    enough,
+    not_run,
+)
+from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
@@ -28,7 +38,7 @@ from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
 from identity_props.stack.building import build_once
-from identity_props.stack.guard import HangError, alive, time_limit
+from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, no_forks, time_limit
 from identity_props.stack.stack import Stack, at_home
 from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
@@ -44,26 +54,31 @@ REPLICAS = 8
 THREADS = 1  # more of them cost more than they bring with 16 pixels
 GUARD = 60.0  # seconds a step may take
 LEAST_GUARD = 1.0  # once one hung
-MOVES, HANGS = "moves", "hangs"
+MOVES = "moves"
 
 
 def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: float = GUARD) -> Iterator[Row]:
     """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
 
-    A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
-    others still run, with a tenth of the guard, though a second or more, once one hung.
-    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard,
-    and for an optimizer that is none or refuses what it is given.
+    A row that raises, forks a process that comes back, or whose step takes more than ``guard`` seconds, is a
+    failure that says so; the others still run, with a tenth of the guard, though a second or more, once one
+    hung. After three that hang the rest is not run. ``stack.lr=None`` searches a rate for the last row.
+    Raises InputError for a negative seed or guard, and for an optimizer that is none or refuses what it is given.
     """
+    yield from resumed(stack, like or Reference(), seed, guard)
+
+
+def resumed(
+    stack: Stack, like: Reference, seed: int, guard: float, done: Sequence[Row] = ()
+) -> Iterator[Row]:
+    """The rows of ``check`` after those that are done."""
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
-    like = like or Reference()
     unbuilt = _unbuilt(stack, like, guard)
-    learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
-    for row in _followed(chain(_plan(stack, like, declared(stack, like), seed), learns), guard):
-        yield replace(row, note=f"{stack}: {row.note}") if row.kind and row.name == MOVES else row
+    for row in _followed(planned(stack, like, seed), guard, done):
+        yield failed(row, stack) if row.kind else row
         if unbuilt and row.name == MOVES and row.verdict == FAIL:
             return  # the other rows would all say the same
 
@@ -74,16 +89,20 @@ def _unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
     try:
         with unchanged(THREADS), time_limit(guard):
             build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
-            return (
-                build_once(stack) is not None and stack.ranks == 1
-            )  # of several, there may be no group here
+            raised = build_once(stack) is not None
     except HangError:  # the rows say so
         return False
+    return raised and stack.ranks == 1  # of several, there may be no group here
 
 
 def _import_all() -> None:
     """An optimizer's first use imports much of torch, and an import that is cut short leaves ruins."""
     torch.optim.SGD([torch.zeros(1)], lr=1)
+
+
+def failed(row: Row, stack: object) -> Row:
+    """A row that fails, with the stack's name where it is the first."""
+    return replace(row, note=f"{stack}: {row.note}") if row.name == MOVES else row
 
 
 def check_laws(
@@ -100,19 +119,25 @@ def check_laws(
 Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it
 
 
-def _followed(plan: Plan, guard: float) -> Iterator[Row]:
+def planned(stack: Stack, like: Reference, seed: int) -> Plan:
+    """All rows of ``check``."""
+    learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
+    return [*_plan(stack, like, declared(stack, like), seed, LAWS.values()), *learns]
+
+
+def _followed(plan: Plan, guard: float, done: Sequence[Row] = ()) -> Iterator[Row]:
     _import_all()
-    limit = guard
-    for name, measure in plan:
-        row = _guarded(name, measure, limit)
-        if row.kind == HANGS:
-            limit = min(guard, max(LEAST_GUARD, guard / 10))
-        yield row
+    rows = [*done]
+    for name, measure in islice(plan, len(done), None):
+        if enough(rows):
+            yield not_run(name)
+            continue
+        hung = any(row.kind == HANGS for row in rows)
+        rows.append(_guarded(name, measure, min(guard, max(LEAST_GUARD, guard / 10)) if hung else guard))
+        yield rows[-1]
 
 
-def _plan(
-    stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law] = LAWS.values()
-) -> Plan:
+def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law]) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
     if like.optimizer is not None:
         yield "like-optimizer", partial(_steps_row, stack, like, seed)
@@ -126,13 +151,15 @@ def _plan(
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
     try:
-        with unchanged(THREADS), time_limit(seconds):
+        with unchanged(THREADS), time_limit(seconds), no_forks():
             return measure()
     except HangError as error:
         return Row(name, FAIL, kind=HANGS, note=str(error))
+    except ForkError as error:
+        return Row(name, FAIL, kind="forks", note=str(error))
     except RanksDifferError as error:
         return Row(name, FAIL, kind="ranks differ", note=str(error))
-    except Exception as error:  # a user's part may raise anything, and the other rows still run
+    except RAISED as error:  # a user's part may raise anything, and the other rows still run
         return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
@@ -184,7 +211,8 @@ def _law_row(
     fits = traits_of_stack()
     missing = law.needs - fits
     if missing:
-        return Row(law.name, NOT_APPLICABLE, note=f"not {', '.join(sorted(missing))}")
+        told = "its steps hang, so not known to be" if fits & {UNKNOWN} and missing & TRAITS.keys() else "not"
+        return Row(law.name, NOT_APPLICABLE, note=f"{told} {', '.join(sorted(missing))}")
     dtype = _measured_in(law, stack, dtypes())
     if dtype is None:
         note = f"its parts take {', '.join(map(_named, dtypes()))} alone"
@@ -221,8 +249,8 @@ def trains_alone(stack: Stack) -> bool:
     )
     try:
         return reason_to_train_alone(stack, trial) is not None
-    except (Exception, HangError):  # it does not train at all: the laws say so, one by one
-        alive()
+    except (Exception, HangError, ForkError):  # it does not train at all: the laws say so, one by one
+        go_on()
         return True
 
 
@@ -303,7 +331,7 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     __tracebackhide__ = True
     if like.optimizer is None and like.linear is None:
         raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
-    plan = _plan(stack, like, declared(stack, like), seed)
+    plan = _plan(stack, like, declared(stack, like), seed, laws=())
     with unchanged(THREADS):
         rows = [measure() for name, measure in plan if name.startswith("like-")]
     failed = [row for row in rows if row.verdict == FAIL]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,7 +16,9 @@ from identity_props.claims.verdict import Curves
 from identity_props.errors import InputError
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
-PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
+PASS, FAIL, NOT_APPLICABLE, NOT_RUN = "pass", "fail", "not applicable", "not run"
+HANGS, EXITS, CRASHES = COSTLY = "hangs", "exits", "crashes"  # failures that cost a guard, or a process
+ENOUGH = 3  # rows that fail so; the rest is not run
 
 # the rows of a check that are no laws, and what each says
 OTHERS = {
@@ -67,8 +69,18 @@ def _documentation() -> str:
 
 
 def by_weight(rows: Sequence[Row]) -> list[Row]:
-    """What fails, what passes, what does not apply, each in the order measured."""
-    return sorted(rows, key=lambda row: (FAIL, PASS, NOT_APPLICABLE).index(row.verdict))
+    """What fails, what is not run, what passes, what does not apply, each in the order measured."""
+    return sorted(rows, key=lambda row: (FAIL, NOT_RUN, PASS, NOT_APPLICABLE).index(row.verdict))
+
+
+def enough(rows: Iterable[Row]) -> bool:
+    """Whether so many rows hang or end the process that the rest is not run."""
+    return sum(row.kind in COSTLY for row in rows) >= ENOUGH
+
+
+def not_run(name: str) -> Row:
+    """The row of one that is not tried any more."""
+    return Row(name, NOT_RUN, note=f"not tried, as {ENOUGH} rows hang or end the process")
 
 
 @dataclass(frozen=True)

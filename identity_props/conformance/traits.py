@@ -16,7 +16,7 @@ from torch import Tensor
 from identity_props.engine.recorded import recordable
 from identity_props.laws.layers import displaced
 from identity_props.laws.steps import LOST, step_from_one
-from identity_props.stack.guard import HangError, alive
+from identity_props.stack.guard import RAISED, HangError, go_on
 from identity_props.stack.stack import DTYPES, Stack, ready, seeded, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
@@ -58,6 +58,7 @@ class Walk:
         return [torch.stack(walked) for walked in changes]
 
 
+UNKNOWN = "unknown"  # the trait of an optimizer that hangs
 TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
 
 
@@ -76,14 +77,14 @@ def _of_optimizer(stack: Stack) -> frozenset[str]:
     try:
         return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
     except HangError:  # the next step would hang as well
-        alive()
-        return frozenset()
+        go_on()
+        return frozenset({UNKNOWN})
 
 
 def _tried(fits: Callable[..., bool], *arguments: Any) -> bool:
     try:
         return fits(*arguments)
-    except Exception:  # an argument that it does not take, a closure or another shape that it wants
+    except RAISED:  # an argument that it does not take, a closure or another shape that it wants
         return False
 
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from identity_props.engine.ensemble import Ensemble, Single
 from identity_props.engine.recorded import RecordedRows, RecordedSingle, RecordedStacked, recordable
 from identity_props.engine.trial import SCHEDULES, Trial
+from identity_props.stack.guard import RAISED
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve, seeded
 
@@ -58,7 +59,7 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
     short = replace(trial, variant=replace(trial.variant, depth=min(trial.variant.depth, 2)))
     try:
         alone, together = _compared(short, stack, x)
-    except Exception as error:  # whatever a user's part raises, on stacked parameters or at all
+    except RAISED as error:  # whatever a user's part raises, on stacked parameters or at all
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     near = 1e-6 * float(alone.nan_to_num(0, 0, 0).abs().max())
     same = torch.allclose(together, alone, rtol=1e-6, atol=near, equal_nan=True)

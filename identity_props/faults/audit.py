@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from identity_props.engine.trial import Run, Trial
 from identity_props.errors import InputError
 from identity_props.faults import FAULTS, TWINS, Fault, Twin
 from identity_props.gate import CHANGED, claim_record, compare_claims
+from identity_props.stack.processes import Leash, workers
 from identity_props.stack.stack import Stack, resolve
 from identity_props.task.data import Pixels, digits
 
@@ -189,14 +189,15 @@ def _trainer(stack: Stack) -> Callable[[Sequence[Trial], Sequence[int]], list[Ru
 
 def _spread(work: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
     """Tasks and what came of them, in the order in which they end, one thread a process."""
-    context = get_context("spawn")  # a forked process inherits torch's threads, broken
-    with ProcessPoolExecutor(jobs, context, _start) as pool:
+    leash = Leash()
+    with workers(jobs, _start, leash=leash) as pool:
         futures = {pool.submit(work, task): task for task in tasks}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:
+            leash.let_go()
+            raise
 
 
 def _start() -> None:

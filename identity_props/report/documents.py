@@ -14,6 +14,7 @@ import torch
 
 from identity_props.claims.running import cores, threads
 from identity_props.claims.verdict import Outcome
+from identity_props.conformance.isolated import Named
 from identity_props.conformance.rows import Row
 from identity_props.gate import Change
 from identity_props.stack.stack import Stack
@@ -73,7 +74,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _machine(stack: Stack) -> dict[str, Any]:
+def _machine(stack: Stack | Named) -> dict[str, Any]:
     machine = {"system": platform.platform(), "processor": platform.machine(), "cores": cores()}
     if torch.device(stack.device).type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(stack.device)
@@ -98,7 +99,7 @@ def _claim(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def check_results(rows: Sequence[Row], stack: Stack, seed: int) -> dict[str, Any]:
+def check_results(rows: Sequence[Row], stack: Stack | Named, seed: int) -> dict[str, Any]:
     """What ``check --json`` prints; null stands for a figure that is not finite or not there."""
     return {
         "schema": CHECK_SCHEMA,

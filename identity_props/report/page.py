@@ -21,6 +21,7 @@ from identity_props.task.theory import critical_rate, expected_fvu, modes
 
 if TYPE_CHECKING:  # imports of a second, which `explain` does without
     from identity_props.claims.verdict import Outcome
+    from identity_props.conformance.isolated import Named
     from identity_props.engine.trial import Trial
     from identity_props.stack.stack import Stack
 
@@ -71,7 +72,7 @@ def of_run(outcomes: Sequence[Outcome], pixels: Pixels, context: dict[str, Any])
     return _rendered("Who learns the identity?", lead, sections, context)
 
 
-def of_check(rows: Sequence[Row], stack: Stack, context: dict[str, Any]) -> str:
+def of_check(rows: Sequence[Row], stack: Stack | Named, context: dict[str, Any]) -> str:
     """The page of a check: a row a law, and how the stack learns."""
     failed = sum(row.verdict == "fail" for row in rows)
     lead = f"{stack}: {failed} of {len(rows)} rows fail."

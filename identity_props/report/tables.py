@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row, by_weight
+from identity_props.conformance.isolated import Named
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, NOT_RUN, PASS, Row, by_weight
 from identity_props.errors import InputError
 from identity_props.gate import Change
 from identity_props.report.documents import summary
@@ -61,10 +63,10 @@ def _caption(outcomes: Sequence[Outcome]) -> str:
     return f"{held} of {len(outcomes)} claims hold. {meaning}"
 
 
-def check_table(rows: Sequence[Row], stack: Stack, all_rows: bool = False) -> Table:
+def check_table(rows: Sequence[Row], stack: Stack | Named, all_rows: bool = False) -> Table:
     """One row a law, claim or comparison: verdict, measured, allowed, and why; what fails comes first.
 
-    What does not apply is counted, and shown with ``all_rows``.
+    What is not run is one row. What does not apply is counted, and shown with ``all_rows``.
     """
     grid = Table(title=str(stack), title_justify="left", box=SIMPLE_HEAD)
     grid.caption, grid.caption_justify = _counts(rows, all_rows), "left"
@@ -74,10 +76,20 @@ def check_table(rows: Sequence[Row], stack: Stack, all_rows: bool = False) -> Ta
     for heading in ("measured", "allowed"):
         grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("of what, or why")
-    for row in by_weight(rows):
+    for row in by_weight(_folded(rows)):
         if all_rows or row.verdict != NOT_APPLICABLE:
-            grid.add_row(*_cells(row), style={FAIL: "bold red", NOT_APPLICABLE: "dim"}.get(row.verdict))
+            grid.add_row(*_cells(row), style=_STYLES.get(row.verdict))
     return grid
+
+
+_STYLES = {FAIL: "bold red", NOT_APPLICABLE: "dim", NOT_RUN: "yellow"}
+
+
+def _folded(rows: Sequence[Row]) -> list[Row]:
+    """One row for all that are not run."""
+    left = [row for row in rows if row.verdict == NOT_RUN]
+    told = [replace(row, name=f"{len(left)} others") for row in left[:1]]
+    return [row for row in rows if row.verdict != NOT_RUN] + told
 
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
@@ -88,12 +100,13 @@ def _cells(row: Row) -> tuple[str | Text, ...]:
 
 
 def _counts(rows: Sequence[Row], all_rows: bool) -> str:
-    passed, failed, left = (sum(row.verdict == v for row in rows) for v in (PASS, FAIL, NOT_APPLICABLE))
-    laws = "law does" if left == 1 else "laws do"
-    folded = f"; {left} {laws} not apply" if left else ""
-    return (
-        f"{passed} pass, {failed} fail{folded}{'' if all_rows or not left else '; --all shows them and why'}"
+    passed, failed, left, never = (
+        sum(row.verdict == verdict for row in rows) for verdict in (PASS, FAIL, NOT_APPLICABLE, NOT_RUN)
     )
+    laws = "law does" if left == 1 else "laws do"
+    told = f"{passed} pass, {failed} fail" + (f", {never} not run" if never else "")
+    folded = f"; {left} {laws} not apply" if left else ""
+    return f"{told}{folded}{'' if all_rows or not left else '; --all shows them and why'}"
 
 
 def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:

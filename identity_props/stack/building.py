@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from identity_props.errors import InputError
+from identity_props.stack.guard import RAISED
 from identity_props.stack.stack import Stack, part_name
 from identity_props.stack.unchanged import unchanged
 
 LR = 1 / 128
 
 
-def build_once(stack: Stack, what: str = "optimizer") -> Exception | None:
+def build_once(stack: Stack, what: str = "optimizer") -> BaseException | None:
     """What the optimizer's constructor raises of its own, None where it builds one.
 
     Raises InputError, naming ``what``, for one that is no optimizer, and for arguments or a rate without which
@@ -53,13 +54,13 @@ def _check_call(stack: Stack, name: str) -> None:
         pass
 
 
-def _raised(stack: Stack, arguments: Mapping[str, Any], lr: float) -> Exception | None:
+def _raised(stack: Stack, arguments: Mapping[str, Any], lr: float) -> BaseException | None:
     """What building it with these raises."""
     layer = nn.Parameter(torch.ones(9, 9, device=stack.device, dtype=stack.dtype))
     try:
         with unchanged():
             made = stack.optimizer([layer], lr=lr, **arguments)  # type: ignore[misc]
-    except Exception as error:
+    except RAISED as error:
         return error
     steps = callable(getattr(made, "step", None))
     return (

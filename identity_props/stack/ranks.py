@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from datetime import timedelta
-from multiprocessing import get_context
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -22,7 +21,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from identity_props.errors import InputError
-from identity_props.stack.guard import alive, limit_in_force, time_limit
+from identity_props.stack.guard import alive, limit_in_force, no_forks, time_limit
+from identity_props.stack.processes import FOLDERS, workers
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=5)  # a rank waits that long for the others
 _groups: dict[int, list[ProcessPoolExecutor]] = {}
@@ -67,12 +67,9 @@ def _wait(futures: Collection[Future[Any]]) -> None:
 def _start(ranks: int) -> list[ProcessPoolExecutor]:
     folder = tempfile.mkdtemp(prefix="identity-ranks-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    context = get_context("spawn")  # a forked process inherits torch's threads, broken
+    FOLDERS.append(folder)
     threads = max(1, torch.get_num_threads() // ranks)
-    group = [
-        ProcessPoolExecutor(1, context, _join, (rank, ranks, os.path.join(folder, "store"), threads))
-        for rank in range(ranks)
-    ]
+    group = [workers(1, _join, rank, ranks, folder, threads) for rank in range(ranks)]
     _groups[ranks] = group
     # a worker process waits for its children before it ends, and closes its queues to them, at 10, before that
     Finalize(None, _stop, (ranks, True), exitpriority=20)
@@ -85,18 +82,18 @@ def _stop(ranks: int, wait: bool = False) -> None:
         rank.shutdown(wait, cancel_futures=True)
 
 
-def _join(rank: int, ranks: int, store: str, threads: int) -> None:
+def _join(rank: int, ranks: int, folder: str, threads: int) -> None:
     global _inside
     _inside = True
+    FOLDERS.append(folder)
     torch.set_num_threads(threads)
-    distributed.init_process_group(
-        "gloo", f"file://{store}", rank=rank, world_size=ranks, timeout=COLLECTIVE_TIMEOUT
-    )
+    store = "file://" + os.path.join(folder, "store")
+    distributed.init_process_group("gloo", store, rank=rank, world_size=ranks, timeout=COLLECTIVE_TIMEOUT)
 
 
 def _call(seconds: float, work: bytes) -> Any:
     call, arguments = pickle.loads(work)
-    with time_limit(seconds):
+    with time_limit(seconds), no_forks():
         return call(*arguments)
 
 

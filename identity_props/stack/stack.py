@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.functional import mse_loss
 
 from identity_props.errors import InputError, MissingError
+from identity_props.stack.guard import RAISED
 from identity_props.stack.loop import shuffled, take_step
 
 
@@ -32,7 +33,7 @@ def resolve(name: str) -> Any:
         raise MissingError(f"{name}: there is no module {error.name!r} to import") from error
     except AttributeError as error:
         raise InputError(f"{name}: module {module!r} has no {attribute!r}") from error
-    except (Exception, SystemExit) as error:  # a module of the user's may raise anything while it is imported
+    except RAISED as error:  # a module of the user's may raise anything while it is imported
         raise InputError(f"{name}: importing {module!r} raised {type(error).__name__}: {error}") from error
 
 

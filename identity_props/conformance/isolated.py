@@ -1,0 +1,208 @@
+"""Rows measured in a process of their own: parts that end it are rows that say so, and the others still run.
+
+torch is imported by that process alone, until a row comes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from identity_props.errors import InputError
+from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+
+if TYPE_CHECKING:
+    from identity_props.conformance.rows import Reference, Row
+    from identity_props.stack.stack import Stack
+
+NAMED, ROW, FINISHED, RAISED, ENDED = "named", "row", "finished", "raised", "ended"
+LOOK_EVERY, PATIENCE = 0.5, 2.0  # seconds, for a process whose pipe a fork holds; for one to end by itself
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is judged, by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
+
+    parts: Mapping[str, Any]
+    like: Mapping[str, Any]
+    seed: int
+    guard: float
+
+    def made(self) -> tuple[Stack, Reference]:
+        """The parts themselves; raises InputError or MissingError."""
+        from identity_props.conformance.rows import reference_of
+        from identity_props.stack.stack import stack_of
+
+        stack = stack_of(**self.parts)
+        return stack, reference_of(stack, **self.like)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a stack and its rows are called, where the parts themselves are not to be imported."""
+
+    title: str
+    parts: dict[str, Any]
+    device: str
+    rows: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def describe(self) -> dict[str, Any]:
+        """Names of the parts."""
+        return self.parts
+
+
+@contextmanager
+def here(asked: Asked) -> Iterator[tuple[Stack, Iterator[Row]]]:
+    """The stack and the rows of ``checking.check`` in this process, which a part may end."""
+    from identity_props.conformance.checking import check
+
+    stack, like = asked.made()
+    yield stack, check(stack, like, asked.seed, asked.guard)
+
+
+@contextmanager
+def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
+    """The stack by name, and the rows of ``checking.check`` as they come; nothing is left running.
+
+    Raises what making the stack raises, and InputError where that ends the process.
+    """
+    judge = _Judge(asked)
+    try:
+        named = judge.named()
+        yield named, judge.rows(named)
+    finally:
+        judge.end()
+
+
+class _Judge:
+    """The process that measures rows, and the next one where it ends before they do."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked, self.patience = asked, 0.0
+        self.done: list[Row] = []
+        self._start()
+
+    def _start(self) -> None:
+        self.heard, said = SPAWN.Pipe(duplex=False)
+        self.leash = Leash()
+        self.process = SPAWN.Process(
+            target=_judge, args=(self.asked, pickle.dumps(self.done), said, self.leash.end)
+        )
+        self.process.start()
+        said.close()
+        self.ended = False
+
+    def named(self) -> Named:
+        """What the stack is called, the first that is heard of it."""
+        told, what = self._next()
+        if told == ENDED:
+            raise InputError(f"parts: expected modules that can be imported, got one that {_how(what)[1]}")
+        named: Named = what
+        return named
+
+    def rows(self, named: Named) -> Iterator[Row]:
+        """All rows, a failure for each that ends the process."""
+        from identity_props.conformance.rows import enough, not_run
+
+        for name in named.rows:
+            if self.ended and enough(self.done):
+                yield not_run(name)
+                continue
+            if self.ended:
+                self._start()
+                self.named()
+            told, what = self._next()
+            if told == FINISHED:  # with fewer rows, where the first says all
+                break
+            self.done.append(_ended(name, named, what) if told == ENDED else what)
+            yield self.done[-1]
+        self.patience = PATIENCE
+
+    def _next(self) -> tuple[str, Any]:
+        """What the process says next, else its exit code; raises what it raised."""
+        while not wait([self.heard, self.process.sentinel], LOOK_EVERY) and self.process.is_alive():
+            pass
+        told, what = self._word()
+        if told == RAISED:
+            raise what
+        if told == ENDED:
+            self.process.join(PATIENCE)
+            what, self.ended = self.process.exitcode, True
+            self.end()
+        return told, what
+
+    def _word(self) -> tuple[str, Any]:
+        try:
+            return pickle.loads(self.heard.recv_bytes()) if self.heard.poll() else (ENDED, None)
+        except (EOFError, OSError):  # it ended within a word
+            return ENDED, None
+
+    def end(self) -> None:
+        """End the process, and what it has started and left."""
+        self.process.join(self.patience)
+        self.leash.let_go()
+        self.process.join(PATIENCE)
+        if self.process.pid is not None:
+            _kill_group(self.process.pid)
+        self.process.kill()
+        self.process.join()
+
+
+def _ended(name: str, named: Named, code: int | None) -> Row:
+    """The row that ended the process."""
+    from identity_props.conformance.checking import failed
+    from identity_props.conformance.rows import FAIL, Row
+
+    kind, note = _how(code)
+    return failed(Row(name, FAIL, kind=kind, note=note), named)
+
+
+def _how(code: int | None) -> tuple[str, str]:
+    """Kind and note of a process that ended by itself; without a code it has closed its pipe and went on."""
+    from identity_props.conformance.rows import CRASHES, EXITS
+
+    if code is None or code >= 0:
+        return EXITS, f"ends the process with exit code {code or 0}"
+    name = signal.Signals(-code).name
+    return CRASHES, f"is killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # there is none, or none left but zombies
+        os.killpg(leader, signal.SIGKILL)
+
+
+# In the process -------------------------------------------------------------------------------------------
+
+
+def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
+    os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
+    os.dup2(2, 1)  # the parent's stdout is for the result alone
+    sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
+    tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
+    try:
+        for told in _told(asked, pickle.loads(done)):
+            said.send_bytes(pickle.dumps(told))
+    except Exception as error:
+        said.send_bytes(pickle.dumps((RAISED, error)))
+
+
+def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+    from identity_props.conformance.checking import planned, resumed
+
+    stack, like = asked.made()
+    names = tuple(name for name, _ in planned(stack, like, asked.seed))
+    yield NAMED, Named(str(stack), stack.describe(), stack.device, names)
+    for row in resumed(stack, like, asked.seed, asked.guard, done):
+        yield ROW, row
+    yield FINISHED, None
