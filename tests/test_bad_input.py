@@ -227,7 +227,7 @@ class Runs:
         None,
         torch.zeros(4),
     ],
-    ids=str,
+    ids=range(9),
 )
 def test_weights_of_a_wrong_kind_are_refused_and_never_run(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

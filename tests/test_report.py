@@ -71,10 +71,10 @@ def test_a_write_that_fails_leaves_the_old_results_and_nothing_else(tmp_path, mo
         write(tmp_path, {"claims": [math.nan]}, RESULTS)
 
     def full(*arguments):
-        raise OSError("disk full")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr("identity_props.report.files.os.replace", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         write(tmp_path, {"claims": ["new"]}, RESULTS)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
     assert "old" in (tmp_path / "results.json").read_text()

@@ -65,7 +65,10 @@ TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
 def traits(stack: Stack) -> frozenset[str]:
     """Names in TRAITS and FACTS that fit the stack; all of TRAITS if it has no optimizer of its own."""
     with seeded(0):
-        return _of_optimizer(stack) | {name for name, holds in FACTS.items() if _tried(holds, stack)}
+        of_optimizer = _of_optimizer(stack)
+        hangs = UNKNOWN in of_optimizer
+        of_others = (name for name, fits in FACTS.items() if not (hangs and fits is rounds_at_random))
+        return of_optimizer | {name for name in of_others if _tried(FACTS[name], stack)}
 
 
 def _of_optimizer(stack: Stack) -> frozenset[str]:
