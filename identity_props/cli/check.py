@@ -30,6 +30,13 @@ from identity_props.errors import InputError
     "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
 )
 @click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal.")
+@click.option("--like-loss", metavar="PKG.MOD:NAME", help="Loss that it has to equal.")
+@click.option("--like-step", metavar="PKG.MOD:NAME", help="Step that it has to equal.")
+@click.option("--like-batches", metavar="PKG.MOD:NAME", help="Batches that it has to equal, of equal seeds.")
+@click.option("--clip", type=float, metavar="NORM", help="Norm of all gradients at which --step clips.")
+@click.option(
+    "--like-tolerance", default=0.0, metavar="X", help="Distance allowed, relative, beside rounding."
+)
 @click.option("--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one.")
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
 @click.option(
@@ -79,6 +86,11 @@ def check(
     like: str | None,
     like_arguments: tuple[str, ...],
     like_linear: str | None,
+    like_loss: str | None,
+    like_step: str | None,
+    like_batches: str | None,
+    clip: float | None,
+    like_tolerance: float,
     lr: str,
     device: str,
     dtype: str,
@@ -92,7 +104,7 @@ def check(
 ) -> int:
     """Judge an optimizer, a layer, or where they run, by the laws that apply to them.
 
-    Which ones apply is found by trying the parts, or follows from --like and --like-linear.
+    Which ones apply is found by trying the parts, or follows from what --like and its kin declare.
     """
     import torch
 
@@ -112,7 +124,8 @@ def check(
     )
     if out is not None:
         files.make(out)
-    reference = reference_of(stack, like, like_arguments, like_linear)
+    likes = (like, like_arguments, like_linear, like_loss, like_step, like_batches)
+    reference = reference_of(stack, *likes, clip, like_tolerance)
     rows = []
     for row in checking.check(stack, reference, seed, guard):
         rows.append(row)

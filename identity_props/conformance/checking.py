@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.learning import LEARNS, learning, learning_trial
-from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, Row, declared
+from identity_props.conformance.meant import like_plan, unclipped, why_not
+from identity_props.conformance.promises import ClipsError
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Reference, Row, declared, judged
 from identity_props.conformance.traits import traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
-from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
+from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
 from identity_props.stack.guard import HangError, alive, time_limit
@@ -72,9 +73,6 @@ def check_laws(
     yield from _followed(_plan(stack, like, meant, seed, laws), GUARD)
 
 
-Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it
-
-
 def _followed(plan: Plan, guard: float) -> Iterator[Row]:
     # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
     torch.optim.SGD([torch.zeros(1)], lr=1)
@@ -90,13 +88,10 @@ def _plan(
     stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law] = LAWS.values()
 ) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
-    if like.optimizer is not None:
-        yield "like-optimizer", partial(_steps_row, stack, like, seed)
-    if like.linear is not None:
-        yield "like-linear", partial(_layer_row, stack, like, seed)
+    yield from like_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
     for law in laws:
-        yield law.name, partial(_law_row, law, stack, fits, alone, seed)
+        yield law.name, partial(_law_row, law, stack, like, fits, alone, seed)
 
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
@@ -109,11 +104,6 @@ def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
         return Row(name, FAIL, kind="ranks differ", note=str(error))
     except Exception as error:  # a user's part may raise anything, and the other rows still run
         return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _judged(name: str, found: Discrepancy, kind: str) -> Row:
-    verdict, kind = (PASS, "") if found.holds else (FAIL, kind)
-    return Row(name, verdict, found.measured, found.tolerance, kind, found.what)
 
 
 # Moving -------------------------------------------------------------------------------------------
@@ -149,14 +139,15 @@ def _moves_row(stack: Stack, seed: int) -> Row:
 def _law_row(
     law: Law,
     stack: Stack,
+    like: Reference,
     traits_of_stack: Callable[[], frozenset[str]],
     alone: Callable[[], bool],
     seed: int,
 ) -> Row:
     fits = traits_of_stack()
-    missing = law.needs - fits
-    if missing:
-        return Row(law.name, NOT_APPLICABLE, note=f"not {', '.join(sorted(missing))}")
+    reason = why_not(law, stack, like, fits)
+    if reason:
+        return Row(law.name, NOT_APPLICABLE, note=reason)
     stack = for_laws(stack, fits)
     if str(stack.dtype).removeprefix("torch.") not in law.axes:
         stack = replace(stack, dtype=torch.float64)
@@ -164,8 +155,11 @@ def _law_row(
     # compiled code is compiled anew for each shape, a second or more each
     families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
     cases = [replace(family, seed=seed).case(replicas) for family in families]
-    worst = worst_of(law.measure(stack, case) for case in cases)
-    return _judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+    try:
+        worst = worst_of(law.measure(unclipped(law, stack, like), case) for case in cases)
+    except ClipsError as error:
+        return Row(law.name, NOT_APPLICABLE, note=str(error))
+    return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
 
 
 def for_laws(stack: Stack, fits: frozenset[str]) -> Stack:
@@ -222,27 +216,6 @@ def _how_it_fails(fvu: float) -> str:
     return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"
 
 
-# Likeness -------------------------------------------------------------------------------------------
-
-
-def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
-    if stack.optimizer is None or like.optimizer is None:
-        raise InputError("like: expected an optimizer to compare, got none")
-    arguments = like.arguments or {}
-    fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
-    if "stepping on given gradients" not in fits:
-        return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
-    shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
-    ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
-    return _judged("like-optimizer", same_steps(ours, theirs, seed, shapes), "wrong step")
-
-
-def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
-    if like.linear is None:
-        raise InputError("like: expected a linear layer to compare with, got none")
-    return _judged("like-linear", same_layer(stack.linear, like.linear, seed), "wrong output")
-
-
 # For a user's own tests -----------------------------------------------------------------------------
 
 
@@ -259,8 +232,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     Raises InputError where none is declared.
     """
     __tracebackhide__ = True
-    if like.optimizer is None and like.linear is None:
-        raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
+    if not like.parts and like.clip is None:
+        raise InputError("like: expected a part to compare with, got none")
     plan = _plan(stack, like, declared(stack, like), seed)
     rows = [measure() for name, measure in plan if name.startswith("like-")]
     failed = [row for row in rows if row.verdict == FAIL]
