@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.stack.guard import alive
-from identity_props.stack.stack import ready, takes
+from identity_props.stack.stack import ready, seeded, takes
 
 Factory = Callable[..., torch.optim.Optimizer]
 
@@ -76,13 +76,13 @@ SWITCHES = (
 
 # The course ------------------------------------------------------------------------------------------
 
-LATE, FROZEN, NEVER, DEAD, ROWS = 6, 7, 8, 2, 1  # places in SHAPES of those that something befalls
+ROWS, DEAD, COLUMN, LATE, FROZEN, NEVER = 1, 2, 4, 6, 7, 8  # places in SHAPES of those that something befalls
 SKIPS = {3: 3, 10: 4}  # a gradient missing every third step, or fourth
 SHAPES = ((5, 7), (7, 5), (3, 3), (4, 6), (3, 5), (6, 4), (5, 3), (3, 6), (2, 9), (4, 4), (6, 5), (17,))
 LARGE = ((129, 509), (3, 5))  # more than 2^16 entries
 FIRST_GROUP = 6
 BEFELL = {DEAD: " of zeros", LATE: " late", FROZEN: " frozen", NEVER: " never with a gradient"}
-RATES, FACTORS = (1 / 128, 1 / 32), (1.0, 0.5, 2.0, 0.25)  # a schedule moves both groups' rates at each step
+RATES, FACTORS = (1 / 512, 1 / 128), (1.0, 0.5, 2.0, 0.25)  # a schedule moves both groups' rates at each step
 LOUD = (1.0, 1 / 4, 1 / 16)  # thirds of a walk: second moments fall again, which amsgrad is about
 LONG, SHORT, FEW = 100, 16, 3  # steps
 
@@ -113,24 +113,21 @@ def course(seed: int, shapes: Sequence[tuple[int, ...]], steps: int, faster: flo
     """Drawn from the seed: parameters that come late, skip steps, stay without gradient or have one of 0."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     starts = [draw(shape) for shape in shapes]
-    gradients: list[list[Tensor | None]] = []
-    for step in range(steps):
-        loud = LOUD[3 * step // steps]
-        gradients.append([draw(shape) * loud for shape in shapes])
-    if len(shapes) > len(LARGE):
-        _befall(starts, gradients)
-    return Course(starts, gradients, faster)
-
-
-def _befall(starts: list[Tensor], gradients: list[list[Tensor | None]]) -> None:
+    drawn = [[draw(shape) * LOUD[3 * step // steps] for shape in shapes] for step in range(steps)]
+    if len(shapes) <= len(LARGE):
+        return Course(starts, [[*row] for row in drawn], faster)
     starts[ROWS] = starts[ROWS].mT.contiguous().mT
     starts[DEAD].zero_()
-    for step, row in enumerate(gradients):
-        row[DEAD] = torch.zeros_like(starts[DEAD])
-        late = step <= len(gradients) // 2  # its state begins after the load
-        gone = [FROZEN, NEVER, *[LATE] * late, *(i for i, every in SKIPS.items() if step % every == 1)]
-        for place in gone:
-            row[place] = None
+    return Course(starts, [_befallen(row, step, steps) for step, row in enumerate(drawn)], faster)
+
+
+def _befallen(drawn: list[Tensor], step: int, steps: int) -> list[Tensor | None]:
+    """The gradients of a step, without those that are missing in it."""
+    drawn[DEAD].zero_()
+    drawn[COLUMN][:, 0] = 0  # a pixel that is always 0
+    late = [LATE] * (step <= steps // 2)  # its state begins after the load
+    missing = {FROZEN, NEVER, *late, *(place for place, every in SKIPS.items() if step % every == 1)}
+    return [None if place in missing else gradient for place, gradient in enumerate(drawn)]
 
 
 class WalkError(Exception):
@@ -155,17 +152,26 @@ def walked(
     parameters = [nn.Parameter(start.to(dtype, copy=True)) for start in course.starts]
     if len(parameters) > FROZEN:
         parameters[FROZEN].requires_grad_(False)
-    optimizer, taken, shown = _made(make, parameters, course.faster, switch), [], []
+    with seeded(0):
+        taken, shown = _steps(
+            partial(_made, make, parameters, course.faster, switch), parameters, course, switch
+        )
+    return Walked(torch.stack(taken), torch.stack([*taken[:1], *shown])[1:])
+
+
+def _steps(
+    fresh: Callable[[], Any], parameters: list[nn.Parameter], course: Course, switch: Switch
+) -> tuple[list[Tensor], list[Tensor]]:
+    optimizer, taken, shown = fresh(), [], []
     for step, gradients in enumerate(course.gradients):
         alive()
         if step == course.steps // 2:
-            saved = optimizer.state_dict()
-            optimizer = _made(make, parameters, course.faster, switch)
+            saved, optimizer = optimizer.state_dict(), fresh()
             optimizer.load_state_dict(saved)
         for group, rate in zip(optimizer.param_groups, RATES, strict=True):
             group["lr"] = rate * course.faster * FACTORS[step % len(FACTORS)]
         for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = None if gradient is None else gradient.to(dtype, copy=True)
+            p.grad = None if gradient is None else gradient.to(p.dtype, copy=True)
         try:
             optimizer.step()
         except Exception as error:
@@ -175,7 +181,7 @@ def walked(
             optimizer.eval()
             shown.append(_flat(parameters))
             ready(optimizer)
-    return Walked(torch.stack(taken), torch.stack([*taken[:1], *shown])[1:])
+    return taken, shown
 
 
 def _made(make: Factory, parameters: list[nn.Parameter], faster: float, switch: Switch) -> Any:
