@@ -274,6 +274,16 @@ class BuiltRate(FaultyAdam):
         adam(p, g, state, self.built)
 
 
+class Jumps(FaultyAdam):
+    """Goes on after a load with the rate that it was built with."""
+
+    def load_state_dict(self, state_dict):
+        rates = [group["lr"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
 class MovesAll(FaultyAdam):
     """Takes a gradient that is missing for one of 0."""
 
@@ -294,6 +304,7 @@ class MovesAll(FaultyAdam):
         (OneCounter, "as it comes, step 1, parameter"),
         (LastCounter, "as it comes, step"),
         (BuiltRate, "as it comes, step 1, parameter"),
+        (Jumps, "as it comes, step 51, parameter"),
         (MovesAll, "as it comes, step 2, parameter"),
     ],
 )

@@ -168,8 +168,6 @@ def _steps(
         if step == course.steps // 2:
             saved, optimizer = optimizer.state_dict(), fresh()
             optimizer.load_state_dict(saved)
-        for group, rate in zip(optimizer.param_groups, RATES, strict=True):
-            group["lr"] = rate * course.faster * FACTORS[step % len(FACTORS)]
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = None if gradient is None else gradient.to(p.dtype, copy=True)
         try:
@@ -177,6 +175,8 @@ def _steps(
         except Exception as error:
             raise WalkError(f"{switch}, step {step + 1}: {type(error).__name__}: {error}") from error
         taken.append(_flat(parameters))
+        for group, rate in zip(optimizer.param_groups, RATES, strict=True):  # as a scheduler does
+            group["lr"] = rate * course.faster * FACTORS[(step + 1) % len(FACTORS)]
         if step % EVERY == EVERY - 1 and hasattr(optimizer, "eval"):
             optimizer.eval()
             shown.append(_flat(parameters))

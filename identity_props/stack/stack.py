@@ -220,10 +220,11 @@ def rate_of(stack: Stack, lr: float) -> float | Tensor:
 def without_eps(optimizer: Callable[..., Any], mode: str = "eager") -> dict[str, float]:
     """Arguments that take an optimizer's ``eps`` out of the way, where it has one.
 
-    It is the least normal number; compiled code holds it in float32, where that of float64 is 0.
+    It is the least normal number; compiled code holds it in float32, where that of float64 is 0. One that
+    names ``eps`` and refuses a number is given it all the same: its own is in the way.
     """
     least = torch.finfo(torch.float32 if mode == "compiled" else torch.float64).tiny
-    return {"eps": least} if takes(optimizer, "eps", least) else {}
+    return {"eps": least} if names(optimizer, "eps") or takes(optimizer, "eps", least) else {}
 
 
 def takes(optimizer: Callable[..., Any], argument: str, value: Any = 0.9, **beside: Any) -> bool:
