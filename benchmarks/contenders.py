@@ -107,7 +107,7 @@ def ours(depth: int, folder: str, mode: str = "eager", measured: int = 128) -> T
 
     from identity_props import Pixels, Stack, Trial, Variant, train
     from identity_props.claims.registry import rmsprop
-    from identity_props.explain.networks import network_of
+    from identity_props.explanation.networks import network_of
 
     torch.set_flush_denormal(True)  # as a worker has it
     data, test = map(torch.from_numpy, images(folder))

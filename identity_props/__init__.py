@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from identity_props.engine.trial import Trial as Trial
     from identity_props.errors import InputError as InputError
     from identity_props.errors import MissingError as MissingError
-    from identity_props.explain.explain import Explanation as Explanation
+    from identity_props.explanation.explain import Explanation as Explanation
+    from identity_props.explanation.explain import explain as explain
     from identity_props.laws import LAWS as LAWS
     from identity_props.laws import Case as Case
     from identity_props.laws import Discrepancy as Discrepancy
@@ -40,7 +41,7 @@ _HOME = {
     "Case": "laws",
     "Claim": "claims.registry",
     "Discrepancy": "laws",
-    "Explanation": "explain.explain",
+    "Explanation": "explanation.explain",
     "InputError": "errors",
     "LAWS": "laws",
     "Law": "laws",
@@ -59,6 +60,7 @@ _HOME = {
     "assert_learns_identity": "conformance.checking",
     "check": "conformance.checking",
     "digits": "task.data",
+    "explain": "explanation.explain",
     "judge": "claims.verdict",
     "judge_all": "claims.running",
     "mnist": "task.data",

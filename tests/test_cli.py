@@ -116,11 +116,24 @@ def test_laws_lists_each_with_its_source_and_tolerance(capsys):
     assert "tolerance  Rounding over k steps" in listed
 
 
+def test_a_law_by_name_is_told_in_full_with_the_faults_that_break_it(capsys):
+    assert main(["laws", "gd-trajectory", "moves"]) == 0
+    told = capsys.readouterr().out
+    assert "applies to affine layer, gradient-descent, mean squared error" in told
+    assert "    rate-0.9-sgd: " in told
+    assert "moves: sixteen steps" in told
+
+
+def test_a_law_that_is_not_there_is_refused_with_the_nearest_name(capsys):
+    assert main(["laws", "gd-trajectry"]) == 2
+    assert "expected gd-trajectory, got 'gd-trajectry'" in capsys.readouterr().err
+
+
 CHECK = ("check", "--optimizer", "torch.optim:SGD", "--lr", "1")
 
 
 def test_check_prints_a_row_for_each_law_and_exits_with_zero(one_family, capsys):
-    assert main([*CHECK, "--like", "torch.optim:SGD"]) == 0
+    assert main([*CHECK, "--like", "torch.optim:SGD", "--all"]) == 0
     out = capsys.readouterr().out
     assert "like-optimizer       pass" in out
     assert "gd-trajectory        pass" in out

@@ -13,10 +13,10 @@ from torch import nn
 from identity_props.claims.registry import CLAIMS, RECIPES
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
-from identity_props.explain.explain import explain, spectrum, steps_left
-from identity_props.explain.networks import trained
-from identity_props.explain.parts import view
-from identity_props.explain.readout import affine, evaluating
+from identity_props.explanation.explain import explain, spectrum, steps_left
+from identity_props.explanation.networks import trained
+from identity_props.explanation.parts import view
+from identity_props.explanation.readout import affine, evaluating
 from identity_props.task.data import Pixels, digits
 from identity_props.task.models import Variant
 

@@ -11,9 +11,9 @@ from torch import nn
 from identity_props.claims.registry import RECIPES
 from identity_props.cli import main
 from identity_props.engine.trial import Recipe, Trial
-from identity_props.explain.advice import CHANGES, advised, tried
-from identity_props.explain.explain import explain
-from identity_props.explain.networks import trained
+from identity_props.explanation.advice import CHANGES, advised, tried
+from identity_props.explanation.explain import explain
+from identity_props.explanation.networks import trained
 from identity_props.task.data import digits
 from identity_props.task.models import Variant
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity_props.claims.registry import CLAIMS
-from identity_props.claims.verdict import Outcome
+from identity_props.claims.verdict import Outcome, looks
 from identity_props.cli import main
 from identity_props.errors import InputError
 from identity_props.gate import (
@@ -30,6 +30,7 @@ from identity_props.gate import (
     smallest_seen,
     text,
 )
+from identity_props.gate.baseline import MOST
 from identity_props.report.files import replace_file
 
 CLAIM = CLAIMS["linear-1"]
@@ -120,6 +121,51 @@ def test_infinity_ranks_last_and_ties_are_allowed():
     )
 
 
+def never(count, **given):
+    """An outcome of which ``count`` replicas never reach near-identity."""
+    one = outcome(**given)
+    return replace(one, crossing=(math.inf,) * count + one.crossing[count:])
+
+
+def test_replicas_that_never_reach_near_identity_are_told_on_both_sides():
+    (rate, end) = compare(baseline(never(3)), baseline(never(5, seed=1)))
+    assert (rate.word, end.word, end.note) == ("same", "same", "")
+    assert rate.note == "3 of 16 never near-identity, now 5 of 16"
+    assert (rate.method, rate.found) == ("exact", math.inf)  # so many ties: nothing is seen for certain
+
+
+def test_other_numbers_of_replicas_and_a_p_that_is_not_counted_are_told():
+    (rate, _) = compare(baseline(outcome(replicas=100)), baseline(outcome(seed=1, replicas=200)))
+    assert (rate.note, rate.method) == ("100 replicas, now 200; p by a saddlepoint", "saddlepoint")
+
+
+# With both medians infinite nothing moves, whatever became of the others: so shares are compared.
+@pytest.mark.parametrize(
+    ("before", "after", "word"), [(9, 16, "same"), (40, 64, "slower"), (64, 40, "faster"), (40, 40, "same")]
+)
+def test_where_most_replicas_never_get_there_it_is_their_share_that_is_compared(before, after, word):
+    n = 16 if before < 16 else 64
+    runs = never(before, replicas=n), never(after, seed=1, replicas=n)
+    (rate, _) = compare(*map(baseline, runs))
+    assert (rate.word, rate.found) == (word, math.inf)
+    assert f"{before} of {n} never near-identity, now {after} of {n}" in rate.note
+
+
+# Null: both runs draw from one law, a third of it, or 60%, infinite. Of 500 gates at 1e-4 each, two alarm
+# with probability 1.2e-3.
+@pytest.mark.parametrize("share", [1 / 3, 0.6])
+def test_unchanged_claims_with_infinities_do_not_alarm(share):
+    drawn = np.random.default_rng(0)
+    alarms = sum(
+        not passes(
+            compare(*(baseline(never(drawn.binomial(16, share), seed=2 * k + side)) for side in range(2))),
+            strict=True,
+        )
+        for k in range(500)
+    )
+    assert alarms <= 1
+
+
 # It fails closed ------------------------------------------------------------------------------------
 
 
@@ -137,6 +183,23 @@ def test_what_cannot_be_compared_or_does_not_hold_fails_by_name(before, after, r
     changes = compare(baseline(*before), baseline(*after))
     assert word in {change.word for change in changes if change.name == row}
     assert not passes(changes)
+
+
+def test_another_budget_is_another_claim_and_fails_by_name():
+    changes = compare(baseline(outcome()), baseline(replace(outcome(), budget_steps=2500)))
+    assert [(c.name, c.word, c.note) for c in changes] == [
+        ("linear-1", "differs", "budget 1250 steps, now 2500")
+    ]
+    assert not passes(changes)
+
+
+def test_nan_never_compares():
+    odd = baseline(outcome())
+    odd["claims"]["linear-1"]["rate"][3] = math.nan
+    for pair in ((odd, odd), (odd, baseline(outcome())), (baseline(outcome()), odd)):
+        changes = compare(*pair)
+        assert [change.word for change in changes] == ["NaN", "same"]
+        assert not passes(changes)
 
 
 def test_no_rows_at_all_fail():
@@ -175,6 +238,13 @@ def test_a_baseline_comes_back_as_it_was_and_has_a_line_a_claim(folder):
     assert len(text(written).splitlines()) == len(CONTEXT) + 2 + 1 + 2 + 2
 
 
+def claim(**fields):
+    """The text of a baseline whose one claim has other fields."""
+    made = baseline(outcome())
+    made["claims"]["linear-1"] |= fields
+    return text(made)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -189,6 +259,18 @@ def test_a_baseline_comes_back_as_it_was_and_has_a_line_a_claim(folder):
         (text(baseline(outcome())).replace('"holds"', '"maybe"'), "at claims/linear-1/verdict"),
         (text(baseline()), "at claims: .* should be non-empty|does not have enough properties"),
         (" " * (10 * 2**20 + 1), "expected 10 MiB at most, got more"),
+        (claim(successes=1e308), "at claims/linear-1/successes: .* is greater than the maximum"),
+        (claim(successes=17), "at claims/linear-1: expected a rate and an end .* got 16, 16 and 17"),
+        (claim(successes=True), "at claims/linear-1/successes: True is not of type 'integer'"),
+        (claim(budget=1e308), "at claims/linear-1/budget: .* is greater than the maximum"),
+        (claim(rate=[1.0, None] * 10), "at claims/linear-1: expected a rate and an end .* got 20, 16 and 16"),
+        (claim(rate=[1.0] * 10**5, end=[1.0] * 10**5), "at claims/linear-1/rate: .* is too long"),
+        (claim(end=[1e308] * 16), "at claims/linear-1/end/0: .* is greater than the maximum of 309"),
+        (claim(end=[-301] * 16), "at claims/linear-1/end/0: -301 is less than the minimum of -300"),
+        (claim().replace("-5.", "-1e999"), "at claims/linear-1/end/0: -inf is less than the minimum"),
+        (claim(rate=["3"] * 16), "at claims/linear-1/rate/0: '3' is not of type"),
+        (claim().replace('"linear-1"', r'"a\nb"').replace("16,", "99,"), r"at claims/a\\nb: expected"),
+        (text(baseline(outcome(), jobs=0)), "at jobs: 0 is less than the minimum of 1"),
     ],
 )
 def test_a_file_that_is_no_baseline_is_refused_in_one_line(content, message, folder, capsys):
@@ -277,6 +359,12 @@ def test_a_worker_that_died_passes_nothing_and_records_nothing(folder, monkeypat
     assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 1
     assert "a worker process died" in capsys.readouterr().err
     assert not Path("base.json").exists()
+
+
+def test_no_more_replicas_are_asked_for_than_a_baseline_holds_when_they_are_doubled(folder, capsys):
+    assert main(["gate", "--baseline", "base.json", "--update", "--replicas", "2049"]) == 2
+    assert "2049 is not in the range 1<=x<=2048" in capsys.readouterr().err
+    assert max(looks(2048)) == MOST
 
 
 def test_the_level_can_be_reached_with_the_replicas_of_the_default():

@@ -15,8 +15,8 @@ from identity_props.claims.running import judge_all
 from identity_props.cli import main
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Trial
-from identity_props.explain.explain import Advice, explain
-from identity_props.explain.networks import trained
+from identity_props.explanation.explain import Advice, explain
+from identity_props.explanation.networks import trained
 from identity_props.report import page
 from identity_props.stack.stack import Stack
 from identity_props.task.data import digits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs/explanation"
 FOUND = json.loads((DOCS / "real-stacks.json").read_text())
 
 

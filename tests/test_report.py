@@ -8,10 +8,12 @@ from rich.console import Console
 
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FAILS, HOLDS, Outcome
+from identity_props.conformance import rows
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.errors import InputError
 from identity_props.report.documents import RESULTS, results, summary
 from identity_props.report.files import check_free, make, write
-from identity_props.report.tables import table
+from identity_props.report.tables import check_table, table
 from identity_props.stack.stack import Stack
 
 
@@ -90,3 +92,32 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a folder to write to"):
         make(tmp_path / "file" / "out")
+
+
+ROWS = [
+    Row("moves", PASS),
+    Row("layout", NOT_APPLICABLE, note="not elementwise"),
+    Row("freeze", FAIL, 2.0, 0.0, kind="wrong step"),
+]
+
+
+def shown(given, **options):
+    console = Console(width=100, color_system=None)
+    with console.capture() as captured:
+        console.print(check_table(given, Stack(), **options))
+    return captured.get()
+
+
+def test_what_fails_comes_first_and_ends_in_its_address_and_what_does_not_apply_is_counted():
+    out = shown(ROWS)
+    assert out.index("freeze") < out.index("identity-props laws freeze") < out.index("moves")
+    assert "not elementwise" not in out
+    assert "1 pass, 1 fail; 1 law does not apply; --all shows them and why" in out
+    assert "not elementwise" in shown(ROWS, all_rows=True)
+
+
+def test_addresses_are_pages_where_the_package_says_where_its_pages_are(monkeypatch):
+    monkeypatch.setattr(rows, "_documentation", lambda: "https://docs.test/")
+    assert str(ROWS[2]).endswith(
+        "wrong step: measured 2, allowed 0; see https://docs.test/reference/laws/freeze/"
+    )

@@ -33,9 +33,9 @@ from identity_props.claims.verdict import Outcome, judge
 from identity_props.engine.training import train
 from identity_props.engine.trial import Run, Trial
 from identity_props.errors import InputError
-from identity_props.explain.explain import Explanation
-from identity_props.explain.explain import explain as explain_network
-from identity_props.explain.networks import network_of
+from identity_props.explanation.explain import Explanation
+from identity_props.explanation.explain import explain as explain_network
+from identity_props.explanation.networks import network_of
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
 

@@ -15,7 +15,7 @@ from identity_props.claims.registry import Claim
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Run, Trial
 from identity_props.errors import InputError
-from identity_props.explain.explain import Explanation
+from identity_props.explanation.explain import Explanation
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
 

@@ -13,7 +13,7 @@ from identity_props.errors import InputError
 
 if TYPE_CHECKING:
     from identity_props.engine.trial import Recipe, Trial
-    from identity_props.explain.explain import Explanation
+    from identity_props.explanation.explain import Explanation
     from identity_props.task.data import Pixels
 
 
@@ -75,9 +75,9 @@ class Asked:
 
     def explained(self, pixels: Pixels) -> Explanation:
         """The network, trained first where it has to be, its error in parts, and the advice."""
-        from identity_props.explain import advice, networks
-        from identity_props.explain.explain import Advice, explain
-        from identity_props.explain.settling import STEPS
+        from identity_props.explanation import advice, networks
+        from identity_props.explanation.explain import Advice, explain
+        from identity_props.explanation.settling import STEPS
 
         with steps_bar() as (move, line):
             if self.model is None:

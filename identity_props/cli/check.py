@@ -26,9 +26,7 @@ from identity_props.errors import InputError
 @click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss).")
 @click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators).")
 @click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
-@click.option(
-    "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
-)
+@click.option("--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Repeat for more.")
 @click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal.")
 @click.option("--like-loss", metavar="PKG.MOD:NAME", help="Loss that it has to equal.")
 @click.option("--like-step", metavar="PKG.MOD:NAME", help="Step that it has to equal.")
@@ -71,6 +69,7 @@ from identity_props.errors import InputError
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
 )
+@click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write check.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
@@ -98,6 +97,7 @@ def check(
     ranks: int,
     guard: float,
     seed: int,
+    all_rows: bool,
     out: Path | None,
     force: bool,
     as_json: bool,
@@ -124,14 +124,14 @@ def check(
     )
     if out is not None:
         files.make(out)
-    likes = (like, like_arguments, like_linear, like_loss, like_step, like_batches)
-    reference = reference_of(stack, *likes, clip, like_tolerance)
+    loop = (like_loss, like_step, like_batches)
+    reference = reference_of(stack, like, like_arguments, like_linear, *loop, clip, like_tolerance)
     rows = []
     for row in checking.check(stack, reference, seed, guard):
         rows.append(row)
         say(f"{len(rows)} {row.verdict} {row.name}")
     document = documents.check_results(rows, stack, seed)
-    show(document if as_json else tables.check_table(rows, stack))
+    show(document if as_json else tables.check_table(rows, stack, all_rows))
     if out is not None:
         context = {k: v for k, v in document.items() if k != "rows"}
         written = files.write(out, document, documents.CHECK)

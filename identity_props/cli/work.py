@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from identity_props.task.data import Pixels
 
 
-def replicas_option(default: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def replicas_option(
+    default: int, most: int | None = None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """--replicas."""
     return click.option(
         "--replicas",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, most),
         default=default,
         show_default=True,
         help="Networks a claim, doubled while its verdict is undecided.",

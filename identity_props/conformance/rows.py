@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import torch
@@ -17,6 +20,18 @@ from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
+
+# the rows of a check that are no laws, and what each says
+OTHERS = {
+    "moves": "sixteen steps of a small network keep its dtypes and shapes, stay finite and change a weight",
+    "like-optimizer": "it takes the steps of the optimizer that it is declared to be like",
+    "like-linear": "its outputs and gradients are those of the layer that it is declared to be like",
+    "like-loss": "its value and gradient are those of the loss that it is declared to be like, at one pixel too",
+    "like-step": "it leaves the parameters that the step leaves which it is declared to be like",
+    "like-batches": "they are those that the batches yield which they are declared to be like, of equal seeds",
+    "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it",
+    "learns-identity": "a linear layer on whitened digits ends near-identity within 1,250 steps",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,28 @@ class Row:
 
     def __str__(self) -> str:
         figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
-        return ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, figures, self.note)))
+        said = ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, figures, self.note)))
+        return f"{said}; see {self.address}" if self.verdict == FAIL else said
+
+    @property
+    def address(self) -> str:
+        """Where its law is told in full: the page, where the package says where its pages are, else a command."""
+        pages = _documentation()
+        return f"{pages}reference/laws/{self.name}/" if pages else f"identity-props laws {self.name}"
+
+
+@cache
+def _documentation() -> str:
+    """The address that the installed package gives, empty where it gives none or is not installed."""
+    with suppress(PackageNotFoundError):
+        urls = (url.split(", ", 1) for url in metadata("identity-props").get_all("Project-URL") or ())
+        return next((url for name, url in urls if name == "Documentation"), "")
+    return ""
+
+
+def by_weight(rows: Sequence[Row]) -> list[Row]:
+    """What fails, what passes, what does not apply, each in the order measured."""
+    return sorted(rows, key=lambda row: (FAIL, PASS, NOT_APPLICABLE).index(row.verdict))
 
 
 Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it

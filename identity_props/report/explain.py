@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from identity_props.explain.explain import Advice, Explanation
+from identity_props.explanation.explain import Advice, Explanation
 from identity_props.task.metrics import NEAR_IDENTITY
 
 FILE = "explanation.json"

@@ -12,7 +12,8 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from identity_props.explain.explain import Explanation
+from identity_props.conformance.rows import Row, by_weight
+from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY, pixel_variance
@@ -20,7 +21,6 @@ from identity_props.task.theory import critical_rate, expected_fvu, modes
 
 if TYPE_CHECKING:  # imports of a second, which `explain` does without
     from identity_props.claims.verdict import Outcome
-    from identity_props.conformance.rows import Row
     from identity_props.engine.trial import Trial
     from identity_props.stack.stack import Stack
 
@@ -75,7 +75,7 @@ def of_check(rows: Sequence[Row], stack: Stack, context: dict[str, Any]) -> str:
     """The page of a check: a row a law, and how the stack learns."""
     failed = sum(row.verdict == "fail" for row in rows)
     lead = f"{stack}: {failed} of {len(rows)} rows fail."
-    sections = [Section("rows", "Laws and learning", tables=(_rows(rows),))]
+    sections = [Section("rows", "Laws and learning", tables=(_rows(by_weight(rows)),))]
     for row in rows:
         if row.curves is not None:
             figure = _curves(row.curves, None, row.name)

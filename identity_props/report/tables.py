@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row, by_weight
 from identity_props.errors import InputError
 from identity_props.gate import Change
 from identity_props.report.documents import summary
@@ -61,25 +61,39 @@ def _caption(outcomes: Sequence[Outcome]) -> str:
     return f"{held} of {len(outcomes)} claims hold. {meaning}"
 
 
-def check_table(rows: Sequence[Row], stack: Stack) -> Table:
-    """One row a law, claim or comparison: verdict, measured, allowed, and why."""
-    counts = ", ".join(f"{sum(r.verdict == v for r in rows)} {v}" for v in (PASS, FAIL, NOT_APPLICABLE))
-    grid = Table(
-        title=str(stack), title_justify="left", caption=counts, caption_justify="left", box=SIMPLE_HEAD
-    )
+def check_table(rows: Sequence[Row], stack: Stack, all_rows: bool = False) -> Table:
+    """One row a law, claim or comparison: verdict, measured, allowed, and why; what fails comes first.
+
+    What does not apply is counted, and shown with ``all_rows``.
+    """
+    grid = Table(title=str(stack), title_justify="left", box=SIMPLE_HEAD)
+    grid.caption, grid.caption_justify = _counts(rows, all_rows), "left"
     grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
     for heading in ("law", "verdict"):
         grid.add_column(heading, no_wrap=True)
     for heading in ("measured", "allowed"):
         grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("of what, or why")
-    for row in rows:
-        figures = ("" if value is None else f"{value:.1e}" for value in (row.measured, row.allowed))
-        note = ": ".join(filter(None, (row.kind, row.note)))
-        style = {FAIL: "bold red", NOT_APPLICABLE: "dim"}.get(row.verdict)
-        short = "n/a" if row.verdict == NOT_APPLICABLE else row.verdict
-        grid.add_row(row.name, short, *figures, Text(note), style=style)
+    for row in by_weight(rows):
+        if all_rows or row.verdict != NOT_APPLICABLE:
+            grid.add_row(*_cells(row), style={FAIL: "bold red", NOT_APPLICABLE: "dim"}.get(row.verdict))
     return grid
+
+
+def _cells(row: Row) -> tuple[str | Text, ...]:
+    figures = ("" if value is None else f"{value:.1e}" for value in (row.measured, row.allowed))
+    note = ": ".join(filter(None, (row.kind, row.note)))
+    told = f"{note}\n{row.address}" if row.verdict == FAIL else note
+    return (row.name, "n/a" if row.verdict == NOT_APPLICABLE else row.verdict, *figures, Text(told))
+
+
+def _counts(rows: Sequence[Row], all_rows: bool) -> str:
+    passed, failed, left = (sum(row.verdict == v for row in rows) for v in (PASS, FAIL, NOT_APPLICABLE))
+    laws = "law does" if left == 1 else "laws do"
+    folded = f"; {left} {laws} not apply" if left else ""
+    return (
+        f"{passed} pass, {failed} fail{folded}{'' if all_rows or not left else '; --all shows them and why'}"
+    )
 
 
 def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:

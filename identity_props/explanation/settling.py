@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from identity_props.engine.training import flushed_denormals
 from identity_props.engine.trial import Recipe
-from identity_props.explain.readout import dtype_of, outputs
+from identity_props.explanation.readout import dtype_of, outputs
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import resolve
 from identity_props.task.data import Pixels

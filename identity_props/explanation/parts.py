@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from identity_props.explain.readout import affine, apply, bypassed, watched
+from identity_props.explanation.readout import affine, apply, bypassed, watched
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import pixel_variance
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Trial
-from identity_props.explain.explain import Advice, Explanation
+from identity_props.explanation.explain import Advice, Explanation
 from identity_props.task.data import Pixels
 from identity_props.task.theory import critical_rate, modes
 

@@ -1,4 +1,4 @@
-"""The question's two networks, explained: ``python docs/why.py --data-dir FOLDER``, twenty minutes on two cores.
+"""The question's two networks, explained: ``python docs/explanation/why.py --data-dir FOLDER``, twenty minutes on two cores.
 
 Trains each on raw MNIST as the asker did, takes its error apart, and does what is advised. Writes why.json, all
 that was found, and the tables of why.md; ``--tables`` writes the tables alone, from the JSON.

@@ -46,8 +46,8 @@ INTRODUCTION = """
 # Real stacks
 
 What `identity-props check` says of optimizers and layers as they are installed: {parts} parts, of which
-{failing} fail a row. Made by `docs/real_stacks.py`, which `tox -e stacks` runs, on a CPU with torch {torch},
-seed 0; all that was measured is in `real-stacks.json`.
+{failing} fail a row. Made by `docs/explanation/real_stacks.py`, which `tox -e stacks` runs, on a CPU with torch {torch},
+seed 0; all that was measured is in [real-stacks.json](real-stacks.json).
 
 **pass** counts the rows that pass, those that do not apply left out; **lr** is the best of the thirteen rates
 searched, **steps** the median step at which FVU was 0.001 (a linear layer on whitened digits, full batches, 1,250
@@ -128,8 +128,10 @@ MODEL = "*limit*: wants the model, or its named parameters, in place of paramete
 HESSIAN = "*limit*: wants gradients of gradients, `backward(create_graph=True)`."
 CLOSURE = "*limit*: wants a closure, although the signature of its step can do without."
 WHY = {
-    "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are.",
-    "torch.optim:NAdam": "*fault*, small: `mu_product` is float32 until a state is loaded, and float64 after.",
+    "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are;"
+    " 1e-9 of a weight, which no loss curve shows.",
+    "torch.optim:NAdam": "*fault*, small: `mu_product` is float32 until a state is loaded, and of the parameter's dtype"
+    " after; in float64 that moves weights by 4e-12, which no loss curve shows.",
     "torch.optim:SparseAdam": "*limit*: takes sparse gradients alone.",
     "schedulefree:RAdamScheduleFree": "*design*: stands still for its first five steps, and a layer that is thawed"
     " half-way through eight has no time left to move.",

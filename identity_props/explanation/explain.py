@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.engine.trial import Recipe
-from identity_props.explain.parts import Part as Part
-from identity_props.explain.parts import View, parts, view
-from identity_props.explain.readout import affine, check_network, dtype_of, evaluating
-from identity_props.explain.settling import PROBE, Settled, settle
+from identity_props.explanation.parts import Part as Part
+from identity_props.explanation.parts import View, parts, view
+from identity_props.explanation.readout import affine, check_network, dtype_of, evaluating
+from identity_props.explanation.settling import PROBE, Settled, settle
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate

@@ -1,0 +1,247 @@
+"""JSON Schemas of every document that the commands print or write: what a program may count on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from identity_props.gate.baseline import SHAPE
+from identity_props.report import audit, documents
+from identity_props.report.explain import SCHEMA as EXPLANATION
+from identity_props.stack.stack import PARTS
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, Any]
+
+
+def _of(kind: str | list[str], description: str, **more: Any) -> Schema:
+    return {"type": kind, "description": description, **more}
+
+
+def _object(
+    properties: Mapping[str, Schema], description: str = "", optional: tuple[str, ...] = ()
+) -> Schema:
+    """An object that has these and no others, all of them but the optional ones."""
+    shape = {"type": "object", "properties": dict(properties), "additionalProperties": False}
+    required = [name for name in properties if name not in optional]
+    return shape | {"required": required} | ({"description": description} if description else {})
+
+
+def _list(items: Schema, description: str) -> Schema:
+    return _of("array", description, items=items)
+
+
+def _word(description: str, *words: str) -> Schema:
+    return {"enum": [*words], "description": description}
+
+
+def _text(description: str) -> Schema:
+    return _of("string", description)
+
+
+def _count(description: str) -> Schema:
+    return _of("integer", description, minimum=0)
+
+
+def _number(description: str) -> Schema:
+    return _of("number", description)
+
+
+def _figure(description: str) -> Schema:
+    """A number, or null where it is not finite or not there."""
+    return _of(["number", "null"], description)
+
+
+def _three(description: str) -> Schema:
+    names = {"min": "least", "median": "middle", "max": "largest"}
+    return _object({name: _figure(f"the {word} replica") for name, word in names.items()}, description)
+
+
+# What documents have in common ----------------------------------------------------------------------
+
+_VERSIONS = _object(
+    {
+        name: _of(["string", "null"], "version, or null")
+        for name in ("identity_props", "python", *documents.PACKAGES)
+    },
+    "installed versions",
+)
+_MACHINE = _object(
+    {
+        "system": _text("operating system"),
+        "processor": _text("kind of processor"),
+        "cores": _count("cores that the process may use"),
+        "gpu": _text("name of the GPU, where it trained on one"),
+    },
+    "where it ran",
+    optional=("gpu",),
+)
+_PARTS = (*PARTS, "device", "dtype", "mode")
+_STACK = _object(
+    {name: _text(f"its {name}") for name in _PARTS} | {"ranks": _count("processes that train data-parallel")},
+    "the parts that trained",
+)
+_DATA = _object(
+    {
+        "name": _text("digits or mnist"),
+        "shape": _of(["array", "null"], "height and width of an image, or null", items=_count("pixels")),
+        "train": _count("training images"),
+        "test": _count("test images"),
+        "fingerprint": _text("hash of the pixels"),
+    },
+    "what it trained on",
+)
+_SEED = _count("seed of the first replica")
+_CONTEXT = {
+    "versions": _VERSIONS,
+    "machine": _MACHINE,
+    "jobs": _count("processes that train"),
+    "threads": _count("threads of each"),
+    "seed": _SEED,
+    "data": _DATA,
+    "stack": _STACK,
+}
+
+# The documents --------------------------------------------------------------------------------------
+
+_CLAIM = _object(
+    {
+        "name": _text("of the claim"),
+        "statement": _text("what it says"),
+        "verdict": _word("by the binomial test", "holds", "fails", "undecided"),
+        "expects": _text("learns, fails, sooner, diverges or same"),
+        "required_share": _number("share of all seeds that has to do it"),
+        "replicas": _count("networks trained"),
+        "successes": _count("those that did what is claimed"),
+        "fvu": _three("FVU on test images in the space trained in"),
+        "fvu_pixels": _three("FVU in grey levels"),
+        "steps_to_identity": _three("first measured step with FVU 0.001 or less, null if it never came"),
+        "budget_steps": _count("optimizer steps allowed"),
+        "seconds": _number("time of training"),
+    }
+)
+_ROW = _object(
+    {
+        "name": _text("of the law or comparison"),
+        "verdict": _word("of the row", "pass", "fail", "not applicable"),
+        "measured": _figure("distance from what is expected"),
+        "allowed": _figure("distance that rounding may make"),
+        "kind": _text("how it fails, empty where it does not"),
+        "note": _text("of what the figures are, or why the row does not apply"),
+        "lr": _figure("rate that it learned at"),
+        "steps": _figure("median first step near-identity"),
+    }
+)
+_CHANGE = _object(
+    {
+        "name": _text("claim/rate or claim/end, or what differs between the runs"),
+        "verdict": _word("of the row", "same", "changed", "broken"),
+        "word": _text("same, slower, faster, worse, better, or why it cannot be compared"),
+        "factor": _figure("median over that of the baseline"),
+        "p": _figure("of the rank test"),
+        "found": _figure("factor that would be seen with probability .99"),
+        "note": _text("what differs, or why it cannot be compared"),
+        "method": _word("what p is by, empty where there is none", "exact", "saddlepoint", ""),
+    }
+)
+_FINDING = _object(
+    {
+        "name": _text("of the fault or clean twin"),
+        "kind": _word("what was planted", "fault", "twin"),
+        "what": _text("what it does wrong, or the parts of a twin"),
+        "source": _text("where it was seen"),
+        "laws": _list(_text("law"), "laws that saw it"),
+        "claims": _list(_text("claim"), "claims that saw it"),
+        "gate": _list(_text("claim/figure, word and factor"), "gate rows that saw it"),
+        "equivalent": _text("why nothing can see it, else empty"),
+        "verdict": _word("of the row", "seen", "missed", "seen broadly", "clean", "false alarm", "unseen"),
+    }
+)
+_ALARMS = _object(
+    {
+        "name": _text("what judged"),
+        "alarms": _count("times that it was wrong"),
+        "tried": _count("times that it judged"),
+        "note": _text("which, and at what seed"),
+        "bound": _number("rate below which the true one lies, at 95%"),
+    }
+)
+_PART = _object(
+    {"name": _text("of the part"), "fvu": _number("share of the FVU"), "what": _text("in words, with counts")}
+)
+_ADVICE = _object(
+    {
+        "name": _text("the change"),
+        "why": _text("which part it answers"),
+        "before": _number("FVU in grey levels as it is"),
+        "after": _figure("FVU once changed; null if not tried or not finite"),
+    }
+)
+
+
+def _document(schema: str, title: str, properties: Mapping[str, Schema]) -> Schema:
+    named = {"schema": {"const": schema, "description": "name and version of this schema"}, **properties}
+    return {"$schema": DIALECT, "title": title} | _object(named)
+
+
+SCHEMAS: dict[str, Schema] = {
+    "results": _document(
+        documents.SCHEMA,
+        "What run prints with --json and writes to results.json",
+        _CONTEXT
+        | {
+            "interrupted": _of("boolean", "whether it was cut short, and holds the finished claims alone"),
+            "claims": _list(_CLAIM, "one a claim"),
+        },
+    ),
+    "check": _document(
+        documents.CHECK_SCHEMA,
+        "What check prints with --json and writes to check.json",
+        {
+            "versions": _VERSIONS,
+            "machine": _MACHINE,
+            "seed": _SEED,
+            "stack": _STACK,
+            "rows": _list(_ROW, "one a law or comparison"),
+        },
+    ),
+    "gate": _document(
+        documents.GATE_SCHEMA,
+        "What gate prints with --json",
+        {
+            "passed": _of("boolean", "whether the gate passes"),
+            "rows": _list(_CHANGE, "one a claim and figure, and one a difference between the runs"),
+        },
+    ),
+    "audit": _document(
+        audit.SCHEMA,
+        "What audit prints with --json",
+        {
+            "passed": _of("boolean", "whether every fault is seen by a law and every twin clean"),
+            "findings": _list(_FINDING, "one a fault or clean twin"),
+            "alarms": _list(_ALARMS, "one a judgement of torch's own parts, with --seeds"),
+        },
+    ),
+    "explanation": _document(
+        EXPLANATION,
+        "What explain prints with --json and writes to explanation.json",
+        _CONTEXT
+        | {
+            "name": _text("of the network"),
+            "fvu": _number("FVU on test images in the space the network works in"),
+            "fvu_pixels": _number("FVU in grey levels"),
+            "mse": _number("mean squared error in grey levels"),
+            "near_identity": _of("boolean", "whether FVU is 0.001 or less"),
+            "parts": _list(_PART, "of the error, in the order taken; they sum to fvu"),
+            "readouts": _list(_number("FVU"), "of the best affine readout of each hidden layer"),
+            "dead_outputs": _list(_count("output pixel"), "output units that are 0 on all data"),
+            "advice": _list(_ADVICE, "changes worth trying"),
+        },
+    ),
+}
+
+
+def schemas() -> dict[str, Schema]:
+    """All by name, the baseline's too, which the gate reads files by."""
+    baseline = {"$schema": DIALECT, "title": "What gate --update writes", **SHAPE}
+    return SCHEMAS | {"baseline": baseline}

@@ -1,0 +1,295 @@
+"""The documentation: its commands are accepted, its examples run, its pages are those of the registries."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from identity_props.claims.registry import CLAIMS
+from identity_props.claims.verdict import trainer
+from identity_props.cli import commands, main
+from identity_props.conformance.checking import check_laws
+from identity_props.conformance.rows import OTHERS, Reference
+from identity_props.faults import FAULTS, audit
+from identity_props.laws import LAWS
+from identity_props.laws.strategies import Family
+from identity_props.stack.stack import Stack
+from identity_props.task.data import digits
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = {
+    str(file.relative_to(ROOT)): file.read_text() for file in [ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+}
+FENCE = re.compile(r"```(\w+)(?: title=\"(.*?)\")?\n(.*?)```", re.DOTALL)
+RUN = re.compile(r"^ *- run: (.*)$", re.MULTILINE)  # of a GitHub Actions file
+TESTED_ELSEWHERE = "docs/explanation/real-stacks.md"
+
+
+def blocks(page, language):
+    return [(title, text) for found, title, text in FENCE.findall(PAGES[page]) if found == language]
+
+
+def lines(page):
+    """Commands of a page, in console blocks and in workflows."""
+    shown = [line for _, text in blocks(page, "console") for line in text.splitlines()]
+    shown += [line for _, text in blocks(page, "yaml") for line in RUN.findall(text)]
+    return [part.strip().removeprefix(".venv/bin/") for line in shown for part in line.split("&&")]
+
+
+LINES = sorted({line for page in PAGES for line in lines(page)})
+OURS = [line for line in LINES if line.startswith("identity-props ")]
+PYTEST = [line for line in LINES if line.startswith("pytest ")]
+KNOWN = ("identity-props ", "pytest ", "pip install ", "python3 -m venv ", ". .venv/bin/activate", "python benchmarks/", "ruff ", "mypy", "lint-imports", "mkdocs build")  # fmt: skip
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_every_command_is_accepted(line):
+    _, name, *arguments = shlex.split(line)
+    command = commands.commands[name]
+    assert command.make_context(name, arguments).command is command
+
+
+@pytest.mark.parametrize("line", PYTEST)
+def test_every_option_of_pytest_is_one(line, pytestconfig):
+    given, unknown = pytestconfig._parser.parse_known_and_unknown_args(shlex.split(line)[1:])
+    assert unknown == []
+    assert all((ROOT / name).exists() for name in given.file_or_dir if name != "identity_props.suite")
+
+
+def test_no_other_command_is_shown_but_those_that_are_known():
+    assert [line for line in LINES if not line.startswith(KNOWN)] == []
+
+
+# Examples -------------------------------------------------------------------------------------------
+
+PYTHON = [
+    pytest.param(page, number, id=f"{page}-{number}")
+    for page in PAGES
+    if page not in (TESTED_ELSEWHERE, "CONTRIBUTING.md")
+    for number, (title, text) in enumerate(blocks(page, "python"))
+    if not title and "def test_" not in text and "ranks=2" not in text
+]
+SAID = {
+    "docs/explanation/verdicts.md": ["measured "],
+    "docs/how-to/layer.md": ["like-linear fail", "gd-trajectory fail: too slow"],
+}
+
+
+@pytest.fixture
+def few_laws(one_family, monkeypatch):
+    """The laws that the pages speak of, and a few others."""
+    for name in LAWS.keys() - {"gd-trajectory", "weight-decay", "momentum", "layout", "resume", "epoch"}:
+        monkeypatch.delitem(LAWS, name)
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A folder that holds the files that a page shows, and what imports find."""
+
+    def written(page):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        for title, text in blocks(page, "python"):
+            if title:
+                Path(title).write_text(text)
+                sys.modules.pop(Path(title).stem, None)
+
+    return written
+
+
+@pytest.mark.parametrize(("page", "number"), PYTHON)
+def test_every_example_runs(page, number, few_laws, beside, capsys):
+    beside(page)
+    exec(blocks(page, "python")[number][1], {"__name__": "__main__"})
+    out = capsys.readouterr().out
+    assert [words for words in SAID.get(page, []) if words not in out] == []
+
+
+@pytest.mark.processes
+def test_the_example_of_ranks_runs(one_family, monkeypatch):
+    ((_, text),) = blocks("docs/how-to/ranks.md", "python")
+    for name in LAWS.keys() - {"ranks-equal"}:
+        monkeypatch.delitem(LAWS, name)
+    exec(text, {"__name__": "__main__"})
+
+
+def test_an_example_of_a_test_is_one_that_pytest_collects(here):
+    examples = [text for page in PAGES for _, text in blocks(page, "python") if "def test_" in text]
+    assert len(examples) == 1
+    _, out, _ = here(examples[0], "-m", "identity", "--collect-only")
+    assert "1 test collected" in out
+
+
+def of_the_tutorial():
+    """The commands that judge its broken optimizer: without a word of what it is, and with one."""
+    return [shlex.split(line)[1:] for line in lines("docs/tutorial.md") if "my_optimizer:" in line]
+
+
+def test_the_tutorial_s_broken_optimizer_passes_as_long_as_nothing_says_what_it_is(beside, few_laws):
+    beside("docs/tutorial.md")
+    assert main(of_the_tutorial()[0]) == 0
+
+
+def test_and_is_then_caught_by_the_rows_that_the_tutorial_names(beside, one_family, capsys):
+    beside("docs/tutorial.md")
+    assert main([*of_the_tutorial()[1], "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["name"] for row in rows if row["verdict"] == "fail"} == {"like-optimizer", "weight-decay"}
+
+
+@pytest.mark.parametrize(("edit", "kind"), [("p.grad /= SCALE**2", "too slow"), ("", "wrong step")])
+def test_what_the_page_of_loops_says_of_a_broken_step_is_so(edit, kind, few_laws):
+    ((_, text), *_) = blocks("docs/how-to/loop.md", "python")
+    names = {}
+    broken = text.replace("p.grad /= SCALE", edit) if edit else text.replace("optimizer.zero_grad()", "pass")
+    assert broken != text
+    exec(broken, names)
+    stack = Stack(step=names["scaled_step"])
+    rows = {row.name: row for row in check_laws(stack, stack, Reference())}
+    assert (rows["gd-trajectory"].verdict, rows["gd-trajectory"].kind) == ("fail", kind)
+
+
+def test_the_tutorial_s_table_names_every_claim_of_the_default_run():
+    (_, table), *_ = blocks("docs/tutorial.md", "text")
+    rows = [line.split()[0] for line in table.splitlines()[3:] if not line[0].isdigit()]
+    default = [claim.name for claim in CLAIMS.values() if not claim.slow]
+    assert rows == default
+    assert f"trains {len(default)} claims" in PAGES["docs/tutorial.md"]
+
+
+# CONTRIBUTING ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def added():
+    """Runs an example of CONTRIBUTING, and takes what it adds out of the registries again."""
+    registries = (LAWS, CLAIMS, FAULTS)
+    before = [dict(registry) for registry in registries]
+
+    def run(number):
+        names = {"__name__": "example"}
+        exec(blocks("CONTRIBUTING.md", "python")[number][1], names)
+        return names
+
+    yield run
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+def test_the_law_that_it_adds_holds_and_its_control_breaks_it(added):
+    control = added(0)["CONTROL"]
+    case = Family(d=7, n=12, rank=6).case(4)
+    clean, broken = (Stack(dtype=torch.float64, **parts) for parts in ({}, control))
+    assert LAWS["example-order"].measure(clean, case).holds
+    assert not LAWS["example-order"].measure(broken, case).holds
+
+
+def test_the_claim_that_it_adds_holds(added):
+    added(1)
+    pixels = digits(7, train=512, test=128)
+    assert audit.judge(CLAIMS["linear-2"], pixels, trainer(pixels, Stack())).holds
+
+
+def test_the_fault_that_it_adds_is_seen_by_a_law(few_laws, added, monkeypatch):
+    added(2)
+    monkeypatch.setattr(audit, "CLAIMS_OF", dict.fromkeys(audit.CLAIMS_OF, ()))
+    fault = FAULTS["gradient-halved"]
+    assert "gd-trajectory" in audit.examine(fault.stack, fault.twin).laws
+
+
+def test_the_registries_are_then_as_they_were():
+    assert not {"example-order", "linear-2", "gradient-halved"} & (
+        LAWS.keys() | CLAIMS.keys() | FAULTS.keys()
+    )
+
+
+def test_the_rooms_of_contributing_are_those_of_the_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    rooms = re.findall(r"^\| `(\w+)", PAGES["CONTRIBUTING.md"], re.MULTILINE)
+    assert rooms[::-1] == [room for room in contracts[0]["layers"] if room != "__main__"]
+
+
+# Made pages -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    pytest.importorskip("mkdocs")
+    spec = spec_from_file_location("hooks", DOCS / "hooks.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_law_claim_and_fault_has_a_page_and_a_line(hooks):
+    pages = hooks.generated()
+    assert all(f"reference/laws/{name}.md" in pages for name in OTHERS)
+    for folder, registry in (("laws", LAWS), ("claims", CLAIMS), ("faults", FAULTS)):
+        assert all(f"reference/{folder}/{name}.md" in pages for name in registry)
+        index = pages[f"reference/{folder}/index.md"]
+        assert [name for name in registry if f"[{name}](../{folder}/{name}.md)" not in index] == []
+
+
+def test_commands_options_and_environments_are_all_of_them(hooks, pytestconfig):
+    pages = hooks.generated()
+    assert [name for name in commands.commands if f"## {name}\n" not in pages["reference/commands.md"]] == []
+    actions = pytestconfig._parser.optparser._actions
+    known = {name for action in actions for name in action.option_strings if "--identity" in name}
+    assert set(re.findall(r"`(--identity-[a-z-]+)`", pages["reference/options.md"])) == known
+    environments = re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)
+    assert [name for name in environments if f"| `{name}` |" not in pages["reference/options.md"]] == []
+
+
+def test_every_way_to_fail_is_explained():
+    words = set(re.findall(r"`([a-z -]+)`", PAGES["docs/reference/rows.md"].partition("How a row fails")[2]))
+    assert {law.kind for law in LAWS.values()} <= words
+    assert [name for name in OTHERS if f"| `{name}` |" not in PAGES["docs/reference/rows.md"]] == []
+
+
+def test_a_fault_and_the_laws_and_claims_that_see_it_link_to_each_other(hooks, monkeypatch):
+    found = {"name": "mask-cached", "kind": "fault", "equivalent": ""}
+    found |= {
+        "laws": ["like-optimizer", "freeze"],
+        "claims": ["linear-1"],
+        "gate": ["linear-1/end worse x 2"],
+    }
+    monkeypatch.setattr(hooks, "findings", lambda: {"mask-cached": found})
+    pages = hooks.generated()
+    assert "[mask-cached](../faults/mask-cached.md)" in pages["reference/laws/freeze.md"]
+    assert "[mask-cached](../faults/mask-cached.md)" in pages["reference/claims/linear-1.md"]
+    assert "mask-cached" not in pages["reference/laws/layout.md"]
+    fault = pages["reference/faults/mask-cached.md"]
+    assert "law [freeze](../laws/freeze.md)" in fault
+    assert "row [like-optimizer](../laws/like-optimizer.md)" in fault
+    assert "claim [linear-1](../claims/linear-1.md)" in fault
+    assert "Laws see 1 of 1 faults" in pages["reference/faults/index.md"]
+
+
+def test_text_of_a_registry_is_shown_as_it_is(hooks):
+    assert hooks.plain("W* = |a_b| < ``x*y``") == r"W\* = \|a\_b\| &lt; `x*y`"
+
+
+def test_a_schema_is_a_file_of_the_site(hooks):
+    pages = hooks.generated()
+    for name in ("results", "check", "gate", "audit", "explanation", "baseline"):
+        Draft202012Validator.check_schema(json.loads(pages[f"reference/schemas/{name}.json"]))
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(find_spec("material") is None, reason="needs the extra docs")
+def test_the_site_builds_without_a_warning_and_asks_no_other_server(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loads = re.compile(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"?(?:https?:)?//")
+    assert [file for file in tmp_path.rglob("*.html") if loads.search(file.read_text())] == []
