@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,11 +123,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
     try:
         if any(_given(config, name) != how.get("default") for name, how in STACK.items()):
-            sys.path.insert(0, str(config.invocation_params.dir))  # names from there, as python -m has it
+            here = str(config.invocation_params.dir)
+            sys.path.insert(0, here)  # names from there, as python -m has it, until the end of the session
+            config.add_cleanup(partial(_forget, here))
             _like(config, _stack(config))
         _gate(config)
     except (InputError, MissingError) as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _forget(folder: str) -> None:
+    if folder in sys.path:
+        sys.path.remove(folder)
 
 
 def _gate(config: pytest.Config) -> None:
@@ -176,11 +184,14 @@ def _given(config: pytest.Config, name: str) -> Any:
 
 
 def _stack(config: pytest.Config) -> Stack:
+    from identity_props.stack.building import build_once
     from identity_props.stack.stack import stack_of
 
     names = STACK.keys() - {"optimizer-arg", *LIKE}
     given = {name: _given(config, name) for name in names}
-    return stack_of(arguments=_given(config, "optimizer-arg"), **given)
+    stack = stack_of(arguments=_given(config, "optimizer-arg"), **given)
+    build_once(stack)
+    return stack
 
 
 def _like(config: pytest.Config, stack: Stack) -> Reference:

@@ -173,6 +173,105 @@ def test_an_optimizer_that_does_not_take_steps_is_named_for_it_first(optimizer, 
     assert (row.name, row.verdict, row.kind, row.note) == (MOVES, FAIL, kind, f"{named}: {note}")
 
 
+class AllFrozen(nn.Linear):
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__(fan_in, fan_out, bias=bias)
+        self.requires_grad_(False)
+
+
+def test_a_layer_that_is_all_frozen_is_flat():
+    row = next(check(Stack(linear=AllFrozen)))
+    assert (row.verdict, row.kind) == (FAIL, "flat")
+    assert row.note.endswith("no parameter of the layer requires a gradient")
+
+
+def test_an_init_at_the_answer_moves_as_any_other():
+    row = next(check(Stack(init=lambda layer: nn.init.eye_(layer.weight))))
+    assert (row.name, row.verdict) == (MOVES, PASS)
+
+
+def of_laws(stack, *names):
+    """Rows of these laws alone."""
+    chosen = [LAWS[name] for name in names]
+    plan = checking._followed(checking._plan(stack, Reference(), stack, 0, chosen), 60)
+    return {row.name: row for row in plan if row.name != MOVES}
+
+
+class Float32Alone(nn.Linear):
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise TypeError("float32 alone")
+        return super().forward(x)
+
+
+def test_a_layer_of_one_dtype_is_judged_in_that_where_laws_speak_of_it():
+    found = of_laws(Stack(linear=Float32Alone), "gd-trajectory", "critical-step")
+    assert found["gd-trajectory"].verdict == PASS
+    assert found["critical-step"].verdict == NOT_APPLICABLE
+    assert found["critical-step"].note == "its parts take float32 alone"
+
+
+class Classic(torch.autograd.Function):
+    """Written before torch.func, which refuses it."""
+
+    @staticmethod
+    def forward(context, x, weight, bias):
+        context.save_for_backward(x, weight)
+        context.bias = bias is not None
+        return nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(context, gradient):
+        x, weight = context.saved_tensors
+        return gradient @ weight, gradient.mT @ x, gradient.sum(0) if context.bias else None
+
+
+class ClassicLayer(nn.Linear):
+    def forward(self, x):
+        return Classic.apply(x, self.weight, self.bias)
+
+
+def test_a_layer_that_cannot_be_stacked_is_judged_one_by_one():
+    found = of_laws(Stack(linear=ClassicLayer), "born-dead", "distinct", "gd-trajectory", "gradients")
+    assert {row.verdict for row in found.values()} == {PASS}
+
+
+class Hooked(nn.Linear):
+    """Doubles the gradient of its bias, by a hook."""
+
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__(fan_in, fan_out, bias=bias)
+        if bias:
+            self.bias.register_hook(lambda gradient: 2 * gradient)
+
+
+def test_a_hook_of_a_parameter_counts():
+    stack = Stack(linear=Hooked)
+    assert checking.trains_alone(stack)
+    assert set(failed(of_laws(stack, "gradients", "bias-trajectory", "gd-trajectory"))) == {
+        "gradients",
+        "bias-trajectory",
+    }
+
+
+class Dropping(nn.Linear):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.2, self.training))
+
+
+class DroppingAlways(nn.Linear):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.2))
+
+
+@pytest.mark.parametrize(("layer", "wrong"), [(Dropping, set()), (DroppingAlways, {"evaluate"})])
+def test_a_layer_that_draws_is_judged_in_what_it_promises(layer, wrong):
+    found = of_laws(Stack(linear=layer), "resume", "evaluate", "accumulate", "mean-in-training", "gradients")
+    assert failed(found) == wrong
+    assert found["accumulate"].note == "not repeatable in training"
+    assert not wrong or found["evaluate"].kind == "not repeatable"
+
+
 class PerRank(SGD):
     def step(self, closure=None):
         if torch.distributed.is_initialized():

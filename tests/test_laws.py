@@ -242,6 +242,91 @@ class WrongLayerCompiled(nn.Linear):
         return super().forward(x) * (1.0001 if torch.compiler.is_compiling() else 1)
 
 
+class BiasStuck(nn.Linear):
+    """Its bias gets no gradient (ao#4817)."""
+
+    def forward(self, x):
+        bias = None if self.bias is None else self.bias.detach()
+        return nn.functional.linear(x, self.weight, bias)
+
+
+class WrongInEval(nn.Linear):
+    """Is off by a percent in eval mode, until it was trained once."""
+
+    trained = False
+
+    def forward(self, x):
+        self.trained = self.trained or self.training
+        return super().forward(x) * (1 if self.trained else 1.01)
+
+
+class ScaledTwice(nn.Linear):
+    """Dropout that scales in eval mode too (AiDotNet#256)."""
+
+    def forward(self, x):
+        kept = (torch.rand_like(x) >= 0.2) / 0.8 if self.training else 0.8
+        return super().forward(x * kept)
+
+
+class Counting(SGD):
+    """Its rate decays with the number of parameters that were moved (flashlight#143)."""
+
+    count = 0
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            self.count += p.grad is not None
+            p.grad = None if p.grad is None else p.grad / self.count
+        return super().step(closure)
+
+
+class Remembering(SGD):
+    """Goes on with the last gradient where there is none."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["last"] = p.grad = self.state[p].get("last") if p.grad is None else p.grad
+        return super().step(closure)
+
+
+class Stochastic(SGD):
+    """Gradient descent that rounds bfloat16 at random; ``biased`` rounds by too little."""
+
+    biased = 1.0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.dtype != torch.bfloat16:
+                    return super().step(closure)
+                bits = (p.float() - group["lr"] * p.grad.float()).view(torch.int32)
+                noise = (self.biased * torch.randint_like(bits, 0, 1 << 16)).int()
+                p.copy_((bits + noise).bitwise_and_(-65536).view(torch.float32))
+        return None
+
+
+class Biased(Stochastic):
+    """Rounds down more often than up."""
+
+    biased = 0.75
+
+
+def constant(layer):
+    nn.init.constant_(layer.weight, 0.1)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def half(prediction, target):
+    return nn.functional.mse_loss(prediction, target) / 2
+
+
+def broadcast(prediction, target):
+    """Targets of one pixel have lost their axis (TALENT#92)."""
+    return (prediction - target.squeeze(-1)).square().mean()
+
+
 class Uncast(nn.Linear):
     """Multiplies in float32 whatever autocast says."""
 
@@ -297,12 +382,22 @@ CONTROLS = {
     "autocast-floor": {"linear": Uncast},
     "tf32-floor": {"linear": OffByOnePercent},
     "recorded": {"optimizer": Uneven},
+    "gradients": {"linear": BiasStuck},
+    "bias-trajectory": {"linear": BiasStuck},
+    "eval-output": {"linear": WrongInEval},
+    "mean-in-training": {"linear": ScaledTwice},
+    "mean-squared-error": {"loss": half},
+    "units": {"init": constant},
+    "neighbours": {"optimizer": Counting},
+    "freeze-later": {"optimizer": Remembering},
+    "stochastic-rounding": {"optimizer": Biased},
 }
 WHERE = {
     "parity-steps": {"mode": "compiled"},
     "parity-gradients": {"mode": "compiled"},
     "ranks-equal": {"ranks": 2},
 }
+CLEAN = {"stochastic-rounding": {"optimizer": Stochastic}}  # where torch's own parts do not meet a law
 
 
 def marked(names):
@@ -320,7 +415,8 @@ def test_every_law_has_a_control():
 @pytest.mark.parametrize("name", marked(LAWS))
 def test_a_stack_that_breaks_a_law_is_seen_by_it(name):
     case, where = CASE.case(4), WHERE.get(name, {})
-    assert LAWS[name].measure(Stack(dtype=torch.float64, **where), case).holds
+    clean = Stack(dtype=torch.float64, **where, **CLEAN.get(name, {}))
+    assert LAWS[name].measure(clean, case).holds
     seen = LAWS[name].measure(Stack(dtype=torch.float64, **where, **CONTROLS[name]), case)
     assert not seen.holds
     assert not math.isnan(seen.measured)
@@ -351,8 +447,13 @@ STEPLESS = {
     "parity-gradients",
     "autocast-floor",
     "tf32-floor",
+    "gradients",
+    "eval-output",
+    "mean-in-training",
+    "mean-squared-error",
+    "units",
 }
-FEW_STEPS = {"adam-first-step", "dtype-floor"}  # and these fewer than three steps
+FEW_STEPS = {"adam-first-step", "dtype-floor", "stochastic-rounding"}  # and these fewer than three steps
 ELSEWHERE = {"dead-columns", "dead-stays-dead"}  # and these look at other entries
 
 
@@ -365,6 +466,147 @@ def test_nan_in_one_entry_passes_no_law_that_looks_at_it(name):
 def test_the_worst_of_some_values_is_nan_wherever_nan_stands():
     assert all(math.isnan(worst(values)) for values in ([math.nan, 1], [1, math.nan], [1, math.nan, 2]))
     assert worst([1, 3, 2]) == 3
+
+
+# Further ways in which a part breaks a law -------------------------------------------------------------
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return 2 * gradient
+
+
+class Adapter(nn.Module):
+    """A frozen layer and an adapter that starts at 0; ``fault`` is what is wrong behind the 0."""
+
+    fault = None
+
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__()
+        self.base = nn.Linear(fan_in, fan_out, bias=bias)
+        self.base.weight.requires_grad_(self.fault == "late")
+        self.a, self.b = nn.Parameter(torch.randn(2, fan_in)), nn.Parameter(torch.zeros(fan_out, 2))
+
+    def forward(self, x):
+        a = {"detached": self.a.detach(), "doubled": Doubled.apply(self.a)}.get(self.fault, self.a)
+        if self.fault == "late":
+            self.base.weight.requires_grad_(False)
+        return self.base(x) + x @ a.mT @ self.b.mT
+
+
+class Hooked(nn.Linear):
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__(fan_in, fan_out, bias=bias)
+        self.weight.register_hook(lambda gradient: 2 * gradient)
+
+
+class Rounding(nn.Linear):
+    """Weights are rounded, and gradients pass as if they were not."""
+
+    def forward(self, x):
+        unit = self.weight.abs().max() / 7
+        rounded = (self.weight / unit).round() * unit
+        return nn.functional.linear(x, self.weight + (rounded - self.weight).detach(), self.bias)
+
+
+class DirectionsAlone(nn.Linear):
+    """A norm is taken for a constant in the backward pass, as in DoRA."""
+
+    def forward(self, x):
+        norm = self.weight.norm(dim=1, keepdim=True).detach()
+        return nn.functional.linear(x, self.weight / norm, self.bias)
+
+
+class Dropping(nn.Linear):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.2, self.training))
+
+
+@pytest.mark.parametrize("fault", ["detached", "doubled", "late"])
+def test_what_is_wrong_behind_a_weight_that_starts_at_0_is_seen(fault):
+    broken = type("Broken", (Adapter,), {"fault": fault})
+    right, wrong = (Stack(linear=one, dtype=torch.float64) for one in (Adapter, broken))
+    assert LAWS["gradients"].measure(right, CASE.case(1)).holds
+    found = LAWS["gradients"].measure(wrong, CASE.case(1))
+    assert not found.holds
+    assert ("base.weight is frozen" if fault == "late" else "along a") in found.what
+
+
+@pytest.mark.parametrize(
+    ("layer", "right"), [(Hooked, False), (Rounding, True), (DirectionsAlone, True), (Dropping, True)]
+)
+def test_gradients_that_differ_on_purpose_where_no_difference_is_exact_are_left_alone(layer, right):
+    assert LAWS["gradients"].measure(Stack(linear=layer, dtype=torch.float64), CASE.case(1)).holds == right
+
+
+def test_a_gradient_is_missed_at_an_activation_too():
+    def cut(x):
+        return torch.relu(x.detach())
+
+    assert not LAWS["gradients"].measure(Stack(activation=cut, dtype=torch.float64), CASE.case(1)).holds
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (half, "half the mean squared error"),
+        (lambda a, b: (a - b).square().sum(-1).mean(), "summed over pixels"),
+        (lambda a, b: (a - b).square().sum(), "summed over examples and pixels"),
+        (lambda a, b: (a - b).square().mean() / 3, "0.333 times that"),
+        (broadcast, "the mean squared error, and another at [6, 1]"),
+    ],
+)
+def test_a_loss_that_is_a_multiple_of_squared_errors_is_named(loss, said):
+    found = LAWS["mean-squared-error"].measure(Stack(loss=loss), CASE.case(1))
+    assert not found.holds
+    assert found.what.endswith(f"it is {said}")
+
+
+def same_batches(data, size, generators):
+    """Batches of one partition, in another order each epoch (lhotse#562)."""
+    parts = torch.stack([torch.randperm(len(data), generator=g) for g in generators]).split(size, 1)
+    while True:
+        order = torch.randperm(len(parts) - 1, generator=generators[0]).tolist()
+        yield from (data[parts[k]] for k in [*order, len(parts) - 1])
+
+
+def drawn_elsewhere(data, size, generators):
+    """Orders that do not come from the generators given."""
+    while True:
+        order = torch.stack([torch.randperm(len(data)) for _ in generators])
+        yield from (data[part] for part in order.split(size, 1))
+
+
+@pytest.mark.parametrize("batches", [same_batches, drawn_elsewhere])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_batches_that_come_again_or_are_drawn_elsewhere_are_seen_with_every_seed(batches, seed):
+    case = Family(d=9, n=20, rank=9, seed=seed).case(1)
+    assert LAWS["epoch"].measure(Stack(), case).holds
+    assert not LAWS["epoch"].measure(Stack(batches=batches), case).holds
+
+
+class Counted(Adam):
+    """The last parameter that has a gradient counts for all of them (DeepSpeed#8471)."""
+
+    def step(self, closure=None):
+        states = [self.state[p] for p in self.param_groups[0]["params"] if p.grad is not None]
+        for state in filter(None, states):
+            state["step"].fill_(states[-1].get("step", state["step"]))
+        return super().step(closure)
+
+
+def test_a_count_that_parameters_share_is_seen_where_one_has_no_gradient():
+    assert not LAWS["neighbours"].measure(Stack(optimizer=Counted, dtype=torch.float64), CASE.case(1)).holds
+
+
+def test_an_evaluation_before_the_first_step_counts():
+    stack = Stack(linear=WrongInEval, dtype=torch.float64)
+    assert not LAWS["evaluate"].measure(stack, CASE.case(1)).holds
 
 
 # Where a stack runs ----------------------------------------------------------------------------------

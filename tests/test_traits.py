@@ -4,13 +4,29 @@ import pytest
 import torch
 from torch import nn
 
-from identity_props.conformance.traits import FACTS, TRAITS, traits
+from identity_props.conformance.traits import FACTS, TRAITS, dtypes_of, traits
 from identity_props.laws import LAWS
-from identity_props.stack.stack import Stack
+from identity_props.stack.stack import DTYPES, Stack
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
-PLAIN = {"affine layer", "relu", "symmetric init", "mean squared error", "one rank", "torch's own network"}
-GIVEN = {"stepping on given gradients", "for any shape"} | PLAIN
+PLAIN = {
+    "affine layer",
+    "relu",
+    "symmetric init",
+    "mean squared error",
+    "squared error",
+    "repeatable in training",
+    "keeping its buffers",
+    "one rank",
+    "torch's own network",
+}
+GIVEN = {"stepping on given gradients", "for any shape", "rounding to nearest"} | PLAIN
+
+
+def of(names):
+    """Those that are elementwise as well as of entries that know nothing of each other."""
+    found = set(names.split(", "))
+    return found | {"each entry for itself"} if "elementwise" in found else found
 
 
 class Renamed(SGD):
@@ -26,7 +42,7 @@ class Renamed(SGD):
         (Stack(optimizer=SGD), "gradient-descent, momentum, decay, still, elementwise, implementations"),
         (
             Stack(optimizer=SGD, arguments={"momentum": 0.5}),
-            "momentum, decay, still, elementwise, implementations",
+            "momentum, still, elementwise, implementations",
         ),
         (
             Stack(optimizer=SGD, arguments={"nesterov": True, "momentum": 0.5}),
@@ -41,11 +57,12 @@ class Renamed(SGD):
     ids=lambda value: value.describe()["optimizer"] if isinstance(value, Stack) else "",
 )
 def test_an_optimizer_has_the_traits_that_it_shows(stack, fits):
-    assert traits(stack) == GIVEN | set(fits.split(", "))
+    assert traits(stack) == GIVEN | of(fits)
 
 
 def test_an_optimizer_of_matrices_says_so():
-    assert traits(Stack(optimizer=torch.optim.Muon)) - PLAIN == {"scale-free", "stepping on given gradients"}
+    found = traits(Stack(optimizer=torch.optim.Muon)) - PLAIN
+    assert found == {"scale-free", "stepping on given gradients", "rounding to nearest"}
 
 
 def test_an_optimizer_that_wants_a_closure_has_no_traits():
@@ -74,6 +91,22 @@ class Factored(nn.Module):
         return x @ self.v @ self.u.T
 
 
+class Dropping(nn.Linear):
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.2, self.training))
+
+
+class Normed(nn.Linear):
+    """With a batch norm after it."""
+
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__(fan_in, fan_out, bias=bias)
+        self.norm = nn.BatchNorm1d(fan_out)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
 @pytest.mark.parametrize(
     ("part", "lost", "found"),
     [
@@ -82,7 +115,15 @@ class Factored(nn.Module):
         ({"activation": torch.tanh}, {"relu"}, set()),
         ({"activation": nn.functional.relu}, set(), set()),
         ({"init": lambda layer: nn.init.eye_(layer.weight)}, {"symmetric init"}, set()),
-        ({"loss": nn.functional.l1_loss}, {"mean squared error"}, set()),
+        ({"loss": nn.functional.l1_loss}, {"mean squared error", "squared error"}, set()),
+        ({"loss": lambda a, b: (a - b).square().sum()}, {"mean squared error"}, set()),
+        (
+            {"linear": Dropping},
+            {"affine layer", "repeatable in training"},
+            {"drawing around an affine layer"},
+        ),
+        ({"activation": nn.Dropout(0.2)}, {"relu", "repeatable in training"}, set()),
+        ({"linear": Normed}, {"affine layer", "keeping its buffers"}, set()),
         ({"mode": "compiled"}, set(), {"another device or mode or ranks"}),
         ({"ranks": 2}, {"one rank"}, {"several ranks", "another device or mode or ranks"}),
     ],
@@ -91,3 +132,86 @@ class Factored(nn.Module):
 def test_a_stack_s_other_parts_have_the_traits_that_they_show(part, lost, found):
     own = set() if "init" in part else {"torch's own network"}
     assert traits(Stack(**part)) == (set(TRAITS) | PLAIN) - lost - own | found
+
+
+class AtEveryEighth(SGD):
+    """Gradient descent, but for every eighth step, which goes back half the way (lookahead)."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.steps += 1
+        for p in self.param_groups[0]["params"]:
+            slow = self.state[p].setdefault("slow", p.detach().clone())
+            if self.steps % 8 == 0:
+                p.data.copy_(slow.lerp_(p.data, 0.5))
+
+
+class CountsParameters(Adam):
+    """Its step counter goes on at each parameter."""
+
+    def step(self, closure=None):
+        for k, p in enumerate(self.param_groups[0]["params"]):
+            if self.state[p]:
+                self.state[p]["step"].add_(k)
+        return super().step(closure)
+
+
+class NormOfAll(SGD):
+    """Clips by the norm of all gradients."""
+
+    def step(self, closure=None):
+        nn.utils.clip_grad_norm_([p for group in self.param_groups for p in group["params"]], 1.0)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lost"),
+    [
+        (AtEveryEighth, {"gradient-descent", "momentum", "decay"}),
+        (CountsParameters, {"adam throughout"}),
+        (NormOfAll, {"gradient-descent", "momentum", "decay", "each entry for itself"}),
+    ],
+)
+def test_a_trait_that_holds_at_first_or_of_one_parameter_is_none(optimizer, lost):
+    assert not lost & traits(Stack(optimizer=optimizer))
+    assert lost <= traits(Stack(optimizer=optimizer.__base__))
+
+
+class Rounded(SGD):
+    """Rounds bfloat16 at random."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            if p.dtype == torch.bfloat16:
+                bits = (p.float() - self.param_groups[0]["lr"] * p.grad.float()).view(torch.int32)
+                p.copy_(
+                    (bits + torch.randint_like(bits, 0, 1 << 16)).bitwise_and_(-65536).view(torch.float32)
+                )
+            else:
+                p.sub_(self.param_groups[0]["lr"] * p.grad)
+
+
+def test_what_rounds_at_random_is_told_from_what_rounds_to_nearest():
+    found = traits(Stack(optimizer=Rounded))
+    assert "rounding at random" in found
+    assert "rounding to nearest" not in found
+    assert "gradient-descent" in found
+
+
+class Float32Alone(nn.Linear):
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise TypeError("float32 alone")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "taken"),
+    [(nn.Linear, tuple(DTYPES.values())), (Float32Alone, (torch.float32,))],
+)
+def test_parts_are_judged_in_the_dtypes_that_they_take(layer, taken):
+    assert dtypes_of(Stack(linear=layer)) == taken
+    assert "affine layer" in traits(Stack(linear=layer))

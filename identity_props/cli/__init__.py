@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
 import click
 
 from identity_props.cli import audit, check, claims, explain, faults, gate, laws, run
-from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, say
+from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, PIPE_CLOSED, drop, lost, say
 from identity_props.errors import InputError, MissingError
 
 
@@ -37,7 +39,20 @@ for command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; every error is one line on stderr."""
+    """Run the command and return its exit code; every error is one line on stderr.
+
+    Where the reader of stdout has gone, the code is that of Unix tools, which the signal PIPE ends.
+    """
+    lost.clear()
+    code = _code(arguments)
+    if not lost:
+        return code
+    if isinstance(lost[0], BrokenPipeError):
+        return PIPE_CLOSED
+    return _failed(f"stdout: expected to be written to, got: {lost[0].strerror}", BAD_INPUT)
+
+
+def _code(arguments: Sequence[str] | None) -> int:
     try:
         return int(commands.main(arguments, standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -48,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("a worker process died, perhaps for want of memory: try fewer --jobs", ONE_FAILS)
     except (KeyboardInterrupt, click.Abort):
         return _failed("interrupted, and nothing was finished", INTERRUPTED)
+    except SystemExit:  # click's way out of --help where stdout's reader has gone
+        return PIPE_CLOSED
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        lost.append(error)  # of --help, too
+        drop(sys.stdout)
+        return BAD_INPUT
 
 
 def _failed(message: str, code: int) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from identity_props.cli.terminal import steps_bar
-from identity_props.errors import InputError
+from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from identity_props.engine.trial import Recipe, Trial
     from identity_props.explanation.explain import Explanation
     from identity_props.task.data import Pixels
@@ -52,11 +53,14 @@ class Asked:
         """What the network trains, or trained, with; None for a model of which it is not known."""
         from identity_props.claims.registry import rate, rmsprop
         from identity_props.engine.trial import Recipe
-        from identity_props.stack.stack import arguments_of
+        from identity_props.stack.building import build_once
+        from identity_props.stack.stack import Stack, arguments_of, resolve
 
         if self.optimizer is not None:
-            arguments = tuple(arguments_of(self.arguments).items())
-            return Recipe(self.optimizer, self.lr or rate(d), arguments, self.schedule)
+            given = arguments_of(self.arguments)
+            recipe = Recipe(self.optimizer, self.lr or rate(d), tuple(given.items()), self.schedule)
+            build_once(Stack(optimizer=resolve(self.optimizer), arguments=given, lr=recipe.lr))
+            return recipe
         if self.model is not None:
             return None
         recipe = rmsprop(d, self.schedule)
@@ -83,9 +87,8 @@ class Asked:
             if self.model is None:
                 trial, name = self.trial(pixels), f"{self.variant}, depth {self.depth}"
                 heard = _Heard(move, trial.steps + STEPS)
-                network = networks.trained(trial, pixels, self.seed, heard)
+                network = self._trained(trial, pixels, heard)
             else:
-                sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
                 trial, name, heard = None, self.model, _Heard(move, STEPS)
                 network = networks.loaded(self.model, self.weights)
             recipe = self.recipe(pixels.d)
@@ -100,6 +103,19 @@ class Asked:
                 made.append(one)
                 line(f"tried: {one.name}")
             return replace(found, advice=tuple(made))
+
+    def _trained(self, trial: Trial, pixels: Pixels, heard: Callable[[int], None]) -> Module:
+        from identity_props.explanation.networks import trained
+
+        try:
+            return trained(trial, pixels, self.seed, heard)
+        except (InputError, MissingError):
+            raise
+        except Exception as error:  # a user's optimizer may raise anything
+            if self.optimizer is None:
+                raise
+            raised = f"{type(error).__name__}: {error}"
+            raise InputError(f"--optimizer {self.optimizer}: training with it raised {raised}") from error
 
 
 class _Heard:

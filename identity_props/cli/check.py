@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import click
 
+from identity_props.cli.given import PATH, SEED, names_from_here
 from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
 from identity_props.errors import InputError
 
@@ -66,11 +66,9 @@ from identity_props.errors import InputError
     metavar="SECONDS",
     help="A step that takes longer hangs; 0 waits for ever.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all that is drawn.")
 @click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write check.json and report.html to.")
+@click.option("--out", type=PATH, help="Folder to write check.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
 def check(
@@ -106,8 +104,6 @@ def check(
 
     Which ones apply is found by trying the parts, or follows from what --like and its kin declare.
     """
-    import torch
-
     from identity_props.conformance import checking
     from identity_props.conformance.rows import FAIL, reference_of
     from identity_props.report import documents, files, page, tables
@@ -116,8 +112,7 @@ def check(
     if out is not None:
         files.check_free(out, force, documents.CHECK, page.FILE)
 
-    torch.set_num_threads(1)  # more of them cost more than they bring with 16 pixels
-    sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
+    click.get_current_context().with_resource(names_from_here())
     rate = None if lr == "auto" else _rate(lr)
     stack = stack_of(
         optimizer, arguments, linear, activation, init, loss, step, batches, device, dtype, mode, ranks, rate

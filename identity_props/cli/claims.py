@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from identity_props.cli.terminal import ALL_HOLD
+from identity_props.cli.terminal import ALL_HOLD, put
 
 
 @click.command(name="claims")
@@ -14,10 +14,10 @@ def list_claims() -> int:
     from identity_props.claims.verdict import FALSE_HOLD, share_found
 
     for claim in CLAIMS.values():
-        click.echo(f"{claim.name}: {claim.statement}.")
-        click.echo(f"  source    {claim.source}")
-        click.echo(f"  measured  {claim.evidence}")
-        click.echo(
+        put(f"{claim.name}: {claim.statement}.")
+        put(f"  source    {claim.source}")
+        put(f"  measured  {claim.evidence}")
+        put(
             f"  judged    holds if more than {claim.share:.0%} of seeds do; said wrongly with probability"
             f" {FALSE_HOLD:g} at most, missed with 1e-6 at most where {share_found(claim.share):.0%} do"
         )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from identity_props.cli.asked import Asked
+from identity_props.cli.given import PATH, names_from_here
 from identity_props.cli.terminal import ALL_HOLD, options, say, show
 
 
@@ -22,7 +23,7 @@ from identity_props.cli.terminal import ALL_HOLD, options, say, show
 )
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Its weights: safetensors, or a state_dict of torch.save; never unpickled.",
 )
 @click.option(
@@ -46,9 +47,7 @@ from identity_props.cli.terminal import ALL_HOLD, options, say, show
 )
 @click.option("--try", "try_", is_flag=True, help="Train what is advised too, and show what it gives.")
 @options("data", "side", "data_dir", "download", "seed")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder to write explanation.json and report.html to."
-)
+@click.option("--out", type=PATH, help="Folder to write explanation.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print explanation.json instead of the tables.")
 def explain(
@@ -72,8 +71,11 @@ def explain(
     from identity_props.stack.stack import Stack
     from identity_props.task.data import load
 
+    click.get_current_context().with_resource(names_from_here())
     asked = Asked(**given)
-    click.get_current_context().with_resource(flushed_denormals())  # before torch starts its threads
+    click.get_current_context().with_resource(
+        flushed_denormals(helpers=True)
+    )  # before torch starts its threads
     if out is not None:
         files.check_free(out, force, FILE, page.FILE)
         files.make(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from identity_props.cli.terminal import ALL_HOLD
+from identity_props.cli.terminal import ALL_HOLD, put
 
 
 @click.command(name="faults")
@@ -13,9 +13,9 @@ def list_faults() -> int:
     from identity_props.faults import FAULTS
 
     for fault in FAULTS.values():
-        click.echo(f"{fault.name}: {fault.what}")
-        click.echo(f"  source  {fault.source}")
-        click.echo(f"  twin    {fault.twin.name}")
+        put(f"{fault.name}: {fault.what}")
+        put(f"  source  {fault.source}")
+        put(f"  twin    {fault.twin.name}")
         if fault.equivalent:
-            click.echo(f"  unseen  {fault.equivalent}")
+            put(f"  unseen  {fault.equivalent}")
     return ALL_HOLD

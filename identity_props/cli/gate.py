@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from identity_props.cli.given import PATH
 from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, OPTIONS, options, say, show
 from identity_props.cli.work import prepared, replicas_option
 from identity_props.errors import InputError
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
 @click.command()
 @options(*OPTIONS)
 @replicas_option(16, most=2048)  # eight times so many are what a baseline holds at most
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), required=True, help="File in the working folder."
-)
+@click.option("--baseline", type=PATH, required=True, help="File in the working folder.")
 @click.option("--update", is_flag=True, help="Record the run there in place of comparing it.")
 @click.option("--force", is_flag=True, help="Record also a run whose claims do not all hold.")
 @click.option("--strict", is_flag=True, help="Better, faster, other versions or machines fail too.")
 @click.option(
     "--summary",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="GITHUB_STEP_SUMMARY",
     show_envvar=True,
     help="File that the table is appended to, in Markdown.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from identity_props.cli.terminal import ALL_HOLD
+from identity_props.cli.terminal import ALL_HOLD, put
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def list_laws(names: tuple[str, ...]) -> int:
             if names:
                 _tell_more(LAWS[name])
         elif name in OTHERS:
-            click.echo(f"{name}: {OTHERS[name]}.")
+            put(f"{name}: {OTHERS[name]}.")
         else:
             near = get_close_matches(name, [*LAWS, *OTHERS])
             raise InputError(
@@ -40,19 +40,19 @@ def list_laws(names: tuple[str, ...]) -> int:
 
 
 def _tell(law: Law) -> None:
-    click.echo(f"{law.name}: {law.statement}.")
-    click.echo(f"  source     {law.source}")
-    click.echo(f"  tolerance  {' '.join(law.derivation.split())}")
-    click.echo(f"  exercises  {', '.join(sorted(law.axes))}")
+    put(f"{law.name}: {law.statement}.")
+    put(f"  source     {law.source}")
+    put(f"  tolerance  {' '.join(law.derivation.split())}")
+    put(f"  exercises  {', '.join(sorted(law.axes))}")
 
 
 def _tell_more(law: Law) -> None:
     from identity_props.faults import FAULTS
     from identity_props.faults.findings import breaking
 
-    click.echo(f"  applies to {', '.join(sorted(law.needs)) or 'every stack'}")
-    click.echo(f"  broken is  {law.kind}")
+    put(f"  applies to {', '.join(sorted(law.needs)) or 'every stack'}")
+    put(f"  broken is  {law.kind}")
     known = [FAULTS[name] for name in breaking(law.name)]
-    click.echo("  commonly broken by" + ("" if known else " nothing that the audit plants"))
+    put("  commonly broken by" + ("" if known else " nothing that the audit plants"))
     for fault in known:
-        click.echo(f"    {fault.name}: {fault.what} ({fault.source})")
+        put(f"    {fault.name}: {fault.what} ({fault.source})")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from identity_props.cli.given import PATH
 from identity_props.cli.terminal import ALL_HOLD, INTERRUPTED, ONE_FAILS, OPTIONS, options, say, show
 from identity_props.cli.work import prepared, replicas_option
 
@@ -14,9 +15,7 @@ from identity_props.cli.work import prepared, replicas_option
 @click.command()
 @options(*OPTIONS)
 @replicas_option(8)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder to write results.json and report.html to."
-)
+@click.option("--out", type=PATH, help="Folder to write results.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
 def run(out: Path | None, force: bool, as_json: bool, seed: int, **given: Any) -> int:

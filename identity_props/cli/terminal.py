@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import click
 
-ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+from identity_props.cli.given import PATH, SEED
+
+ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 OPTIONS = {  # that several commands have
     "data": click.option(
@@ -30,7 +35,7 @@ OPTIONS = {  # that several commands have
     ),
     "data_dir": click.option(
         "--data-dir",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Folder that holds MNIST/raw.  [default: $IDENTITY_PROPS_DATA, else ~/.cache/identity-props]",
     ),
     "download": click.option("--download", is_flag=True, help="Allow MNIST to be downloaded there."),
@@ -42,7 +47,7 @@ OPTIONS = {  # that several commands have
     "slow": click.option("--slow", is_flag=True, help="Also the claims that take an hour."),
     "seed": click.option(
         "--seed",
-        type=click.IntRange(min=0),
+        type=SEED,
         default=0,
         show_default=True,
         help="Seed of the first network; others follow it.",
@@ -82,7 +87,8 @@ def steps_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[str], No
         def move(done: int, planned: int) -> None:
             bar.update(task, completed=done, total=planned, rate=done / (time.monotonic() - started))
 
-        yield move, lambda text: console.print(text, highlight=False)
+        above = partial(console.print, highlight=False)
+        yield move, above if console.is_terminal else say
 
 
 def show(result: Any) -> None:
@@ -90,11 +96,34 @@ def show(result: Any) -> None:
     from rich.console import Console
 
     if isinstance(result, dict):
-        click.echo(json.dumps(result, indent=2, allow_nan=False))
-    else:
-        Console().print(result)
+        put(json.dumps(result, indent=2, allow_nan=False))
+        return
+    shown = io.StringIO()
+    Console(file=shown, force_terminal=bool(sys.stdout and sys.stdout.isatty())).print(result)
+    put(shown.getvalue().removesuffix("\n"))
+
+
+lost: list[OSError] = []  # what kept stdout from being written to; files are still, and main returns its code
+
+
+def put(text: str) -> None:
+    """Print lines to stdout, or nowhere from the first that its reader or disk does not take."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        lost.append(error)
+        drop(sys.stdout)
 
 
 def say(message: str) -> None:
-    """Print a line to stderr."""
-    click.echo(message, err=True)
+    """Print a line to stderr, if that takes it."""
+    try:
+        click.echo(message, err=True)
+    except OSError:
+        drop(sys.stderr)
+
+
+def drop(stream: Any) -> None:
+    """Send what is left to nowhere, or Python complains of it as it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -16,11 +16,11 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from identity_props.conformance.learning import LEARNS, learning, learning_trial
+from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.meant import like_plan, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Reference, Row, declared, judged
-from identity_props.conformance.traits import traits
+from identity_props.conformance.traits import dtypes_of, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
@@ -28,8 +28,10 @@ from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
+from identity_props.stack.building import build_once
 from identity_props.stack.guard import HangError, alive, time_limit
 from identity_props.stack.stack import Stack, at_home
+from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
 from identity_props.task.models import Variant
 
@@ -40,6 +42,7 @@ FAMILIES = (
     Family(d=16, n=24, rank=12, sign="non-negative", dead=3, equal=2, log_scale=-0.5),
 )
 REPLICAS = 8
+THREADS = 1  # more of them cost more than they bring with 16 pixels
 GUARD = 60.0  # seconds a step may take
 LEAST_GUARD = 1.0  # once one hung
 MOVES, HANGS = "moves", "hangs"
@@ -50,16 +53,38 @@ def check(stack: Stack, like: Reference | None = None, seed: int = 0, guard: flo
 
     A row that raises, or whose step takes more than ``guard`` seconds, is a failure that says so; the
     others still run, with a tenth of the guard, though a second or more, once one hung.
-    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard.
+    ``stack.lr=None`` searches a rate for the last row. Raises InputError for a negative seed or guard,
+    and for an optimizer that is none or refuses what it is given.
     """
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
     like = like or Reference()
+    unbuilt = _unbuilt(stack, like, guard)
     learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
     for row in _followed(chain(_plan(stack, like, declared(stack, like), seed), learns), guard):
         yield replace(row, note=f"{stack}: {row.note}") if row.kind and row.name == MOVES else row
+        if unbuilt and row.name == MOVES and row.verdict == FAIL:
+            return  # the other rows would all say the same
+
+
+def _unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
+    """Whether the optimizer's constructor raises, through no fault of what it is given, an InputError."""
+    _import_all()
+    try:
+        with unchanged(THREADS), time_limit(guard):
+            build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
+            return (
+                build_once(stack) is not None and stack.ranks == 1
+            )  # of several, there may be no group here
+    except HangError:  # the rows say so
+        return False
+
+
+def _import_all() -> None:
+    """An optimizer's first use imports much of torch, and an import that is cut short leaves ruins."""
+    torch.optim.SGD([torch.zeros(1)], lr=1)
 
 
 def check_laws(
@@ -74,8 +99,7 @@ def check_laws(
 
 
 def _followed(plan: Plan, guard: float) -> Iterator[Row]:
-    # an optimizer's first use imports much of torch, and an import that is cut short leaves ruins
-    torch.optim.SGD([torch.zeros(1)], lr=1)
+    _import_all()
     limit = guard
     for name, measure in plan:
         row = _guarded(name, measure, limit)
@@ -90,13 +114,14 @@ def _plan(
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
+    taken = cache(partial(dtypes_of, stack))
     for law in laws:
-        yield law.name, partial(_law_row, law, stack, like, fits, alone, seed)
+        yield law.name, partial(_law_row, law, stack, like, fits, taken, alone, seed)
 
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
     try:
-        with time_limit(seconds):
+        with unchanged(THREADS), time_limit(seconds):
             return measure()
     except HangError as error:
         return Row(name, FAIL, kind=HANGS, note=str(error))
@@ -117,11 +142,13 @@ def _moves_row(stack: Stack, seed: int) -> Row:
     case = replace(FAMILIES[0], seed=seed).case(1)
     stack = replace(stack, ranks=1)
     network = ensemble_of(stack, case, LAYER)
+    if not network.parameters:
+        return Row(MOVES, FAIL, kind="flat", note="no parameter of the layer requires a gradient")
     optimizer = optimizer_of(stack, SGD, network.parameters, stack.lr or 1 / 128)
     x, before = case.x.to(stack.device, stack.dtype), snapshot(network)
     kinds = {name: (p.dtype, p.shape) for name, p in network.state.items()}
     for step in range(1, 17):
-        network.step(optimizer, x)
+        network.step(optimizer, x, 2 * x)  # an init may start at the answer
         for name, p in network.state.items():
             if (p.dtype, p.shape) != kinds[name]:
                 note = f"{name} is {p.dtype} {[*p.shape]} after step {step}"
@@ -141,16 +168,18 @@ def _law_row(
     stack: Stack,
     like: Reference,
     traits_of_stack: Callable[[], frozenset[str]],
+    dtypes: Callable[[], tuple[torch.dtype, ...]],
     alone: Callable[[], bool],
     seed: int,
 ) -> Row:
     fits = traits_of_stack()
-    reason = why_not(law, stack, like, fits)
-    if reason:
+    if reason := why_not(law, stack, like, fits):
         return Row(law.name, NOT_APPLICABLE, note=reason)
-    stack = for_laws(stack, fits)
-    if str(stack.dtype).removeprefix("torch.") not in law.axes:
-        stack = replace(stack, dtype=torch.float64)
+    dtype = _measured_in(law, stack, dtypes())
+    if dtype is None:
+        note = f"its parts take {', '.join(map(_named, dtypes()))} alone"
+        return Row(law.name, NOT_APPLICABLE, note=note)
+    stack = replace(for_laws(stack, fits), dtype=dtype)
     replicas = 1 if alone() else REPLICAS
     # compiled code is compiled anew for each shape, a second or more each
     families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
@@ -160,6 +189,17 @@ def _law_row(
     except ClipsError as error:
         return Row(law.name, NOT_APPLICABLE, note=str(error))
     return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+
+
+def _measured_in(law: Law, stack: Stack, taken: Sequence[torch.dtype]) -> torch.dtype | None:
+    """The stack's dtype where the law speaks of it, else float64, else one that law and parts both take."""
+    if _named(stack.dtype) in law.axes:
+        return stack.dtype
+    return next((dtype for dtype in taken if dtype == torch.float64 or _named(dtype) in law.axes), None)
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def for_laws(stack: Stack, fits: frozenset[str]) -> Stack:
@@ -203,9 +243,10 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
-    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g}"
+    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
     reason = reason_to_train_alone(stack, learning_trial(lr, 1))
     note += f"; one by one, which is slower: {reason}" if reason else ""
+    note += "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
     verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
     return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
 
@@ -235,7 +276,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     if not like.parts and like.clip is None:
         raise InputError("like: expected a part to compare with, got none")
     plan = _plan(stack, like, declared(stack, like), seed)
-    rows = [measure() for name, measure in plan if name.startswith("like-")]
+    with unchanged(THREADS):
+        rows = [measure() for name, measure in plan if name.startswith("like-")]
     failed = [row for row in rows if row.verdict == FAIL]
     assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
 
@@ -243,5 +285,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
 def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
     """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
     __tracebackhide__ = True
-    outcome, lr = learning(stack, seed)
-    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}"
+    _unbuilt(stack, Reference(), GUARD)
+    with unchanged(THREADS):
+        outcome, lr = learning(stack, seed)
+        advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
+    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}{advice}"

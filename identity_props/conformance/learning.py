@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
 from identity_props.engine.training import train
-from identity_props.engine.trial import Recipe, Trial
+from identity_props.engine.trial import Recipe, Run, Trial
 from identity_props.errors import InputError
-from identity_props.stack.stack import Stack
+from identity_props.stack.stack import PARTS, Stack
 from identity_props.task.data import Pixels, digits
+from identity_props.task.metrics import NEAR_IDENTITY
 from identity_props.task.models import Variant
 
 LEARNS = "learns-identity"
 RATES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 1e2 in half decades
 WHITENED = Variant("scaled-input", 1, "whiten", bias=False)  # of mean 0, so a bias has nothing to do
+SEARCHED = range(2)  # seeds
+CLEARLY = NEAR_IDENTITY / 10
 
 
 def learning_trial(lr: float, steps: int) -> Trial:
@@ -25,35 +30,90 @@ def learning_trial(lr: float, steps: int) -> Trial:
     return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay", batch_size=None), steps)
 
 
-def find_rate(stack: Stack, pixels: Pixels, seeds: range = range(2)) -> float:
+def find_rate(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> float:
     """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
 
     The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
-    on whitened pixels. Raises InputError where no rate leaves a finite one.
+    on whitened pixels: decades from 1e-2 first, then half a decade to each side of the best, and all that are
+    left where none of these ends clearly near-identity. Raises InputError where no rate leaves a finite FVU.
     """
-    steps = budget(pixels.d) // 4
-    ends = {}
-    for lr in RATES:
-        run = train(learning_trial(lr, steps), pixels, seeds, replace(stack, lr=None))
-        ends[lr] = float(run.fvu[:, -1].nan_to_num(math.inf).max())
-    best = min(ends, key=lambda lr: ends[lr])
-    if not math.isfinite(ends[best]):
+    return _searched(stack, pixels, seeds)[0]
+
+
+def searched_rate(stack: Stack) -> str:
+    """What the search would have made of a stack whose rate was given."""
+    try:
+        lr, run = _searched(stack, _pixels())
+    except InputError as error:
+        return str(error)
+    return f"the search, lr=None, takes lr {lr:.3g}, with FVU {_worst(run):.2g} in {run.steps[-1]} steps"
+
+
+def _pixels() -> Pixels:
+    return digits(7, train=512, test=512)
+
+
+def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[float, Run]:
+    runs: dict[float, Run] = {}
+
+    def best_of(rates: Iterable[float]) -> float:
+        runs.update({lr: _quarter(stack, pixels, lr, seeds) for lr in rates if lr not in runs})
+        return min(runs, key=lambda lr: _worst(runs[lr]))
+
+    middle = RATES.index(best_of(RATES[4::2]))
+    best = best_of(RATES[max(middle - 1, 0) : middle + 2])
+    if not _worst(runs[best]) <= CLEARLY:
+        best = best_of(RATES)
+    if not math.isfinite(_worst(runs[best])):
         raise InputError(f"lr: expected a finite FVU at one of {RATES[0]:g} to {RATES[-1]:g}, got none")
-    return best
+    return best, runs[best]
+
+
+def _quarter(stack: Stack, pixels: Pixels, lr: float, seeds: range = SEARCHED) -> Run:
+    return train(learning_trial(lr, budget(pixels.d) // 4), pixels, seeds, replace(stack, lr=None))
+
+
+def _worst(run: Run) -> float:
+    return float(run.fvu[:, -1].nan_to_num(math.inf).max())
 
 
 def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
-    """Whether the stack learns the identity: a linear layer on whitened digits, and at which rate."""
-    pixels = digits(7, train=512, test=512)
-    lr = find_rate(stack, pixels) if stack.lr is None else stack.lr
+    """Whether the stack learns the identity: a linear layer on whitened digits, and at which rate.
+
+    What ends clearly near-identity in a quarter of the budget is judged by as many steps, and the same parts are
+    trained once in a process, as long as their first steps are the same bit for bit.
+    """
+    pixels = _pixels()
+    key = _fingerprint(stack, pixels, seed)
+    if key not in _learned:
+        _learned[key] = stack, *_learning(stack, pixels, seed)
+    return _learned[key][1:]
+
+
+_learned: dict[tuple[Any, ...], tuple[Stack, Outcome, float]] = {}  # with the parts, whose ids are in the key
+
+
+def _fingerprint(stack: Stack, pixels: Pixels, seed: int) -> tuple[Any, ...]:
+    """The parts, and 32 steps of theirs: a part that a test replaces within is another."""
+    first = train(learning_trial(stack.lr or 1 / 128, 32), pixels, SEARCHED[:1], replace(stack, lr=None))
+    steps = tuple(p.double().numpy().tobytes() for p in first.state.values())
+    parts = *(id(getattr(stack, part)) for part in PARTS), repr(stack.arguments)
+    return steps, parts, stack.device, stack.dtype, stack.mode, stack.ranks, stack.lr, seed, budget(pixels.d)
+
+
+def _learning(stack: Stack, pixels: Pixels, seed: int) -> tuple[Outcome, float]:
+    lr = stack.lr
+    lr, short = _searched(stack, pixels) if lr is None else (lr, _quarter(stack, pixels, lr))
+    soon = _worst(short) <= CLEARLY and bool((short.fvu_pixels <= CLEARLY).all())
+    steps = budget(pixels.d) // 4 if soon else budget(pixels.d)
     claim = Claim(
         name=LEARNS,
         expects="learns",
         statement="a linear layer on whitened pixels ends near-identity within 1,250 steps",
         source="its spectrum is flat: gradient descent needs one step",
-        evidence="8 of 8 seeds with each of 13 optimizers of torch 2.15, five times over",
+        evidence="8 of 8 seeds with each of 13 optimizers of torch 2.15, five times over; 12 in a quarter of it",
         share=1 / 2,
-        plan=lambda pixels: (learning_trial(lr, budget(pixels.d)),),
+        plan=lambda pixels: (learning_trial(lr, steps),),
         succeeded=learns,
     )
     return judge(claim, pixels, trainer(pixels, replace(stack, lr=lr)), seed=seed), lr

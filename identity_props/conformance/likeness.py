@@ -179,25 +179,31 @@ def _typical(measured: Tensor, expected: Tensor, sizes: Sequence[int]) -> Tensor
     return torch.stack(apart, 1).nan_to_num(math.inf)
 
 
-def same_layer(linear: Layer, reference: Layer, seed: int = 0, tolerance: float = 0.0) -> Discrepancy:
+def same_layer(
+    linear: Layer,
+    reference: Layer,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+) -> Discrepancy:
     """Largest relative distance of outputs and gradients from those of the reference layer.
 
     Same parameters, 5 to 7 features, with and without bias, evaluating, and training where the reference
     does not draw. Rounding of sums over 7 terms at most.
     """
-    near, found = max(tolerance, 64 * EPS), []
+    near, found = max(tolerance, 64 * torch.finfo(dtype).eps), []
     for bias in (True, False):
         with seeded(seed):
-            theirs, ours = reference(5, 7, bias=bias).double(), linear(5, 7, bias=bias).double()
+            theirs, ours = (one(5, 7, bias=bias).to(dtype=dtype) for one in (reference, linear))
             for p in theirs.parameters():  # those that begin at 0 hide what they are multiplied with
                 p.data += torch.randn_like(p) / 8
         ours.load_state_dict(theirs.state_dict())
         for training in (False, True):
-            expected = _passed(theirs.train(training), seed)
-            if training and _differ(expected, _passed(theirs, seed + 1)):
+            expected = _passed(theirs.train(training), seed, dtype)
+            if training and _differ(expected, _passed(theirs, seed + 1, dtype)):
                 continue
             where = f"{'training' if training else 'evaluating'}, {'with' if bias else 'without'} bias"
-            found.append(_passes(_passed(ours.train(training), seed), expected, near, where))
+            found.append(_passes(_passed(ours.train(training), seed, dtype), expected, near, where))
     return worst_of(found)
 
 
@@ -205,9 +211,9 @@ Passed = dict[str, Tensor | None]
 OUTPUT = "output"
 
 
-def _passed(layer: nn.Module, seed: int) -> Passed:
+def _passed(layer: nn.Module, seed: int, dtype: torch.dtype) -> Passed:
     """Output, and gradients of the input and of each parameter, by the name of what they are of."""
-    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=dtype).requires_grad_()
     layer.zero_grad()
     with seeded(seed):
         out = layer(x)
@@ -249,5 +255,5 @@ def distance(measured: Tensor | None, expected: Tensor | None) -> float:
         return 0.0 if measured is expected else math.inf
     if measured.shape != expected.shape:
         return math.inf
-    apart = (measured - expected).norm() / expected.norm().clamp_min(LEAST)
+    apart = (measured.double() - expected.double()).norm() / expected.double().norm().clamp_min(LEAST)
     return float(apart.nan_to_num(math.inf))

@@ -12,13 +12,14 @@ import torch
 from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.promises import (
     Below,
+    Loss,
     same_batches,
     same_clipping,
     same_loss,
     same_updates,
 )
 from identity_props.conformance.rows import NOT_APPLICABLE, Plan, Reference, Row, judged
-from identity_props.conformance.traits import traits
+from identity_props.conformance.traits import dtypes_of, traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy, Law
@@ -33,8 +34,7 @@ def like_plan(stack: Stack, like: Reference, seed: int) -> Plan:
     if like.linear is not None:
         yield "like-linear", partial(_layer_row, stack, like, seed)
     if like.loss is not None:
-        compared = partial(same_loss, stack.loss, like.loss, seed, like.tolerance)
-        yield "like-loss", partial(_part_row, "like-loss", "wrong loss", compared)
+        yield "like-loss", partial(_loss_row, stack, like.loss, like.tolerance, seed)
     if like.step is not None:
         made = partial(stack.optimizer or torch.optim.SGD, **stack.arguments)
         compared = partial(same_updates, stack.step, like.step, made, seed, like.tolerance)
@@ -64,10 +64,16 @@ def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
     return judged("like-optimizer", found, "wrong step")
 
 
+def _loss_row(stack: Stack, reference: Loss, tolerance: float, seed: int) -> Row:
+    return judged(
+        "like-loss", same_loss(stack.loss, reference, seed, tolerance, dtypes_of(stack)[0]), "wrong loss"
+    )
+
+
 def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
     if like.linear is None:
         raise InputError("like: expected a linear layer to compare with, got none")
-    found = same_layer(stack.linear, like.linear, seed, like.tolerance)
+    found = same_layer(stack.linear, like.linear, seed, like.tolerance, dtypes_of(stack)[0])
     return judged(
         "like-linear", found, "wrong output" if found.what.startswith("forward") else "wrong gradient"
     )

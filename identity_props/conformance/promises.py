@@ -23,14 +23,21 @@ PREDICTIONS = ((6, 5), (6, 1), (1, 5), (1, 1))  # [n, d]; one pixel is where a s
 SCALES = (1.0, 2.0**-10, 2.0**10)
 
 
-def same_loss(loss: Loss, reference: Loss, seed: int = 0, tolerance: float = 0.0) -> Discrepancy:
+def same_loss(
+    loss: Loss,
+    reference: Loss,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+) -> Discrepancy:
     """Largest relative distance of a loss and its gradient from the reference's, for one pixel and example too.
 
     Rounding of sums over 30 terms, 16 eps for each.
     """
     draw, found = torch.Generator().manual_seed(seed), []
+    near = max(tolerance, 16 * 30 * torch.finfo(dtype).eps)
     for shape in PREDICTIONS:
-        drawn = torch.randn(2, *shape, generator=draw, dtype=torch.float64)
+        drawn = torch.randn(2, *shape, generator=draw, dtype=dtype)
         for scale in SCALES:
             (ours, our_slope), (theirs, slope) = (
                 _evaluated(one, *(scale * drawn)) for one in (loss, reference)
@@ -38,7 +45,7 @@ def same_loss(loss: Loss, reference: Loss, seed: int = 0, tolerance: float = 0.0
             where = f"[n, d] = {[*shape]}, errors of {scale:g}"
             for of, a, b in (("loss", ours, theirs), ("gradient of the prediction", our_slope, slope)):
                 what = f"{of}, {where}: |it - the reference's| / its size"
-                found.append(Discrepancy(distance(a, b), max(tolerance, 16 * 30 * EPS), what))
+                found.append(Discrepancy(distance(a, b), near, what))
     return worst_of(found)
 
 

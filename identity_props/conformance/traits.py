@@ -5,7 +5,8 @@ A law that speaks of gradient descent says nothing of Adam; which laws apply fol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,31 +14,48 @@ import torch
 from torch import Tensor
 
 from identity_props.engine.recorded import recordable
+from identity_props.laws.layers import displaced
+from identity_props.laws.steps import LOST, step_from_one
 from identity_props.stack.guard import HangError, alive
-from identity_props.stack.stack import Stack, ready, seeded, without_eps
+from identity_props.stack.stack import DTYPES, Stack, ready, seeded, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
-LR, STEPS, SHAPE = 1 / 128, 4, (5, 7)
+# lookahead and its kin do something else at every fifth or tenth step: what holds at first alone is no trait
+LR, STEPS, SHAPE = 1 / 128, 32, (5, 7)
+PARTS = ((3, 4), (1, 7), (4, 4))  # the same entries, as several parameters
 CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
 
 
 @dataclass(frozen=True)
 class Walk:
-    """Changes [STEPS, ...] of a parameter of ones on gradients [STEPS, ...], one after the other."""
+    """Changes [STEPS, ...] of parameters of ones on gradients [STEPS, ...], one after the other."""
 
     optimizer: Callable[..., torch.optim.Optimizer]
     arguments: Mapping[str, Any]
 
     def __call__(self, gradients: Tensor, **arguments: Any) -> Tensor:
-        start = torch.ones_like(gradients[0])
-        parameter = torch.nn.Parameter(start.clone())
-        optimizer = ready(self.optimizer([parameter], lr=LR, **{**self.arguments, **arguments}))
-        changes = []
-        for gradient in gradients:
-            parameter.grad = gradient.clone()
+        """Of one parameter."""
+        (changes,) = self._walked([gradients], arguments)
+        return changes
+
+    def parts(self, gradients: Tensor, **arguments: Any) -> Tensor:
+        """The same of its entries as several parameters, of the shapes in PARTS."""
+        sizes = [math.prod(shape) for shape in PARTS]
+        cut = zip(gradients.flatten(1).split(sizes, 1), PARTS, strict=True)
+        changes = self._walked([part.unflatten(1, shape) for part, shape in cut], arguments)
+        return torch.cat([change.flatten(1) for change in changes], 1).reshape(gradients.shape)
+
+    def _walked(self, gradients: Sequence[Tensor], arguments: Mapping[str, Any]) -> list[Tensor]:
+        parameters = [torch.nn.Parameter(torch.ones_like(g[0])) for g in gradients]
+        optimizer = ready(self.optimizer(parameters, lr=LR, **{**self.arguments, **arguments}))
+        changes: list[list[Tensor]] = [[] for _ in parameters]
+        for step in range(len(gradients[0])):
+            for p, g in zip(parameters, gradients, strict=True):
+                p.grad = g[step].clone()
             optimizer.step()
-            changes.append(parameter.detach() - start)
-        return torch.stack(changes)
+            for p, walked in zip(parameters, changes, strict=True):
+                walked.append(p.detach() - 1)
+        return [torch.stack(walked) for walked in changes]
 
 
 TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
@@ -80,13 +98,14 @@ def trait(name: str) -> Callable[[Callable[[Walk, Tensor], bool]], Callable[[Wal
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= CLOSE * b.abs().max())
+    close = CLOSE if b.dtype == torch.float64 else 16 * torch.finfo(b.dtype).eps
+    return bool((a - b).abs().max() <= close * b.abs().max())
 
 
 @trait("gradient-descent")
 def gradient_descent(walk: Walk, gradients: Tensor) -> bool:
     """Changes are -lr times the sum of the gradients."""
-    return _same(walk(gradients), -LR * gradients.cumsum(0))
+    return _same(walk.parts(gradients), -LR * gradients.cumsum(0))
 
 
 @trait("stepping on given gradients")
@@ -107,13 +126,16 @@ def momentum(walk: Walk, gradients: Tensor) -> bool:
     velocity = [gradients[0]]
     for gradient in gradients[1:]:
         velocity.append(0.9 * velocity[-1] + gradient)
-    return _same(walk(gradients, momentum=0.9), -LR * torch.stack(velocity).cumsum(0))
+    return _same(walk.parts(gradients, momentum=0.9), -LR * torch.stack(velocity).cumsum(0))
 
 
 @trait("decay")
 def decay(walk: Walk, gradients: Tensor) -> bool:
-    """Takes ``weight_decay`` and couples it: one step is -lr (g + wd w), from w = 1."""
-    return _same(walk(gradients[:1], weight_decay=0.1), -LR * (gradients[:1] + 0.1))
+    """Takes ``weight_decay`` and couples it: steps are -lr (g + wd w), from w = 1."""
+    w = [torch.ones_like(gradients[0])]
+    for gradient in gradients:
+        w.append(w[-1] - LR * (gradient + 0.1 * w[-1]))
+    return _same(walk.parts(gradients, weight_decay=0.1), torch.stack(w[1:]) - 1)
 
 
 @trait("still")
@@ -133,6 +155,30 @@ def elementwise(walk: Walk, gradients: Tensor) -> bool:
     return _same(walk(shuffled(gradients)), shuffled(walk(gradients)))
 
 
+@trait("each entry for itself")
+def separable(walk: Walk, gradients: Tensor) -> bool:
+    """Entries keep their changes, whatever gradients the others get: no norm, mean or estimate is shared.
+
+    Gradients of one sign, so that what an optimizer learns from the way it has gone shows; what draws
+    random numbers differs by itself.
+    """
+    gradients = gradients.abs()
+    alternating = (-torch.ones(len(gradients), 1, 1).to(gradients)).cumprod(0)
+
+    def kept(factor: Tensor | float) -> bool:
+        others = torch.cat([gradients[:, :2], factor * gradients[:, 2:].flip(0)], 1)
+        return _same(walk(others)[:, :2], walk(gradients)[:, :2])
+
+    return all(kept(factor) for factor in (4.0, 2 + 2 * alternating, 1000 * alternating))
+
+
+@trait("rounding to nearest")
+def nearest(walk: Walk, gradients: Tensor) -> bool:
+    """Draws no random numbers for its steps, in a low precision either."""
+    steps = bool(walk(gradients[:4]).isfinite().all())
+    return steps and not any(_draws(walk, gradients, dtype) for dtype in LOST)
+
+
 @trait("scale-free")
 def scale_free(walk: Walk, gradients: Tensor) -> bool:
     """Gradients 16 times as large change nothing, bit for bit, once eps is out of the way."""
@@ -149,13 +195,23 @@ def adam(walk: Walk, gradients: Tensor) -> bool:
 @trait("rmsprop")
 def rmsprop(walk: Walk, gradients: Tensor) -> bool:
     """Takes ``alpha`` and ``eps`` and divides by the root of the running mean of squares."""
-    return _same(walk(gradients, alpha=0.9, eps=1e-30), rmsprop_steps(gradients, LR, 0.9, 1e-30))
+    return _same(walk.parts(gradients, alpha=0.9, eps=1e-30), rmsprop_steps(gradients, LR, 0.9, 1e-30))
 
 
 @trait("adam throughout")
 def adam_throughout(walk: Walk, gradients: Tensor) -> bool:
     """Is Adam in all its steps, which others are in the first alone."""
-    return _same(walk(gradients), adam_steps(gradients, LR))
+    return _same(walk.parts(gradients), adam_steps(gradients, LR))
+
+
+def _draws(walk: Walk, gradients: Tensor, dtype: torch.dtype) -> bool:
+    """Whether steps in a dtype, if it takes that, move torch's global generator."""
+    before = torch.get_rng_state()
+    try:
+        walk(gradients[:4].to(dtype))
+    except Exception:  # it does not take the dtype
+        return False
+    return not torch.equal(before, torch.get_rng_state())
 
 
 @trait("implementations")
@@ -167,17 +223,90 @@ def implementations(walk: Walk, gradients: Tensor) -> bool:
 # Of the rest of a stack ------------------------------------------------------------------------------
 
 
+def rounds_at_random(stack: Stack) -> bool:
+    """Steps draw random numbers in bfloat16 and none in float64, and are as long as their rate says."""
+    if stack.optimizer is None:
+        return False
+    walk, ones = Walk(stack.optimizer, stack.arguments), torch.ones(4, *SHAPE, dtype=torch.float64)
+    one, half = (float(step_from_one(stack, lr, 1.0)) for lr in (2.0**-12, 2.0**-13))
+    drawn = [_draws(walk, ones, dtype) for dtype in (torch.bfloat16, torch.float64)]
+    return drawn == [True, False] and one > 0 and abs(one - 2 * half) <= 1e-6 * one
+
+
 def affine_layer(stack: Stack) -> bool:
     """Parameters are weight [out, in] and bias [out], and outputs x W^T + b."""
-    x, near = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64), []
+    (dtype, *_), near = dtypes_of(stack), []
     for bias in (True, False):
-        layer = stack.linear(5, 7, bias=bias).double()
+        layer = displaced(stack.linear(5, 7, bias=bias).to(dtype))
         parameters = dict(layer.named_parameters())
         if parameters.keys() != ({"weight", "bias"} if bias else {"weight"}):
             return False
         with torch.no_grad():
+            x = torch.randn(6, 5, dtype=dtype)
             near.append(_same(layer(x), torch.nn.functional.linear(x, **parameters)))
     return all(near)
+
+
+def dtypes_of(stack: Stack) -> tuple[torch.dtype, ...]:
+    """Those that layer, activation and loss take, forward and backward, from the widest; all where they take none.
+
+    What raises everywhere is not of one dtype but broken, and the laws say how.
+    """
+    with seeded(0, stack.device):
+        taken = tuple(dtype for dtype in DTYPES.values() if _tried(_passes, stack, dtype))
+    return taken or tuple(DTYPES.values())
+
+
+def _passes(stack: Stack, dtype: torch.dtype) -> bool:
+    layer = stack.linear(5, 7, bias=True).to(stack.device, dtype)
+    x = torch.randn(2, 6, 7, device=stack.device, dtype=dtype)
+    out: Tensor = stack.activation(layer(x[0, :, :5]))
+    stack.loss(out, x[1]).backward()
+    return out.dtype == dtype
+
+
+def draws(stack: Stack, training: bool = True) -> bool:
+    """A pass through layer and activation moves torch's global generator, as dropout does in training."""
+    dtype = dtypes_of(stack)[0]
+    layer = stack.linear(5, 7, bias=True).to(stack.device, dtype).train(training)
+    before = _drawn(stack)
+    stack.activation(layer(torch.ones(6, 5, device=stack.device, dtype=dtype)))
+    return not torch.equal(before, _drawn(stack))
+
+
+def changes_buffers(stack: Stack) -> bool:
+    """A pass in training changes buffers, as batch norm's, which takes statistics of a whole batch."""
+    dtype = dtypes_of(stack)[0]
+    layer = stack.linear(5, 7, bias=True).to(stack.device, dtype)
+    before = [b.clone() for b in layer.buffers()]
+    layer(torch.randn(6, 5, device=stack.device, dtype=dtype))
+    return not all(torch.equal(a, b) for a, b in zip(before, layer.buffers(), strict=True))
+
+
+def _drawn(stack: Stack) -> Tensor:
+    """State of the generator that a stack's layers draw from."""
+    if torch.device(stack.device).type == "cuda":
+        return torch.cuda.get_rng_state(stack.device)
+    return torch.get_rng_state()
+
+
+def draws_around_affine(stack: Stack) -> bool:
+    """Its layer draws in training, and is affine in its input for any draws: their mean is what eval owes."""
+    dtype = dtypes_of(stack)[0]
+    layer = displaced(stack.linear(5, 7, bias=True).to(stack.device, dtype))
+    a, b = torch.randn(2, 6, 5, device=stack.device, dtype=dtype)
+
+    def with_same_draws(x: Tensor) -> Tensor:
+        with seeded(0), torch.no_grad():
+            out: Tensor = layer(x)
+            return out
+
+    def affine() -> bool:
+        ends = with_same_draws(a) + with_same_draws(b)
+        return _same(with_same_draws(a + b) + with_same_draws(torch.zeros_like(a)), ends)
+
+    only_there = draws(stack) and not draws(stack, training=False)
+    return only_there and affine() and layer.eval() is layer and affine()
 
 
 def relu(stack: Stack) -> bool:
@@ -202,11 +331,26 @@ def mean_squared_error(stack: Stack) -> bool:
     return _same(stack.loss(a, b), (a - b).square().mean())
 
 
+def squared_error(stack: Stack) -> bool:
+    """The loss is a multiple of the sum of squares, one that shape alone decides."""
+    a, b = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ratios = [
+        stack.loss(scale * x, scale * y) / (scale * (x - y)).square().sum()
+        for scale, x, y in zip((1, 4, 1 / 4), a, b, strict=True)
+    ]
+    return bool(ratios[0] > 0) and _same(torch.stack(ratios), ratios[0].expand(3))
+
+
 FACTS: dict[str, Callable[[Stack], bool]] = {
     "affine layer": affine_layer,
     "relu": relu,
     "symmetric init": symmetric_init,
     "mean squared error": mean_squared_error,
+    "squared error": squared_error,
+    "repeatable in training": lambda stack: not _tried(draws, stack),
+    "keeping its buffers": lambda stack: not _tried(changes_buffers, stack),
+    "drawing around an affine layer": draws_around_affine,
+    "rounding at random": rounds_at_random,
     "another device or mode or ranks": lambda stack: (
         (stack.device, stack.mode, stack.ranks) != ("cpu", "eager", 1)
     ),

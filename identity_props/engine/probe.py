@@ -12,10 +12,10 @@ from torch.nn.functional import mse_loss
 from torch.optim.lr_scheduler import LambdaLR
 
 from identity_props.engine.ensemble import Ensemble, Single
-from identity_props.engine.recorded import RecordedRows, RecordedSingle, recordable
+from identity_props.engine.recorded import RecordedRows, RecordedSingle, RecordedStacked, recordable
 from identity_props.engine.trial import SCHEDULES, Trial
 from identity_props.stack.loop import take_step
-from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve
+from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve, seeded
 
 RECORDED_FROM = 300  # steps; recording takes as long as some 100 of them
 ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one tensor leave the cache
@@ -23,13 +23,14 @@ ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one te
 
 def ensemble_for(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
     """A trial's networks on d pixels, in the form that trains them fastest and changes nothing."""
-    recorded = trial.steps >= RECORDED_FROM and _usual(stack, trial) and recordable(stack)
-    in_cache = len(seeds) * trial.variant.numbers(d) <= ROWS_TO
+    recorded = trial.steps >= RECORDED_FROM and recordable(stack)
+    # an init of one's own may freeze some of what would be one row
+    in_rows = _usual(stack, trial) and stack.init is None and len(seeds) * trial.variant.numbers(d) <= ROWS_TO
     kind: type[Ensemble]
     if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
         kind = RecordedSingle if recorded else Single
     else:
-        kind = RecordedRows if recorded and in_cache else Ensemble
+        kind = (RecordedRows if in_rows else RecordedStacked) if recorded else Ensemble
     return kind(trial.variant, d, seeds, stack, trial.recipe.init)
 
 
@@ -42,11 +43,15 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
 
     Two replicas train for 3 steps on random data, stacked and alone, or for 16 if the first 3 move
     nothing: an optimizer that mixes replicas or wants matrices, and a layer that ``torch.func.vmap``
-    refuses, show at once. torch's own layer under SGD, RMSprop or Adam is not asked, unless loss or step
-    are others. What refuses to be asked trains alone.
+    refuses, in training or in eval mode, show at once. Hooks do not come along to stacked parameters.
+    torch's own layer under SGD, RMSprop or Adam is not asked, unless loss or step are others. What
+    refuses to be asked trains alone.
     """
     if _usual(stack, trial):
         return None
+    hooked = _hooked(stack)
+    if hooked:
+        return hooked
     d, n = PROBE
     stack = at_home(stack, stack.device, torch.float64)  # where rounding hides nothing
     x = torch.rand(n, d, generator=torch.Generator().manual_seed(0)).to(stack.device, stack.dtype)
@@ -58,6 +63,27 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
     near = 1e-6 * float(alone.nan_to_num(0, 0, 0).abs().max())
     same = torch.allclose(together, alone, rtol=1e-6, atol=near, equal_nan=True)
     return None if same else "two replicas train differently together than alone"
+
+
+HOOKS = (
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_post_accumulate_grad_hooks",
+)
+
+
+def _hooked(stack: Stack) -> str | None:
+    """Which of the layer's modules and parameters has hooks, if one has."""
+    try:
+        with seeded(0):
+            layer = stack.linear(*PROBE, bias=True)
+        held = (*layer.named_modules(), *layer.named_parameters())
+    except Exception:  # the probe says so
+        return None
+    names = [name or "the layer" for name, one in held if any(getattr(one, hooks, None) for hooks in HOOKS)]
+    return f"{names[0]} has hooks" if names else None
 
 
 def _compared(trial: Trial, stack: Stack, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +112,7 @@ def _probed(trial: Trial, stack: Stack, seeds: list[int], x: Tensor, alone: bool
     optimizer, _ = optimizer_for(trial, networks.parameters, stack)
     for _ in range(trial.steps):
         networks.step(optimizer, x)
+    networks.squared_error(x)  # in eval mode
     return networks.predict(x).detach() - before
 
 

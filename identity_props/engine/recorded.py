@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 
 from identity_props.engine.ensemble import Ensemble, Single, State
 from identity_props.stack.guard import alive
-from identity_props.stack.loop import take_step
+from identity_props.stack.loop import needs_closure, take_step
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
@@ -53,18 +53,23 @@ class _Recorded(Ensemble):
     ) -> None:
         super().__init__(variant, d, seeds, stack, init)
         self._kind: tuple[Any, ...] = type(self), variant, d, len(seeds), stack.device, stack.dtype
+        self._needs_closure = lru_cache(maxsize=1)(
+            needs_closure
+        )  # reading a signature takes a tenth of a step
 
     def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
-        """One training step: gradients of the leaves, then the optimizer."""
-        if target is not None:
+        """One training step as ``take_step`` takes it: the optimizer clears the gradients, and autograd adds to what it left."""
+        if target is not None or self._needs_closure(optimizer):
             super().step(optimizer, x, target)
             return
         alive()
         record, leaves = _record(*self._kind, x.shape), self.leaves.values()
         with torch.no_grad():
             gradients = record(x, *leaves)
+        optimizer.zero_grad()
         for leaf, gradient in zip(leaves, gradients, strict=True):
-            leaf.grad = gradient
+            if leaf.requires_grad:
+                leaf.backward(gradient)  # with the hooks that an optimizer may have set
         optimizer.step()
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
@@ -103,6 +108,13 @@ class RecordedRows(_Recorded):
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         return self._losses(self._views(*leaves), x, x).sum()
+
+
+class RecordedStacked(_Recorded):
+    """K replicas as parameters [K, ...]."""
+
+    def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+        return self._losses(dict(zip(self.leaves, leaves, strict=True)), x, x).sum()
 
 
 def _turned(part: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from identity_props.errors import InputError
+from identity_props.stack.stack import check_rate
 from identity_props.task.metrics import NEAR_IDENTITY
 from identity_props.task.models import Variant
 
@@ -32,8 +33,7 @@ class Recipe:
     init: str = "glorot"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr: expected a finite rate above 0, got {self.lr}")
+        check_rate(self.lr)
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if self.batch_size is not None and self.batch_size < 1:

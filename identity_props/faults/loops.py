@@ -140,6 +140,17 @@ def unshuffled(data: Tensor, size: int | None, generators: Generators) -> Iterat
     return _batches(data, size, generators, order=lambda n, g: torch.arange(n))
 
 
+def kept_together(data: Tensor, size: int | None, generators: Generators) -> Iterator[Tensor]:
+    """Every epoch has the same batches, in another order."""
+    while size is None:
+        yield data
+    first = next(_batches(torch.arange(len(data))[:, None], len(data), generators))[..., 0]
+    *full, rest = first.to(data.device).split(size, 1)
+    while True:
+        order = torch.randperm(len(full), generator=generators[0]).tolist()
+        yield from (data[part] for part in [*(full[k] for k in order), rest])
+
+
 def twice_in_full(data: Tensor, size: int | None, generators: Generators) -> Iterator[Tensor]:
     """In full batches, every example comes twice."""
     return _batches(torch.cat([data, data], -2) if size is None else data, size, generators)
@@ -235,6 +246,7 @@ FAULTS = (
     _fault(BATCHES, last_twice, "last-batch-twice", DEEPCRIME),
     _fault(BATCHES, half_size, "batch-size-half", DEEPCRIME),
     _fault(BATCHES, unshuffled, "unshuffled", DEEPCRIME),
+    _fault(BATCHES, kept_together, "batches-kept", "lhotse#562"),
     _fault(BATCHES, twice_in_full, "data-twice", DEEPCRIME, "the mean over a full batch stays what it was"),
     _fault(BATCHES, reversed_in_full, "data-reversed", DEEPCRIME, "a mean does not depend on the order"),
     _fault(RANKS, own_gradients, "ranks-apart", "pytorch#104336, #109191"),

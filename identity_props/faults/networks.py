@@ -67,6 +67,14 @@ class BiasIgnored(Affine):
         return linear(x, self.weight)
 
 
+class BiasUntrained(Affine):
+    """The bias gets no gradient; outputs are right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias if self.bias is None else self.bias.detach()
+        return linear(x, self.weight, bias)
+
+
 class BiasAdded(Affine):
     """0.01 is added although no bias was asked for."""
 
@@ -127,6 +135,12 @@ def zero(layer: Any) -> None:
     layer.weight.data.zero_()
 
 
+def constant(layer: Any) -> None:
+    """All weights start at 0.1."""
+    drawn(layer)
+    layer.weight.data.fill_(0.1)
+
+
 # Losses, of prediction and target [n, d] ------------------------------------------------------------
 
 
@@ -158,6 +172,21 @@ def shifted(prediction: Tensor, target: Tensor) -> Tensor:
     return mse_loss(prediction, target.roll(1, 0))
 
 
+def halved(prediction: Tensor, target: Tensor) -> Tensor:
+    """Half the mean of squares."""
+    return squares(prediction, target) / 2
+
+
+def summed(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squares are summed over pixels."""
+    return squares(prediction, target) * target.shape[-1]
+
+
+def broadcast(prediction: Tensor, target: Tensor) -> Tensor:
+    """Targets of one pixel have lost their axis: each prediction is compared with all of them."""
+    return (prediction - target.squeeze(-1)).square().mean()
+
+
 def noisy(prediction: Tensor, target: Tensor) -> Tensor:
     """Targets are off by up to a tenth."""
     noise = torch.arange(target.numel(), device=target.device, dtype=target.dtype).sin().reshape(target.shape)
@@ -181,6 +210,7 @@ FAULTS = (
     _fault(LAYER, "linear", DropoutInEval, "dropout-in-eval", "transformers#33844"),
     _fault(BFLOAT16, "linear", PartialSums, "partial-sums", "pytorch#163347"),
     _fault(LAYER, "linear", BiasIgnored, "bias-ignored", DEEPCRIME),
+    _fault(LAYER, "linear", BiasUntrained, "bias-untrained", "ao#4817"),
     _fault(LAYER, "linear", BiasAdded, "bias-added", DEEPCRIME),
     _fault(LAYER, "linear", Drifting, "eval-leaks", DEEPCRIME),
     _fault(ACTIVATION, "activation", leaky, "activation-changed", DEEPCRIME),
@@ -188,6 +218,10 @@ FAULTS = (
     _fault(INIT, "init", from_one_state, "init-one-state", "tensorflow#18706, torchtitan#4511"),
     _fault(INIT, "init", positive, "init-positive", DEEPCRIME),
     _fault(INIT, "init", zero, "init-zero", DEEPCRIME),
+    _fault(INIT, "init", constant, "init-constant", DEEPCRIME),
+    _fault(LOSS, "loss", halved, "loss-half", DEEPCRIME),
+    _fault(LOSS, "loss", summed, "loss-summed", DEEPCRIME),
+    _fault(LOSS, "loss", broadcast, "loss-broadcast", "TALENT#92"),
     _fault(LOSS, "loss", mean_of_means, "mean-of-means", "transformers#34191, #35203"),
     _fault(LOSS, "loss", sum_of_means, "sum-of-means", "axolotl#1100"),
     _fault(LOSS, "loss", absolute, "loss-absolute", DEEPCRIME),

@@ -167,6 +167,22 @@ def rate_back(optimizer: Any) -> None:
         group["lr"] = group.pop("kept", group["lr"])
 
 
+def count_shared(optimizer: Any) -> None:
+    """One step counter goes on at each parameter."""
+    moved, before = list(graded(optimizer)), optimizer.__dict__.get("count", 0)
+    for k, p in enumerate(moved):
+        if optimizer.state[p]:
+            optimizer.state[p]["step"].fill_(before + k)  # which the coming step adds 1 to
+    optimizer.count = before + len(moved)
+
+
+def count_of_last(optimizer: Any) -> None:
+    """The last parameter with a gradient counts steps for all of them."""
+    states = [optimizer.state[p] for p in graded(optimizer)]
+    for state in filter(None, states):
+        state["step"].fill_(states[-1].get("step", 0))
+
+
 # State and parameters -----------------------------------------------------------------------------
 
 
@@ -255,6 +271,8 @@ FAULTS = (
     _edit(SGD, "decay-after", "fastai2#246", decay_stashed, decay_after),
     _edit(SGD, "momentum-nesterov", DEEPCRIME, nesterov),
     _edit(Adam, "bias-uncorrected", DEEPCRIME, uncorrected, rate_back),
+    _edit(Adam, "count-shared", "flashlight#143", count_shared),
+    _edit(Adam, "count-of-last", "DeepSpeed#8471", count_of_last),
     _option(SGD, "decay-dropped", "Weight decay is ignored.", weight_decay=0),
     _option(SGD, "momentum-dropped", "Momentum is ignored.", momentum=0),
     _option(RMSprop, "alpha-ignored", "Squares are averaged with 0.95.", alpha=0.95),

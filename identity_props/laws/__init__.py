@@ -3,7 +3,7 @@
 # the registry is in the order of these imports
 # isort: off
 from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
-from identity_props.laws import linear, deep, drawing, symmetry, steps, backends
+from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, backends
 
 __all__ = [
     "AXES",
@@ -14,7 +14,9 @@ __all__ = [
     "backends",
     "deep",
     "drawing",
+    "layers",
     "linear",
+    "loops",
     "scaled_alike",
     "steps",
     "symmetry",

@@ -37,7 +37,7 @@ TWO_RELU = Variant("plain-relu", 2, "none")
     "loss and gradients are those of the same network on the CPU, eager, in one process",
     "a device, compiler or split of the batch changes how numbers are computed, not which",
     "sgd odd-width compiled two-ranks",
-    needs="another device or mode or ranks",
+    needs="another device or mode or ranks, repeatable in training",
 )
 def parity_gradients(stack: Stack, case: Case) -> Discrepancy:
     """Rounding of sums over examples and pixels, two layers deep, in another order."""

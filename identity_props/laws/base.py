@@ -258,6 +258,13 @@ def ensemble_of(
     return ensemble
 
 
+def networks_of(stack: Stack, case: Case, variant: Variant, seeds: Sequence[int]) -> list[Ensemble]:
+    """Networks of these seeds: one ensemble, or each by itself where the case is for such stacks."""
+    if case.replicas > 1:
+        return [Ensemble(variant, case.d, seeds, stack)]
+    return [Single(variant, case.d, [seed], stack) for seed in seeds]
+
+
 def optimizer_of(
     stack: Stack,
     name: str,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from identity_props.laws.base import (
@@ -20,8 +22,9 @@ from identity_props.laws.base import (
     relative,
     step_eps,
     worst,
+    worst_of,
 )
-from identity_props.stack.stack import Stack, at_home, resolve
+from identity_props.stack.stack import Stack, at_home, resolve, seeded
 from identity_props.task.theory import adam_steps, rmsprop_steps
 
 RATE = 1 / 128
@@ -41,9 +44,10 @@ def _given(
     start, *gradients = map(arrange, _drawn(stack, case))
     parameter = torch.nn.Parameter(start.clone())
     optimizer = optimizer_of(stack, name, [parameter], RATE, arguments)
-    for gradient in gradients:
-        parameter.grad = gradient
-        optimizer.step()
+    with seeded(case.seed, stack.device):
+        for gradient in gradients:
+            parameter.grad = gradient
+            optimizer.step()
     return parameter.detach().double().cpu()
 
 
@@ -53,14 +57,40 @@ Arrange = Callable[[Tensor], Tensor]
 def _arranged(stack: Stack, case: Case, arrange: Arrange, expected: Arrange, what: str) -> Discrepancy:
     """Steps on gradients as ``arrange`` lays them out, against ``expected`` of the steps as they are.
 
-    A dozen roundings a step, as vector and scalar code may contract differently.
+    A dozen roundings a step, as vector and scalar code may contract differently. Steps that mix entries sum
+    them in another order too, some in float32, and magnify that: a basis of eigenvectors turns by much more
+    than its matrix. They are allowed a dozen times a step what such a rounding of their gradients does to them.
     """
-    apart = []
+    eps, found = torch.finfo(stack.dtype).eps, []
     for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
         given = {} if stack.optimizer else arguments
-        one, other = (_given(stack, case, name, a, **given) for a in (torch.clone, arrange))
-        apart.append(relative([other[None]], [expected(one)[None]]))
-    return Discrepancy(worst(apart), 16 * case.steps * torch.finfo(stack.dtype).eps, what)
+        one, other = (_given(stack, case, name, a, **given)[None] for a in (torch.clone, arrange))
+        allowed, apart = 16 * case.steps * eps, relative([other], [expected(one[0])[None]])
+        if allowed < apart < MOST:
+            allowed += 16 * case.steps * _magnified(stack, case, name, one, given)
+        found.append(Discrepancy(apart, allowed, what))
+    return worst_of(found)
+
+
+MOST = 1e-3  # that magnified roundings of float32 may come to, and less than another order of entries does
+
+
+def _magnified(stack: Stack, case: Case, name: str, exact: Tensor, arguments: dict[str, Any]) -> float:
+    """How far roundings of gradients to float32 take steps that mix entries; 0 for those that do not."""
+    eps, generator = torch.finfo(torch.float32).eps, case.generator()
+    order = torch.randperm(case.d**2, generator=generator)
+
+    def shuffled(x: Tensor) -> Tensor:
+        return x.flatten(-2)[..., order.to(x.device)].reshape(x.shape)
+
+    def rounded(x: Tensor) -> Tensor:
+        return x * (1 + eps * (2 * torch.rand(x.shape, generator=generator, dtype=torch.float64) - 1)).to(x)
+
+    def apart(arrange: Arrange, expected: Tensor) -> float:
+        return relative([_given(stack, case, name, arrange, **arguments)[None]], [expected])
+
+    mixes = apart(shuffled, shuffled(exact)) > MOST
+    return max(apart(rounded, exact) for _ in range(2)) if mixes else 0.0
 
 
 @law(
@@ -71,7 +101,7 @@ def _arranged(stack: Stack, case: Case, arrange: Arrange, expected: Arrange, wha
     needs="stepping on given gradients",
 )
 def layout(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step, as vector and scalar code may contract differently."""
+    """See ``_arranged``."""
 
     def transposed(x: Tensor) -> Tensor:
         return x.mT.contiguous().mT  # the same numbers, laid out by columns
@@ -87,13 +117,52 @@ def layout(stack: Stack, case: Case) -> Discrepancy:
     needs="elementwise",
 )
 def elementwise(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step, as vector and scalar code may contract differently."""
+    """See ``_arranged``."""
     order = torch.randperm(case.d, generator=case.generator())
 
     def shuffled(x: Tensor) -> Tensor:
         return x[order.to(x.device)]
 
     return _arranged(stack, case, shuffled, shuffled, "|W - P W'| / |W|")
+
+
+@law(
+    "neighbours",
+    "a parameter takes the same steps beside another as alone, whatever gradients that gets, none among them",
+    "an optimizer that reads no entry for another's step shares no count either; flashlight#143, DeepSpeed#8471",
+    "sgd rmsprop adam decay momentum three-steps odd-width",
+    needs="each entry for itself",
+)
+def neighbours(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step, as code for many parameters at once may contract differently. What steps
+    otherwise beside another row of the same tensor shares on purpose, and nothing is said of it.
+    """
+    tolerance, what, apart = 16 * case.steps * torch.finfo(stack.dtype).eps, "|W beside - W| / |W|", [0.0]
+    for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
+        given = {} if stack.optimizer else arguments
+        alone = _given(stack, case, name, torch.clone, **given)[None]
+        joined, before, after = (
+            _beside(stack, case, name, how, given)[None] for how in ("joined", "before", "after")
+        )
+        if relative([joined], [alone]) <= tolerance:
+            apart += [relative([before], [alone]), relative([after], [alone])]
+    return Discrepancy(worst(apart), tolerance, what)
+
+
+def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, Any]) -> Tensor:
+    """As ``_given``, beside a row that has no gradient at every second step: joined to it, before or after it."""
+    start, *gradients = _drawn(stack, case)
+    one, other = torch.nn.Parameter(start.clone()), torch.nn.Parameter(-start[:1])
+    both = torch.nn.Parameter(torch.cat([start, -start[:1]]))
+    parameters = {"joined": [both], "before": [one, other], "after": [other, one]}[how]
+    optimizer = optimizer_of(stack, name, parameters, RATE, arguments)
+    for step, gradient in enumerate(gradients):
+        row = 4 * gradient[:1]
+        one.grad, other.grad = gradient, None if step % 2 else row
+        both.grad = torch.cat([gradient, 0 * row if step % 2 else row])
+        optimizer.step()
+    stepped = both[: case.d] if how == "joined" else one
+    return stepped.detach().double().cpu()
 
 
 @law(
@@ -151,7 +220,7 @@ LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one c
     "a step from 1 is lost up to 2^-9 down and 2^-8 up in bfloat16, 2^-12 and 2^-11 in float16, and no other",
     "numbers below 1 lie 2^-p apart, above 2^(1-p), p = 8 and 11; ties round to even, which is 1",
     "sgd bfloat16",
-    needs="gradient-descent",
+    needs="gradient-descent, rounding to nearest",
     kind="floor",
 )
 def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
@@ -166,6 +235,45 @@ def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
         lost = torch.where(steps > 0, steps <= 2.0 ** -(p + 1), -steps <= 2.0**-p)
         wrong += int(((parameter.detach().cpu() == 1) != lost).sum())
     return Discrepancy(wrong, 0, "steps lost that should count, or the other way")
+
+
+ENTRIES = 2**16
+
+
+@law(
+    "stochastic-rounding",
+    "steps that are rounded at random to bfloat16 are lost in no mean: of those a sixteenth as long as the"
+    " distance of two numbers one in sixteen is taken",
+    "E[round(x)] = x (Gupta et al. 2015, 1502.02551)",
+    "bfloat16",
+    needs="rounding at random",
+    kind="floor",
+)
+def stochastic_rounding(stack: Stack, case: Case) -> Discrepancy:
+    """A binomial test of 65,536 entries, down from 1 and up from it, at 1e-7 false alarms each: discrepancy
+    -log10 p, allowed 7. A share that is off by a tenth of itself is found with probability .99; rounding in the
+    arithmetic of the step itself, to 8 bits, is off by 0.4%.
+    """
+    surprises = []
+    for sign, apart in ((1.0, 2.0**-8), (-1.0, 2.0**-7)):
+        with seeded(case.seed, stack.device):
+            exact = float(step_from_one(stack, apart / 16, sign))
+            steps = step_from_one(stack, apart / 16, sign, ENTRIES, torch.bfloat16)
+        taken = float(steps.double().sum()) / apart
+        share = exact / apart
+        tail = 2 * min(binom.cdf(taken, ENTRIES, share), binom.sf(taken - 1, ENTRIES, share))
+        surprises.append(-math.log10(max(tail, 1e-300)))
+    return Discrepancy(worst(surprises), 7, f"-log10 p of steps taken of {ENTRIES}")
+
+
+def step_from_one(
+    stack: Stack, lr: float, sign: float, entries: int = 1, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """How far against a gradient of ``sign`` each of some entries goes from 1 in a step."""
+    parameter = torch.nn.Parameter(torch.ones(entries, dtype=dtype, device=stack.device))
+    parameter.grad = torch.full_like(parameter, sign)
+    optimizer_of(stack, SGD, [parameter], lr).step()
+    return sign * (1 - parameter.detach()).cpu()
 
 
 # Steps that are known ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from identity_props.errors import InputError
 def check_free(out: Path, force: bool, *names: str) -> None:
     """Raise InputError where a file of these names is already there and is not to be replaced."""
     for name in names:
-        if (out / name).exists() and not force:
+        if os.path.exists(out / name) and not force:
             raise InputError(f"{out / name}: is already there; --force replaces it, another --out keeps it")
 
 
@@ -34,14 +34,20 @@ def write(out: Path, document: dict[str, Any], name: str) -> Path:
 
 
 def replace_file(path: Path, text: str) -> Path:
-    """Write a file whole or not at all, a reader never sees a part of it; returns its path."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-    ) as file:
-        try:
-            print(text, file=file, end="", flush=True)
-            os.chmod(file.name, 0o644)  # a temporary file is private, a result is not
-            os.replace(file.name, path)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
+    """Write a file whole or not at all, a reader never sees a part of it; returns its path.
+
+    Raises InputError where there is no place or right to.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+        ) as file:
+            try:
+                print(text, file=file, end="", flush=True)
+                os.chmod(file.name, 0o644)  # a temporary file is private, a result is not
+                os.replace(file.name, path)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: expected a file that can be written, got: {error.strerror}") from error
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,14 +28,18 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
         return
     outer, handler = _seconds, signal.signal(signal.SIGALRM, _expire)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    _seconds = seconds
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    _seconds, started = seconds, time.monotonic()
     try:
         yield
     finally:
         _seconds = outer
-        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, outer)
+        elif left:  # a timer of the caller's goes on, and rings at once where it should have rung before
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3), interval)
 
 
 def limit_in_force() -> float:

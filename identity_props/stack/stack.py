@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from types import MethodType
 from typing import Any
 
@@ -30,8 +32,15 @@ def resolve(name: str) -> Any:
         raise MissingError(f"{name}: there is no module {error.name!r} to import") from error
     except AttributeError as error:
         raise InputError(f"{name}: module {module!r} has no {attribute!r}") from error
-    except Exception as error:  # a module of the user's may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a module of the user's may raise anything while it is imported
         raise InputError(f"{name}: importing {module!r} raised {type(error).__name__}: {error}") from error
+
+
+def check_rate(lr: float) -> None:
+    """Raise InputError for a rate that is none, or that float32, in which torch multiplies, does not hold."""
+    if not 0 < lr <= torch.finfo(torch.float32).max:
+        size = ", more than float32 holds" if 0 < lr < math.inf else ""
+        raise InputError(f"lr: expected a finite rate above 0, got {lr}{size}")
 
 
 MODES = ("eager", "compiled")
@@ -79,6 +88,8 @@ class Stack:
             raise InputError(f"dtype: expected a floating one, got {self.dtype}")
         if self.mode not in MODES:
             raise InputError(f"mode: expected {' or '.join(MODES)}, got {self.mode!r}")
+        if self.lr is not None:
+            check_rate(self.lr)
         self._check_device()
         self._check_ranks()
 
@@ -94,7 +105,7 @@ class Stack:
                     f"device {self.device}: torch sees {found} CUDA devices; --device cpu works"
                 )
         try:
-            torch.ones(1, device=device, dtype=self.dtype)
+            torch.ones(1, device=device, dtype=self.dtype).item()
         except Exception as error:  # each backend has its own for a dtype that it lacks
             raise MissingError(f"device {self.device}: has no {self.dtype}: {error}") from error
 
@@ -108,7 +119,7 @@ class Stack:
 
     def describe(self) -> dict[str, Any]:
         """Names of the parts, for results.json."""
-        parts = {name: _name(getattr(self, name)) for name in PARTS}
+        parts = {name: part_name(getattr(self, name)) for name in PARTS}
         dtype = str(self.dtype).removeprefix("torch.")
         return parts | {"device": self.device, "dtype": dtype, "mode": self.mode, "ranks": self.ranks}
 
@@ -118,7 +129,8 @@ class Stack:
         return ", ".join(named) or "torch's own parts"
 
 
-def _name(part: Callable[..., Any] | None) -> str:
+def part_name(part: Callable[..., Any] | None) -> str:
+    """A part as pkg.mod:Name, by which it may be found again."""
     if part is None:
         return "the recipe's"
     for known, own in OWN.items():
@@ -183,10 +195,17 @@ def stack_of(
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draws of torch's global generator come from ``seed`` here, and the caller's go on as they were."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """Draws of torch's global generators come from ``seed`` here, and the caller's go on as they were.
+
+    Of the CPU's, and of a GPU's where the device is one.
+    """
+    gpus = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -198,8 +217,14 @@ def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None)
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` through torch.compile, from an empty cache and never silently eager."""
     torch.compiler.reset()
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-    return torch.compile(function)
+    fast = torch.compile(function)
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            return fast(*arguments, **named)
+
+    return call
 
 
 def ready(optimizer: Any, mode: str = "eager") -> torch.optim.Optimizer:

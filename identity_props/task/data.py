@@ -180,7 +180,7 @@ def mnist(side: int = 28, data_dir: str | Path | None = None, download: bool = F
     root = Path(data_dir or os.environ.get(DATA_VARIABLE) or CACHE)
     raw = root / "MNIST" / "raw"
     files = [raw / f"{half}-images-idx3-ubyte" for half in ("train", "t10k")]
-    if not all(file.is_file() for file in files):
+    if not all(os.path.isfile(file) for file in files):  # False of a path that cannot be followed, too
         if not download:
             advice = f"give --data-dir, set {DATA_VARIABLE}, or allow --download"
             raise MissingError(f"MNIST: expected {files[0].name} and {files[1].name} in {raw}: {advice}")

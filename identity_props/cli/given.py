@@ -1,0 +1,43 @@
+"""What is given on a command line: paths, seeds, and names of what can be imported."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class _Path(click.Path):
+    """A path that the system can follow, there or not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        try:
+            os.stat(path)
+        except OSError as error:
+            text = os.fsdecode(path)
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+                shown = text if len(text) < 80 else f"{text[:80]}..."
+                self.fail(f"{shown}: expected a path that can be followed, got: {error.strerror}", param, ctx)
+        return path
+
+
+PATH = _Path(path_type=Path)
+SEED = click.IntRange(0, 2**62)  # further replicas count on from it, and torch takes 64 bits
+
+
+@contextmanager
+def names_from_here() -> Iterator[None]:
+    """Modules of the folder that the user is in can be imported, as with python -m."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove("")

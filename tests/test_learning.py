@@ -1,0 +1,138 @@
+"""Learning: the rate is found as by the whole grid, soon where that is enough, and once a process."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from identity_props.conformance import learning
+from identity_props.conformance.checking import assert_learns_identity
+from identity_props.conformance.learning import RATES, find_rate, learning_trial
+from identity_props.engine import probe
+from identity_props.engine.training import train
+from identity_props.stack.stack import Stack
+from identity_props.task.models import Variant
+
+SGD = torch.optim.SGD
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """Rates that were tried, where FVU follows from the rate alone."""
+
+    def of(fvu):
+        rates = []
+
+        def quarter(stack, pixels, lr, seeds=range(2)):
+            rates.append(lr)
+            return SimpleNamespace(fvu=torch.tensor([[fvu(lr)]]))
+
+        monkeypatch.setattr(learning, "_quarter", quarter)
+        return find_rate(Stack(), None), rates
+
+    return of
+
+
+@pytest.mark.parametrize("best", RATES[3:], ids="{:.1g}".format)
+def test_decades_and_the_half_decades_beside_the_best_find_what_the_grid_finds(best, tried):
+    found, rates = tried(lambda lr: 1e-5 * (1 + abs(math.log10(lr / best))))
+    assert found == best
+    assert len(rates) <= 7
+
+
+@pytest.mark.parametrize("only", RATES, ids="{:.1g}".format)
+def test_where_one_rate_alone_learns_it_is_found_wherever_it_lies(only, tried):
+    found, _ = tried(lambda lr: 1e-6 if lr == only else 2.0 + lr)
+    assert found == only
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(learning, "budget", lambda d: 100)
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """How often a stack is trained in earnest."""
+    calls, real = [], learning._learning
+    monkeypatch.setattr(learning, "_learning", lambda *given: calls.append(given) or real(*given))
+    return calls
+
+
+def test_the_same_parts_learn_once_in_a_process(short, learned):
+    for _ in range(2):
+        assert_learns_identity(Stack(optimizer=SGD, arguments={"momentum": 0.1}, lr=7.0))
+    assert len(learned) == 1
+    assert_learns_identity(Stack(optimizer=SGD, arguments={"momentum": 0.2}, lr=7.0))
+    assert len(learned) == 2
+
+
+def test_a_part_that_is_broken_in_the_meantime_is_not_taken_for_what_it_was(short, learned, monkeypatch):
+    class Own(SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    assert_learns_identity(Stack(optimizer=Own, lr=7.0))
+    monkeypatch.setattr(Own, "step", lambda self, closure=None: None)
+    with pytest.raises(AssertionError, match="0 of"):
+        assert_learns_identity(Stack(optimizer=Own, lr=7.0))
+
+
+def test_what_fails_at_a_given_rate_names_the_rate_that_the_search_takes(short):
+    with pytest.raises(AssertionError, match=r"at lr 1e-06; the search, lr=None, takes lr \d+"):
+        assert_learns_identity(Stack(optimizer=SGD, lr=1e-6))
+
+
+# Recorded gradients under any optimizer ---------------------------------------------------------------
+
+
+class Accumulates(SGD):
+    """Forgets to clear the gradients, which a recorded one must not make good."""
+
+    def zero_grad(self, set_to_none=True):
+        pass
+
+
+class Hooked(SGD):
+    """Scales gradients in a hook, as optimizers that step during the backward pass do."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        for p in self.param_groups[0]["params"]:
+            p.register_post_accumulate_grad_hook(halved)
+
+
+def halved(p):
+    p.grad.mul_(0.5)
+
+
+def frozen(layer):
+    nn.init.xavier_uniform_(layer.weight)
+    layer.bias.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        {"optimizer": torch.optim.AdamW},
+        {"optimizer": torch.optim.Adadelta},
+        {"optimizer": torch.optim.Rprop},
+        {"optimizer": torch.optim.LBFGS},
+        {"optimizer": Accumulates},
+        {"optimizer": Hooked},
+        {"optimizer": SGD, "init": frozen},
+    ],
+    ids=lambda stack: stack["optimizer"].__name__,
+)
+@pytest.mark.parametrize("seeds", [range(1), range(3)], ids=len)
+def test_recorded_gradients_train_as_plain_ones_do_under_any_optimizer(stack, seeds, small, monkeypatch):
+    trial = replace(learning_trial(0.01, 6), variant=Variant("linear", 1, "unit"))
+    runs = []
+    for first in (0, math.inf):
+        monkeypatch.setattr(probe, "RECORDED_FROM", first)
+        runs.append(train(trial, small, seeds, Stack(**stack, dtype=torch.float64)))
+    for name, p in runs[0].state.items():
+        assert torch.allclose(p, runs[1].state[name], rtol=1e-9, atol=1e-12)
