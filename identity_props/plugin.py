@@ -45,6 +45,16 @@ STACK: dict[str, dict[str, Any]] = {
     "like": {**NAME, "help": "optimizer that the one under test has to equal"},
     "like-arg": ARGUMENT,
     "like-linear": {**NAME, "help": "layer that the one under test has to equal"},
+    "like-loss": {**NAME, "help": "loss that the one under test has to equal"},
+    "like-step": {**NAME, "help": "step that the one under test has to equal"},
+    "like-batches": {**NAME, "help": "batches that those under test have to equal, of equal seeds"},
+    "clip": {"type": float, "metavar": "NORM", "help": "norm of all gradients at which the step clips"},
+    "like-tolerance": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "X",
+        "help": "relative distance allowed to a part that rounds on purpose (default: rounding)",
+    },
     "device": {
         "default": "cpu",
         "metavar": "DEVICE",
@@ -67,6 +77,11 @@ STACK: dict[str, dict[str, Any]] = {
         "help": "processes that train data-parallel, with gloo (default: 1)",
     },
 }
+# those that make the reference, in the order of reference_of
+LIKE = (
+    *("like", "like-arg", "like-linear", "like-loss", "like-step", "like-batches"),
+    *("clip", "like-tolerance"),
+)
 OPTIONS: dict[str, dict[str, Any]] = STACK | {
     "data": {
         "choices": ("digits", "mnist"),
@@ -172,7 +187,7 @@ def _stack(config: pytest.Config) -> Stack:
     from identity_props.stack.building import build_once
     from identity_props.stack.stack import stack_of
 
-    names = STACK.keys() - {"optimizer-arg", "like", "like-arg", "like-linear"}
+    names = STACK.keys() - {"optimizer-arg", *LIKE}
     given = {name: _given(config, name) for name in names}
     stack = stack_of(arguments=_given(config, "optimizer-arg"), **given)
     build_once(stack)
@@ -182,8 +197,7 @@ def _stack(config: pytest.Config) -> Stack:
 def _like(config: pytest.Config, stack: Stack) -> Reference:
     from identity_props.conformance.rows import reference_of
 
-    names = ("like", "like-arg", "like-linear")
-    return reference_of(stack, *(_given(config, name) for name in names))
+    return reference_of(stack, *(_given(config, name) for name in LIKE))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -252,7 +266,7 @@ def identity_record(
 
 @pytest.fixture(scope="session")
 def identity_like(pytestconfig: pytest.Config, identity_stack: Stack) -> Reference:
-    """What --identity-like and --identity-like-linear declare the stack's parts to be."""
+    """What --identity-like and its kin declare the stack's parts to be."""
     return _like(pytestconfig, identity_stack)
 
 

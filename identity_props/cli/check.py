@@ -27,10 +27,15 @@ from identity_props.errors import InputError
 @click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss).")
 @click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators).")
 @click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
-@click.option(
-    "--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
-)
+@click.option("--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Repeat for more.")
 @click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal.")
+@click.option("--like-loss", metavar="PKG.MOD:NAME", help="Loss that it has to equal.")
+@click.option("--like-step", metavar="PKG.MOD:NAME", help="Step that it has to equal.")
+@click.option("--like-batches", metavar="PKG.MOD:NAME", help="Batches that it has to equal, of equal seeds.")
+@click.option("--clip", type=float, metavar="NORM", help="Norm of all gradients at which --step clips.")
+@click.option(
+    "--like-tolerance", default=0.0, metavar="X", help="Distance allowed, relative, beside rounding."
+)
 @click.option("--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one.")
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
 @click.option(
@@ -72,6 +77,11 @@ def check(
     like: str | None,
     like_arguments: tuple[str, ...],
     like_linear: str | None,
+    like_loss: str | None,
+    like_step: str | None,
+    like_batches: str | None,
+    clip: float | None,
+    like_tolerance: float,
     lr: str,
     guard: float,
     seed: int,
@@ -84,14 +94,23 @@ def check(
 ) -> int:
     """Judge an optimizer, a layer, or where they run, by the laws that apply to them.
 
-    Which ones apply is found by trying the parts, or follows from --like and --like-linear. They are tried
-    in a process of their own, so that one that exits or crashes is a row, and the others still run.
+    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. They are
+    tried in a process of their own, so that one that exits or crashes is a row, and the others still run.
     """
     from identity_props.conformance import isolated
 
     click.get_current_context().with_resource(names_from_here())
     rate = None if lr == "auto" else _rate(lr)
-    reference = {"optimizer": like, "arguments": like_arguments, "linear": like_linear}
+    reference = dict(
+        optimizer=like,
+        arguments=like_arguments,
+        linear=like_linear,
+        loss=like_loss,
+        step=like_step,
+        batches=like_batches,
+        clip=clip,
+        tolerance=like_tolerance,
+    )
     asked = isolated.Asked({**parts, "lr": rate}, reference, seed, guard)
     with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
         from identity_props.conformance.rows import FAIL  # torch, while the other process works

@@ -17,24 +17,27 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
+from identity_props.conformance.meant import like_plan, unclipped, why_not
+from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
     HANGS,
     NOT_APPLICABLE,
     PASS,
+    Plan,
     Reference,
     Row,
     declared,
     enough,
+    judged,
     not_run,
 )
-from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
+from identity_props.conformance.traits import dtypes_of, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
-from identity_props.laws import LAWS, Case, Discrepancy, Law, worst_of
+from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
 from identity_props.stack.building import build_once
@@ -116,9 +119,6 @@ def check_laws(
     yield from _followed(_plan(stack, like, meant, seed, laws), GUARD)
 
 
-Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it
-
-
 def planned(stack: Stack, like: Reference, seed: int) -> Plan:
     """All rows of ``check``."""
     learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
@@ -139,14 +139,11 @@ def _followed(plan: Plan, guard: float, done: Sequence[Row] = ()) -> Iterator[Ro
 
 def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law]) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
-    if like.optimizer is not None:
-        yield "like-optimizer", partial(_steps_row, stack, like, seed)
-    if like.linear is not None:
-        yield "like-linear", partial(_layer_row, stack, like, seed)
+    yield from like_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
     taken = cache(partial(dtypes_of, stack))
     for law in laws:
-        yield law.name, partial(_law_row, law, stack, fits, taken, alone, seed)
+        yield law.name, partial(_law_row, law, stack, like, fits, taken, alone, seed)
 
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
@@ -161,11 +158,6 @@ def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
         return Row(name, FAIL, kind="ranks differ", note=str(error))
     except RAISED as error:  # a user's part may raise anything, and the other rows still run
         return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _judged(name: str, found: Discrepancy, kind: str) -> Row:
-    verdict, kind = (PASS, "") if found.holds else (FAIL, kind)
-    return Row(name, verdict, found.measured, found.tolerance, kind, found.what)
 
 
 # Moving -------------------------------------------------------------------------------------------
@@ -203,16 +195,15 @@ def _moves_row(stack: Stack, seed: int) -> Row:
 def _law_row(
     law: Law,
     stack: Stack,
+    like: Reference,
     traits_of_stack: Callable[[], frozenset[str]],
     dtypes: Callable[[], tuple[torch.dtype, ...]],
     alone: Callable[[], bool],
     seed: int,
 ) -> Row:
     fits = traits_of_stack()
-    missing = law.needs - fits
-    if missing:
-        told = "its steps hang, so not known to be" if fits & {UNKNOWN} and missing & TRAITS.keys() else "not"
-        return Row(law.name, NOT_APPLICABLE, note=f"{told} {', '.join(sorted(missing))}")
+    if reason := why_not(law, stack, like, fits):
+        return Row(law.name, NOT_APPLICABLE, note=reason)
     dtype = _measured_in(law, stack, dtypes())
     if dtype is None:
         note = f"its parts take {', '.join(map(_named, dtypes()))} alone"
@@ -222,8 +213,11 @@ def _law_row(
     # compiled code is compiled anew for each shape, a second or more each
     families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
     cases = [replace(family, seed=seed).case(replicas) for family in families]
-    worst = worst_of(law.measure(stack, case) for case in cases)
-    return _judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+    try:
+        worst = worst_of(law.measure(unclipped(law, stack, like), case) for case in cases)
+    except ClipsError as error:
+        return Row(law.name, NOT_APPLICABLE, note=str(error))
+    return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
 
 
 def _measured_in(law: Law, stack: Stack, taken: Sequence[torch.dtype]) -> torch.dtype | None:
@@ -292,27 +286,6 @@ def _how_it_fails(fvu: float) -> str:
     return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"
 
 
-# Likeness -------------------------------------------------------------------------------------------
-
-
-def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
-    if stack.optimizer is None or like.optimizer is None:
-        raise InputError("like: expected an optimizer to compare, got none")
-    arguments = like.arguments or {}
-    fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
-    if "stepping on given gradients" not in fits:
-        return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
-    shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
-    ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
-    return _judged("like-optimizer", same_steps(ours, theirs, seed, shapes), "wrong step")
-
-
-def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
-    if like.linear is None:
-        raise InputError("like: expected a linear layer to compare with, got none")
-    return _judged("like-linear", same_layer(stack.linear, like.linear, seed), "wrong output")
-
-
 # For a user's own tests -----------------------------------------------------------------------------
 
 
@@ -329,8 +302,8 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
     Raises InputError where none is declared.
     """
     __tracebackhide__ = True
-    if like.optimizer is None and like.linear is None:
-        raise InputError("like: expected an optimizer or a linear layer to compare with, got none")
+    if not like.parts and like.clip is None:
+        raise InputError("like: expected a part to compare with, got none")
     plan = _plan(stack, like, declared(stack, like), seed, laws=())
     with unchanged(THREADS):
         rows = [measure() for name, measure in plan if name.startswith("like-")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -10,10 +11,12 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from identity_props.claims.verdict import Curves
 from identity_props.errors import InputError
+from identity_props.laws import Discrepancy
+from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
 PASS, FAIL, NOT_APPLICABLE, NOT_RUN = "pass", "fail", "not applicable", "not run"
@@ -25,6 +28,10 @@ OTHERS = {
     "moves": "sixteen steps of a small network keep its dtypes and shapes, stay finite and change a weight",
     "like-optimizer": "it takes the steps of the optimizer that it is declared to be like",
     "like-linear": "its outputs and gradients are those of the layer that it is declared to be like",
+    "like-loss": "its value and gradient are those of the loss that it is declared to be like, at one pixel too",
+    "like-step": "it leaves the parameters that the step leaves which it is declared to be like",
+    "like-batches": "they are those that the batches yield which they are declared to be like, of equal seeds",
+    "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it",
     "learns-identity": "a linear layer on whitened digits ends near-identity within 1,250 steps",
 }
 
@@ -83,33 +90,78 @@ def not_run(name: str) -> Row:
     return Row(name, NOT_RUN, note=f"not tried, as {ENOUGH} rows hang or end the process")
 
 
+Plan = Iterable[tuple[str, Callable[[], Row]]]  # the rows by name, each with what measures it
+
+
+def judged(name: str, found: Discrepancy, kind: str) -> Row:
+    """The row of what was found; it is of that kind if it fails."""
+    verdict, kind = (PASS, "") if found.holds else (FAIL, kind)
+    return Row(name, verdict, found.measured, found.tolerance, kind, found.what)
+
+
 @dataclass(frozen=True)
 class Reference:
-    """What a part is declared to be like: an optimizer with its arguments, and a linear layer."""
+    """What parts are declared to be like: an optimizer with its arguments, a linear layer, loss, step or batches.
+
+    ``clip`` is the norm at which the step promises to clip the gradient, and ``tolerance`` the relative distance
+    that a part is allowed which rounds on purpose. Raises InputError for one that is no such number.
+    """
 
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
     arguments: Mapping[str, Any] | None = None
     linear: Callable[..., nn.Module] | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    step: Callable[[torch.optim.Optimizer, Callable[[], Tensor]], None] | None = None
+    batches: Callable[[Tensor, int | None, list[torch.Generator]], Iterator[Tensor]] | None = None
+    clip: float | None = None
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"clip: expected a finite norm above 0, got {self.clip}")
+        if not 0 <= self.tolerance < 1:
+            raise InputError(f"like tolerance: expected 0 or more and below 1, got {self.tolerance}")
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The parts of a stack that are declared, by name."""
+        return {name: part for name in LIKE if (part := getattr(self, name)) is not None}
+
+
+LIKE = ("optimizer", "linear", "loss", "step", "batches")
 
 
 def reference_of(
-    stack: Stack, optimizer: str | None = None, arguments: Sequence[str] = (), linear: str | None = None
+    stack: Stack,
+    optimizer: str | None = None,
+    arguments: Sequence[str] = (),
+    linear: str | None = None,
+    loss: str | None = None,
+    step: str | None = None,
+    batches: str | None = None,
+    clip: float | None = None,
+    tolerance: float = 0.0,
 ) -> Reference:
     """A reference from what a command line says; raises InputError for one with nothing to compare."""
     if optimizer is not None and stack.optimizer is None:
         raise InputError(f"like: expected an optimizer to compare with {optimizer}, got none")
     if arguments and optimizer is None:
         raise InputError("like arguments: expected an optimizer that takes them, got none")
-    return Reference(
-        None if optimizer is None else resolve(optimizer),
-        arguments_of(arguments),
-        None if linear is None else resolve(linear),
-    )
+    if clip is not None and stack.step is take_step:
+        raise InputError(f"clip: expected a step that clips at {clip:g}, got none")
+    named = {"optimizer": optimizer, "linear": linear, "loss": loss, "step": step, "batches": batches}
+    parts = {part: resolve(name) for part, name in named.items() if name is not None}
+    return Reference(arguments=arguments_of(arguments), clip=clip, tolerance=tolerance, **parts)
 
 
 def declared(stack: Stack, like: Reference) -> Stack:
-    """The stack with its parts replaced by what they are declared to be like."""
-    known = replace(stack, linear=like.linear or stack.linear)
-    if like.optimizer is None:
-        return known
-    return replace(known, optimizer=like.optimizer, arguments=like.arguments or {})
+    """The stack with its parts replaced by what they are declared to be like.
+
+    An optimizer that rounds on purpose is judged by what it is found to be.
+    """
+    parts = like.parts
+    if like.tolerance:
+        parts.pop("optimizer", None)
+    if "optimizer" in parts:
+        parts["arguments"] = like.arguments or {}
+    return replace(stack, **parts)

@@ -246,15 +246,45 @@ def rate_of(stack: Stack, lr: float) -> float | Tensor:
 def without_eps(optimizer: Callable[..., Any], mode: str = "eager") -> dict[str, float]:
     """Arguments that take an optimizer's ``eps`` out of the way, where it has one.
 
-    It is the least normal number; compiled code holds it in float32, where that of float64 is 0.
+    It is the least normal number; compiled code holds it in float32, where that of float64 is 0. One that
+    names ``eps`` and refuses a number is given it all the same: its own is in the way.
     """
-    held = torch.float32 if mode == "compiled" else torch.float64
-    return {"eps": torch.finfo(held).tiny} if takes(optimizer, "eps") else {}
+    least = torch.finfo(torch.float32 if mode == "compiled" else torch.float64).tiny
+    return {"eps": least} if names(optimizer, "eps") or takes(optimizer, "eps", least) else {}
 
 
-def takes(optimizer: Callable[..., Any], argument: str) -> bool:
-    """Whether an optimizer names the argument; False where it has no signature to be read."""
+def takes(optimizer: Callable[..., Any], argument: str, value: Any = 0.9, **beside: Any) -> bool:
+    """Whether an optimizer takes ``argument=value``, found by building one with it.
+
+    It also has to name the argument, to show the value in its groups, or to step otherwise with it:
+    one that swallows whatever it is given does not take it.
+    """
+    try:
+        made = optimizer([nn.Parameter(torch.ones(2, 3))], lr=1.0, **{**beside, argument: value})
+    except Exception:  # of several types
+        return False
+    if names(optimizer, argument) or any(group.get(argument) == value for group in made.param_groups):
+        return True
+    one, other = (_two_steps(optimizer, given) for given in (beside, {**beside, argument: value}))
+    return not torch.equal(one, other)
+
+
+def names(optimizer: Callable[..., Any], argument: str) -> bool:
+    """Whether an optimizer's signature has the argument; False where it has none to be read."""
     try:
         return argument in inspect.signature(optimizer).parameters
     except ValueError:
         return False
+
+
+def _two_steps(optimizer: Callable[..., Any], arguments: Mapping[str, Any]) -> Tensor:
+    """A parameter of ones [2, 3] after two steps in float64, NaN where it takes none."""
+    parameter = nn.Parameter(torch.ones(2, 3, dtype=torch.float64))
+    try:
+        stepper = ready(optimizer([parameter], lr=1 / 128, **arguments))
+        for factor in (1, -2):
+            parameter.grad = factor * torch.arange(1, 7, dtype=torch.float64).view(2, 3)
+            stepper.step()
+    except Exception:  # a closure or a shape that it wants
+        return torch.zeros(0)
+    return parameter.detach()

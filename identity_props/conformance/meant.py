@@ -1,0 +1,122 @@
+"""What parts are meant to be: rows that compare them with it, and the laws that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from identity_props.conformance.likeness import same_layer, same_steps
+from identity_props.conformance.promises import (
+    Below,
+    Loss,
+    same_batches,
+    same_clipping,
+    same_loss,
+    same_updates,
+)
+from identity_props.conformance.rows import NOT_APPLICABLE, Plan, Reference, Row, judged
+from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
+from identity_props.conformance.walks import SHAPES
+from identity_props.engine.recorded import recordable
+from identity_props.errors import InputError
+from identity_props.laws import Discrepancy, Law
+from identity_props.stack.loop import take_step
+from identity_props.stack.stack import Stack, takes
+
+
+def like_plan(stack: Stack, like: Reference, seed: int) -> Plan:
+    """A row for each part that is declared to be like another, and for a norm that is clipped at."""
+    if like.optimizer is not None:
+        yield "like-optimizer", partial(_steps_row, stack, like, seed)
+    if like.linear is not None:
+        yield "like-linear", partial(_layer_row, stack, like, seed)
+    if like.loss is not None:
+        yield "like-loss", partial(_loss_row, stack, like.loss, like.tolerance, seed)
+    if like.step is not None:
+        made = partial(stack.optimizer or torch.optim.SGD, **stack.arguments)
+        compared = partial(same_updates, stack.step, like.step, made, seed, like.tolerance)
+        yield "like-step", partial(_part_row, "like-step", "wrong step", compared)
+    if like.batches is not None:
+        compared = partial(same_batches, stack.batches, like.batches, seed)
+        yield "like-batches", partial(_part_row, "like-batches", "wrong batches", compared)
+    if like.clip is not None:
+        compared = partial(same_clipping, stack.step, like.clip, like.step or take_step, seed)
+        yield "like-clip", partial(_part_row, "like-clip", "wrong step", compared)
+
+
+def _part_row(name: str, kind: str, compared: Callable[[], Discrepancy]) -> Row:
+    return judged(name, compared(), kind)
+
+
+def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if stack.optimizer is None or like.optimizer is None:
+        raise InputError("like: expected an optimizer to compare, got none")
+    arguments = like.arguments or {}
+    fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
+    if "stepping on given gradients" not in fits:
+        return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
+    shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
+    ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
+    found = same_steps(ours, theirs, seed, shapes, stack.dtype, like.tolerance)
+    return judged("like-optimizer", found, "wrong step")
+
+
+def _loss_row(stack: Stack, reference: Loss, tolerance: float, seed: int) -> Row:
+    return judged(
+        "like-loss", same_loss(stack.loss, reference, seed, tolerance, dtypes_of(stack)[0]), "wrong loss"
+    )
+
+
+def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if like.linear is None:
+        raise InputError("like: expected a linear layer to compare with, got none")
+    found = same_layer(stack.linear, like.linear, seed, like.tolerance, dtypes_of(stack)[0])
+    return judged(
+        "like-linear", found, "wrong output" if found.what.startswith("forward") else "wrong gradient"
+    )
+
+
+# Laws ---------------------------------------------------------------------------------------------
+
+# switches that a law gives to an optimizer, by the trait that it needs for that
+GIVEN: dict[str, dict[str, Any]] = {
+    "momentum": {"momentum": 0.9},
+    "decay": {"weight_decay": 0.1},
+    "scale-free": {"eps": 1e-30},
+    "rmsprop": {"alpha": 0.9, "eps": 1e-30},
+    "implementations": {"foreach": True},
+}
+# traits of a law that predicts steps from the whole gradient
+PREDICTS = {"gradient-descent", "momentum", "decay", "scale-free", "adam", "adam throughout", "rmsprop"}
+
+
+def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> str:
+    """Why a law says nothing of a stack that is declared to be like that, or nothing.
+
+    Its traits are those of the reference, so it may want a switch that the reference takes and the part does not.
+    """
+    own = {"torch's own network"}  # what trains, not what it is meant to be
+    missing = law.needs - (fits if recordable(stack) else fits - own)
+    if missing:
+        hangs = UNKNOWN in fits and missing & TRAITS.keys()
+        return f"{'its steps hang, so not known to be' if hangs else 'not'} {', '.join(sorted(missing))}"
+    if stack.optimizer is not None and like.optimizer is not None:
+        given = {name: value for need in law.needs for name, value in GIVEN.get(need, {}).items()}
+        ours, theirs = stack.optimizer, like.optimizer
+        absent = [n for n, v in given.items() if takes(theirs, n, v) and not takes(ours, n, v)]
+        if absent:
+            return f"not offered: {', '.join(absent)}"
+    if like.step is not None and PREDICTS & law.needs and not same_updates(like.step, take_step).holds:
+        return "the step that is declared is not a plain one"
+    return ""
+
+
+def unclipped(law: Law, stack: Stack, like: Reference) -> Stack:
+    """The stack for a law that predicts steps from the whole gradient: where one is clipped it raises ClipsError."""
+    if like.clip is None or not PREDICTS & law.needs:
+        return stack
+    return replace(stack, step=Below(stack.step, like.clip))
