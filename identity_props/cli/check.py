@@ -101,16 +101,16 @@ def check(
 
     click.get_current_context().with_resource(names_from_here())
     rate = None if lr == "auto" else _rate(lr)
-    reference = dict(
-        optimizer=like,
-        arguments=like_arguments,
-        linear=like_linear,
-        loss=like_loss,
-        step=like_step,
-        batches=like_batches,
-        clip=clip,
-        tolerance=like_tolerance,
-    )
+    reference = {
+        "optimizer": like,
+        "arguments": like_arguments,
+        "linear": like_linear,
+        "loss": like_loss,
+        "step": like_step,
+        "batches": like_batches,
+        "clip": clip,
+        "tolerance": like_tolerance,
+    }
     asked = isolated.Asked({**parts, "lr": rate}, reference, seed, guard)
     with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
         from identity_props.conformance.rows import FAIL  # torch, while the other process works
