@@ -19,7 +19,7 @@ from torch import Tensor
 from identity_props.conformance.learning import LEARNS, learning, learning_trial
 from identity_props.conformance.likeness import SHAPES, same_layer, same_steps
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, Row, declared
-from identity_props.conformance.traits import dtypes_of, traits
+from identity_props.conformance.traits import dtypes_of, repeatable, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
@@ -223,6 +223,8 @@ def _first_step(stack: Stack, case: Case) -> Tensor:
 
 
 def _learns_row(stack: Stack, seed: int) -> Row:
+    if not repeatable(stack):
+        return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)

@@ -188,8 +188,9 @@ def scale_free(walk: Walk, gradients: Tensor) -> bool:
 
 @trait("adam")
 def adam(walk: Walk, gradients: Tensor) -> bool:
-    """Its first step is -lr g / (|g| + 1e-8)."""
-    return _same(walk(gradients[:1]), adam_first_step(gradients[:1], LR))
+    """Its first step is -lr g / (|g| + 1e-8), where g is as small as that too."""
+    first = gradients[:1]
+    return all(_same(walk(scale * first), adam_first_step(scale * first, LR)) for scale in (1, 1e-8))
 
 
 @trait("rmsprop")
@@ -274,6 +275,12 @@ def draws(stack: Stack, training: bool = True) -> bool:
     return not torch.equal(before, _drawn(stack))
 
 
+def repeatable(stack: Stack) -> bool:
+    """Layer and activation do not draw in training, as far as they can be tried."""
+    with seeded(0, stack.device):
+        return not _tried(draws, stack)
+
+
 def changes_buffers(stack: Stack) -> bool:
     """A pass in training changes buffers, as batch norm's, which takes statistics of a whole batch."""
     dtype = dtypes_of(stack)[0]
@@ -347,7 +354,7 @@ FACTS: dict[str, Callable[[Stack], bool]] = {
     "symmetric init": symmetric_init,
     "mean squared error": mean_squared_error,
     "squared error": squared_error,
-    "repeatable in training": lambda stack: not _tried(draws, stack),
+    "repeatable in training": repeatable,
     "keeping its buffers": lambda stack: not _tried(changes_buffers, stack),
     "drawing around an affine layer": draws_around_affine,
     "rounding at random": rounds_at_random,
