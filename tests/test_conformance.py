@@ -272,6 +272,10 @@ def test_a_layer_that_draws_is_judged_in_what_it_promises(layer, wrong):
     assert not wrong or found["evaluate"].kind == "not repeatable"
 
 
+def test_noise_that_a_layer_draws_in_training_is_not_held_against_its_learning():
+    assert checking._learns_row(Stack(linear=Dropping), 0).verdict == NOT_APPLICABLE
+
+
 class PerRank(SGD):
     def step(self, closure=None):
         if torch.distributed.is_initialized():

@@ -32,7 +32,7 @@ from identity_props.conformance.rows import (
     judged,
     not_run,
 )
-from identity_props.conformance.traits import dtypes_of, traits
+from identity_props.conformance.traits import dtypes_of, repeatable, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
@@ -269,6 +269,8 @@ def _first_step(stack: Stack, case: Case) -> Tensor:
 
 
 def _learns_row(stack: Stack, seed: int) -> Row:
+    if not repeatable(stack):
+        return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)

@@ -5,58 +5,18 @@ A law that speaks of gradient descent says nothing of Adam; which laws apply fol
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from identity_props.conformance.trying import LR, SHAPE, STEPS, Walk, draws_steps, same, tried
 from identity_props.engine.recorded import recordable
 from identity_props.laws.layers import displaced
 from identity_props.laws.steps import LOST, step_from_one
-from identity_props.stack.guard import RAISED, HangError, go_on
-from identity_props.stack.stack import DTYPES, Stack, ready, seeded, without_eps
+from identity_props.stack.guard import HangError, go_on
+from identity_props.stack.stack import DTYPES, Stack, seeded, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
-
-# lookahead and its kin do something else at every fifth or tenth step: what holds at first alone is no trait
-LR, STEPS, SHAPE = 1 / 128, 32, (5, 7)
-PARTS = ((3, 4), (1, 7), (4, 4))  # the same entries, as several parameters
-CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Changes [STEPS, ...] of parameters of ones on gradients [STEPS, ...], one after the other."""
-
-    optimizer: Callable[..., torch.optim.Optimizer]
-    arguments: Mapping[str, Any]
-
-    def __call__(self, gradients: Tensor, **arguments: Any) -> Tensor:
-        """Of one parameter."""
-        (changes,) = self._walked([gradients], arguments)
-        return changes
-
-    def parts(self, gradients: Tensor, **arguments: Any) -> Tensor:
-        """The same of its entries as several parameters, of the shapes in PARTS."""
-        sizes = [math.prod(shape) for shape in PARTS]
-        cut = zip(gradients.flatten(1).split(sizes, 1), PARTS, strict=True)
-        changes = self._walked([part.unflatten(1, shape) for part, shape in cut], arguments)
-        return torch.cat([change.flatten(1) for change in changes], 1).reshape(gradients.shape)
-
-    def _walked(self, gradients: Sequence[Tensor], arguments: Mapping[str, Any]) -> list[Tensor]:
-        parameters = [torch.nn.Parameter(torch.ones_like(g[0])) for g in gradients]
-        optimizer = ready(self.optimizer(parameters, lr=LR, **{**self.arguments, **arguments}))
-        changes: list[list[Tensor]] = [[] for _ in parameters]
-        for step in range(len(gradients[0])):
-            for p, g in zip(parameters, gradients, strict=True):
-                p.grad = g[step].clone()
-            optimizer.step()
-            for p, walked in zip(parameters, changes, strict=True):
-                walked.append(p.detach() - 1)
-        return [torch.stack(walked) for walked in changes]
-
 
 UNKNOWN = "unknown"  # the trait of an optimizer that hangs
 TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
@@ -68,7 +28,7 @@ def traits(stack: Stack) -> frozenset[str]:
         of_optimizer = _of_optimizer(stack)
         hangs = UNKNOWN in of_optimizer
         of_others = (name for name, fits in FACTS.items() if not (hangs and fits is rounds_at_random))
-        return of_optimizer | {name for name in of_others if _tried(FACTS[name], stack)}
+        return of_optimizer | {name for name in of_others if tried(FACTS[name], stack)}
 
 
 def _of_optimizer(stack: Stack) -> frozenset[str]:
@@ -78,17 +38,10 @@ def _of_optimizer(stack: Stack) -> frozenset[str]:
     gradients = torch.randn(STEPS, *SHAPE, generator=generator, dtype=torch.float64)
     walk = Walk(stack.optimizer, stack.arguments)
     try:
-        return frozenset(name for name, fits in TRAITS.items() if _tried(fits, walk, gradients))
+        return frozenset(name for name, fits in TRAITS.items() if tried(fits, walk, gradients))
     except HangError:  # the next step would hang as well
         go_on()
         return frozenset({UNKNOWN})
-
-
-def _tried(fits: Callable[..., bool], *arguments: Any) -> bool:
-    try:
-        return fits(*arguments)
-    except RAISED:  # an argument that it does not take, a closure or another shape that it wants
-        return False
 
 
 def trait(name: str) -> Callable[[Callable[[Walk, Tensor], bool]], Callable[[Walk, Tensor], bool]]:
@@ -101,15 +54,10 @@ def trait(name: str) -> Callable[[Callable[[Walk, Tensor], bool]], Callable[[Wal
     return register
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    close = CLOSE if b.dtype == torch.float64 else 16 * torch.finfo(b.dtype).eps
-    return bool((a - b).abs().max() <= close * b.abs().max())
-
-
 @trait("gradient-descent")
 def gradient_descent(walk: Walk, gradients: Tensor) -> bool:
     """Changes are -lr times the sum of the gradients."""
-    return _same(walk.parts(gradients), -LR * gradients.cumsum(0))
+    return same(walk.parts(gradients), -LR * gradients.cumsum(0))
 
 
 @trait("stepping on given gradients")
@@ -130,7 +78,7 @@ def momentum(walk: Walk, gradients: Tensor) -> bool:
     velocity = [gradients[0]]
     for gradient in gradients[1:]:
         velocity.append(0.9 * velocity[-1] + gradient)
-    return _same(walk.parts(gradients, momentum=0.9), -LR * torch.stack(velocity).cumsum(0))
+    return same(walk.parts(gradients, momentum=0.9), -LR * torch.stack(velocity).cumsum(0))
 
 
 @trait("decay")
@@ -139,7 +87,7 @@ def decay(walk: Walk, gradients: Tensor) -> bool:
     w = [torch.ones_like(gradients[0])]
     for gradient in gradients:
         w.append(w[-1] - LR * (gradient + 0.1 * w[-1]))
-    return _same(walk.parts(gradients, weight_decay=0.1), torch.stack(w[1:]) - 1)
+    return same(walk.parts(gradients, weight_decay=0.1), torch.stack(w[1:]) - 1)
 
 
 @trait("still")
@@ -156,7 +104,7 @@ def elementwise(walk: Walk, gradients: Tensor) -> bool:
     def shuffled(x: Tensor) -> Tensor:
         return x.flatten(1)[:, order].reshape(x.shape)
 
-    return _same(walk(shuffled(gradients)), shuffled(walk(gradients)))
+    return same(walk(shuffled(gradients)), shuffled(walk(gradients)))
 
 
 @trait("each entry for itself")
@@ -171,7 +119,7 @@ def separable(walk: Walk, gradients: Tensor) -> bool:
 
     def kept(factor: Tensor | float) -> bool:
         others = torch.cat([gradients[:, :2], factor * gradients[:, 2:].flip(0)], 1)
-        return _same(walk(others)[:, :2], walk(gradients)[:, :2])
+        return same(walk(others)[:, :2], walk(gradients)[:, :2])
 
     return all(kept(factor) for factor in (4.0, 2 + 2 * alternating, 1000 * alternating))
 
@@ -180,7 +128,7 @@ def separable(walk: Walk, gradients: Tensor) -> bool:
 def nearest(walk: Walk, gradients: Tensor) -> bool:
     """Draws no random numbers for its steps, in a low precision either."""
     steps = bool(walk(gradients[:4]).isfinite().all())
-    return steps and not any(_draws(walk, gradients, dtype) for dtype in LOST)
+    return steps and not any(draws_steps(walk, gradients, dtype) for dtype in LOST)
 
 
 @trait("scale-free")
@@ -192,30 +140,21 @@ def scale_free(walk: Walk, gradients: Tensor) -> bool:
 
 @trait("adam")
 def adam(walk: Walk, gradients: Tensor) -> bool:
-    """Its first step is -lr g / (|g| + 1e-8)."""
-    return _same(walk(gradients[:1]), adam_first_step(gradients[:1], LR))
+    """Its first step is -lr g / (|g| + 1e-8), where g is as small as that too."""
+    first = gradients[:1]
+    return all(same(walk(scale * first), adam_first_step(scale * first, LR)) for scale in (1, 1e-8))
 
 
 @trait("rmsprop")
 def rmsprop(walk: Walk, gradients: Tensor) -> bool:
     """Takes ``alpha`` and ``eps`` and divides by the root of the running mean of squares."""
-    return _same(walk.parts(gradients, alpha=0.9, eps=1e-30), rmsprop_steps(gradients, LR, 0.9, 1e-30))
+    return same(walk.parts(gradients, alpha=0.9, eps=1e-30), rmsprop_steps(gradients, LR, 0.9, 1e-30))
 
 
 @trait("adam throughout")
 def adam_throughout(walk: Walk, gradients: Tensor) -> bool:
     """Is Adam in all its steps, which others are in the first alone."""
-    return _same(walk.parts(gradients), adam_steps(gradients, LR))
-
-
-def _draws(walk: Walk, gradients: Tensor, dtype: torch.dtype) -> bool:
-    """Whether steps in a dtype, if it takes that, move torch's global generator."""
-    before = torch.get_rng_state()
-    try:
-        walk(gradients[:4].to(dtype))
-    except Exception:  # it does not take the dtype
-        return False
-    return not torch.equal(before, torch.get_rng_state())
+    return same(walk.parts(gradients), adam_steps(gradients, LR))
 
 
 @trait("implementations")
@@ -233,7 +172,7 @@ def rounds_at_random(stack: Stack) -> bool:
         return False
     walk, ones = Walk(stack.optimizer, stack.arguments), torch.ones(4, *SHAPE, dtype=torch.float64)
     one, half = (float(step_from_one(stack, lr, 1.0)) for lr in (2.0**-12, 2.0**-13))
-    drawn = [_draws(walk, ones, dtype) for dtype in (torch.bfloat16, torch.float64)]
+    drawn = [draws_steps(walk, ones, dtype) for dtype in (torch.bfloat16, torch.float64)]
     return drawn == [True, False] and one > 0 and abs(one - 2 * half) <= 1e-6 * one
 
 
@@ -247,7 +186,7 @@ def affine_layer(stack: Stack) -> bool:
             return False
         with torch.no_grad():
             x = torch.randn(6, 5, dtype=dtype)
-            near.append(_same(layer(x), torch.nn.functional.linear(x, **parameters)))
+            near.append(same(layer(x), torch.nn.functional.linear(x, **parameters)))
     return all(near)
 
 
@@ -257,7 +196,7 @@ def dtypes_of(stack: Stack) -> tuple[torch.dtype, ...]:
     What raises everywhere is not of one dtype but broken, and the laws say how.
     """
     with seeded(0, stack.device):
-        taken = tuple(dtype for dtype in DTYPES.values() if _tried(_passes, stack, dtype))
+        taken = tuple(dtype for dtype in DTYPES.values() if tried(_passes, stack, dtype))
     return taken or tuple(DTYPES.values())
 
 
@@ -276,6 +215,12 @@ def draws(stack: Stack, training: bool = True) -> bool:
     before = _drawn(stack)
     stack.activation(layer(torch.ones(6, 5, device=stack.device, dtype=dtype)))
     return not torch.equal(before, _drawn(stack))
+
+
+def repeatable(stack: Stack) -> bool:
+    """Layer and activation do not draw in training, as far as they can be tried."""
+    with seeded(0, stack.device):
+        return not tried(draws, stack)
 
 
 def changes_buffers(stack: Stack) -> bool:
@@ -307,7 +252,7 @@ def draws_around_affine(stack: Stack) -> bool:
 
     def affine() -> bool:
         ends = with_same_draws(a) + with_same_draws(b)
-        return _same(with_same_draws(a + b) + with_same_draws(torch.zeros_like(a)), ends)
+        return same(with_same_draws(a + b) + with_same_draws(torch.zeros_like(a)), ends)
 
     only_there = draws(stack) and not draws(stack, training=False)
     return only_there and affine() and layer.eval() is layer and affine()
@@ -332,7 +277,7 @@ def symmetric_init(stack: Stack) -> bool:
 def mean_squared_error(stack: Stack) -> bool:
     """The loss is the mean of squares over examples and pixels."""
     a, b = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return _same(stack.loss(a, b), (a - b).square().mean())
+    return same(stack.loss(a, b), (a - b).square().mean())
 
 
 def squared_error(stack: Stack) -> bool:
@@ -342,7 +287,7 @@ def squared_error(stack: Stack) -> bool:
         stack.loss(scale * x, scale * y) / (scale * (x - y)).square().sum()
         for scale, x, y in zip((1, 4, 1 / 4), a, b, strict=True)
     ]
-    return bool(ratios[0] > 0) and _same(torch.stack(ratios), ratios[0].expand(3))
+    return bool(ratios[0] > 0) and same(torch.stack(ratios), ratios[0].expand(3))
 
 
 FACTS: dict[str, Callable[[Stack], bool]] = {
@@ -351,8 +296,8 @@ FACTS: dict[str, Callable[[Stack], bool]] = {
     "symmetric init": symmetric_init,
     "mean squared error": mean_squared_error,
     "squared error": squared_error,
-    "repeatable in training": lambda stack: not _tried(draws, stack),
-    "keeping its buffers": lambda stack: not _tried(changes_buffers, stack),
+    "repeatable in training": repeatable,
+    "keeping its buffers": lambda stack: not tried(changes_buffers, stack),
     "drawing around an affine layer": draws_around_affine,
     "rounding at random": rounds_at_random,
     "another device or mode or ranks": lambda stack: (
