@@ -13,7 +13,7 @@ from torch import Tensor
 from identity_props.conformance.trying import LR, SHAPE, STEPS, Walk, draws_steps, same, tried
 from identity_props.engine.recorded import recordable
 from identity_props.laws.layers import displaced
-from identity_props.laws.steps import LOST, step_from_one
+from identity_props.laws.precision import LOST, step_from_one
 from identity_props.stack.guard import HangError, go_on
 from identity_props.stack.stack import DTYPES, Stack, seeded, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps

@@ -3,7 +3,7 @@
 # the registry is in the order of these imports
 # isort: off
 from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
-from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, backends
+from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, precision, backends
 
 __all__ = [
     "AXES",
@@ -17,6 +17,7 @@ __all__ = [
     "layers",
     "linear",
     "loops",
+    "precision",
     "scaled_alike",
     "steps",
     "symmetry",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtr  # scipy.stats takes a second to import
 from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss, pad
 
@@ -238,7 +238,7 @@ def _surprise(drawn: Tensor, expected: Tensor) -> float:
     n, off = len(drawn), (drawn.mean(0) - expected).abs()
     rounded = 1e-6 * expected.abs() + 1e-9  # of outputs that draw nothing
     deviations = ((off - rounded).clamp_min(0) / (drawn.std(0) / math.sqrt(n)).clamp_min(1e-30)).flatten()
-    log_p = student.logsf(worst(deviations.tolist()), n - 1) / math.log(10)
+    log_p = math.log10(max(stdtr(n - 1, -worst(deviations.tolist())), 1e-300))
     return max(0.0, min(300.0, -(log_p + math.log10(2 * len(deviations)))))
 
 

@@ -9,27 +9,21 @@ from torch import Tensor
 
 from identity_props.laws.base import (
     ADAM,
-    LAYER,
     RMSPROP,
     SGD,
-    WEIGHT,
     Case,
     Descent,
     Discrepancy,
     changed,
     descend,
-    ensemble_of,
     isotropic,
     law,
-    optimizer_of,
     relative,
     rounding,
-    step_eps,
     worst,
 )
 from identity_props.stack.stack import Stack
 from identity_props.task.theory import (
-    adam_first_step,
     gd_weights,
     momentum_edge,
     momentum_weights,
@@ -304,25 +298,3 @@ def adaptive_floor(stack: Stack, case: Case) -> Discrepancy:
     farthest = worst(float((w - eye).abs().max()) for w in descent.weights()[64:])
     tolerance = rmsprop_floor(lr, alpha) * (1 + rounding(stack.dtype, 96, case.d))
     return Discrepancy(farthest, tolerance, "largest |W - I| from step 64 on")
-
-
-@law(
-    "adam-first-step",
-    "Adam's first step is -lr g / (|g| + eps), so lr long wherever there is a gradient",
-    "Kingma, Ba 2015, 1412.6980, derived in theory.adam_first_step",
-    "adam float64 float32",
-    needs="adam, affine layer",
-)
-def adam_step(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings of the step, relative to lr, see ``step_eps``, and one of the weight it is added to."""
-    lr, eps = 1 / 8, 1e-8
-    ensemble = ensemble_of(stack, case, LAYER)
-    parameter = ensemble.leaves[WEIGHT]
-    optimizer = optimizer_of(stack, ADAM, [parameter], lr)
-    ensemble.loss(case.x.to(stack.device, stack.dtype)).backward()
-    assert parameter.grad is not None
-    before, gradient = parameter.detach().double().clone(), parameter.grad.double()
-    optimizer.step()
-    off = (parameter.detach().double() - before - adam_first_step(gradient, lr, eps)).abs().max() / lr
-    largest = 1 + float(before.abs().max()) / lr
-    return Discrepancy(float(off), 16 * step_eps(stack) * largest, "|step - predicted| / lr")
