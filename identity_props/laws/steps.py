@@ -145,7 +145,7 @@ def neighbours(stack: Stack, case: Case) -> Discrepancy:
         joined, before, after = (
             _beside(stack, case, name, how, given)[None] for how in ("joined", "before", "after")
         )
-        if relative([joined], [alone]) <= tolerance:
+        if not relative([joined], [alone]) > tolerance:  # NaN is no sharing
             apart += [relative([before], [alone]), relative([after], [alone])]
     return Discrepancy(worst(apart), tolerance, what)
 
