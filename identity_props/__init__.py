@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from identity_props.claims.running import judge_all as judge_all
     from identity_props.claims.verdict import Outcome as Outcome
     from identity_props.claims.verdict import judge as judge
-    from identity_props.conformance.checking import assert_conforms as assert_conforms
-    from identity_props.conformance.checking import assert_learns_identity as assert_learns_identity
+    from identity_props.conformance.assertions import assert_conforms as assert_conforms
+    from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
     from identity_props.conformance.checking import check as check
     from identity_props.conformance.rows import Reference as Reference
     from identity_props.conformance.rows import Row as Row
@@ -56,8 +56,8 @@ _HOME = {
     "Trial": "engine.trial",
     "VARIANTS": "task.models",
     "Variant": "task.models",
-    "assert_conforms": "conformance.checking",
-    "assert_learns_identity": "conformance.checking",
+    "assert_conforms": "conformance.assertions",
+    "assert_learns_identity": "conformance.assertions",
     "check": "conformance.checking",
     "digits": "task.data",
     "explain": "explanation.explain",

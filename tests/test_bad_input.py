@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from identity_props.cli import laws, main
-from identity_props.conformance.checking import MOVES, assert_learns_identity, check
+from identity_props.conformance.assertions import assert_learns_identity
+from identity_props.conformance.checking import MOVES, check
 from identity_props.conformance.rows import FAIL, Reference
 from identity_props.errors import InputError, MissingError
 from identity_props.explanation.networks import loaded

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from identity_props.conformance import learning
-from identity_props.conformance.checking import assert_learns_identity
+from identity_props.conformance.assertions import assert_learns_identity
 from identity_props.conformance.learning import RATES, find_rate, learning_trial
 from identity_props.engine import probe
 from identity_props.engine.training import train

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from identity_props.conformance import checking
-from identity_props.conformance.checking import assert_like, check_laws
+from identity_props.conformance.assertions import assert_like
+from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.meant import why_not
 from identity_props.conformance.promises import same_batches, same_clipping, same_loss, same_updates

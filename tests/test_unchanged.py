@@ -15,7 +15,8 @@ from identity_props.claims.registry import CLAIMS
 from identity_props.claims.running import judge_all
 from identity_props.cli import main
 from identity_props.conformance import checking, learning
-from identity_props.conformance.checking import assert_conforms, assert_learns_identity, assert_like, check
+from identity_props.conformance.assertions import assert_conforms, assert_learns_identity, assert_like
+from identity_props.conformance.checking import check
 from identity_props.conformance.rows import Reference
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Recipe, Trial

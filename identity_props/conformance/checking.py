@@ -79,14 +79,14 @@ def resumed(
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
-    unbuilt = _unbuilt(stack, like, guard)
+    raises = unbuilt(stack, like, guard)
     for row in _followed(planned(stack, like, seed), guard, done):
         yield failed(row, stack) if row.kind else row
-        if unbuilt and row.name == MOVES and row.verdict == FAIL:
+        if raises and row.name == MOVES and row.verdict == FAIL:
             return  # the other rows would all say the same
 
 
-def _unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
+def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
     """Whether the optimizer's constructor raises, through no fault of what it is given, an InputError."""
     _import_all()
     try:
@@ -286,38 +286,3 @@ def _how_it_fails(fvu: float) -> str:
     if not math.isfinite(fvu):
         return "diverges"
     return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"
-
-
-# For a user's own tests -----------------------------------------------------------------------------
-
-
-def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) -> None:
-    """Raise AssertionError, with predicted and measured figures, for each row of ``check`` that fails."""
-    __tracebackhide__ = True
-    failed = [row for row in check(stack, like, seed) if row.verdict == FAIL]
-    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
-
-
-def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
-    """Raise AssertionError for a part that does not do what the one it is declared to be like does.
-
-    Raises InputError where none is declared.
-    """
-    __tracebackhide__ = True
-    if not like.parts and like.clip is None:
-        raise InputError("like: expected a part to compare with, got none")
-    plan = _plan(stack, like, declared(stack, like), seed, laws=())
-    with unchanged(THREADS):
-        rows = [measure() for name, measure in plan if name.startswith("like-")]
-    failed = [row for row in rows if row.verdict == FAIL]
-    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
-
-
-def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
-    """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
-    __tracebackhide__ = True
-    _unbuilt(stack, Reference(), GUARD)
-    with unchanged(THREADS):
-        outcome, lr = learning(stack, seed)
-        advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
-    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}{advice}"

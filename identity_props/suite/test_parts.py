@@ -2,7 +2,7 @@
 
 import pytest
 
-from identity_props.conformance.checking import assert_learns_identity, assert_like
+from identity_props.conformance.assertions import assert_learns_identity, assert_like
 
 pytestmark = pytest.mark.identity
 

@@ -1,0 +1,42 @@
+"""Assertions for a user's own tests."""
+
+from __future__ import annotations
+
+from identity_props.conformance.checking import GUARD, THREADS, check, unbuilt
+from identity_props.conformance.learning import learning, searched_rate
+from identity_props.conformance.meant import like_plan
+from identity_props.conformance.rows import FAIL, Reference
+from identity_props.errors import InputError
+from identity_props.stack.stack import Stack
+from identity_props.stack.unchanged import unchanged
+
+
+def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) -> None:
+    """Raise AssertionError, with predicted and measured figures, for each row of ``check`` that fails."""
+    __tracebackhide__ = True
+    failed = [row for row in check(stack, like, seed) if row.verdict == FAIL]
+    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
+
+
+def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
+    """Raise AssertionError for a part that does not do what the one it is declared to be like does.
+
+    Raises InputError where none is declared.
+    """
+    __tracebackhide__ = True
+    if not like.parts and like.clip is None:
+        raise InputError("like: expected a part to compare with, got none")
+    with unchanged(THREADS):
+        rows = [measure() for _, measure in like_plan(stack, like, seed)]
+    failed = [row for row in rows if row.verdict == FAIL]
+    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
+
+
+def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
+    """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
+    __tracebackhide__ = True
+    unbuilt(stack, Reference(), GUARD)
+    with unchanged(THREADS):
+        outcome, lr = learning(stack, seed)
+        advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
+    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}{advice}"
