@@ -13,8 +13,8 @@ from identity_props.conformance.assertions import assert_like
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.meant import why_not
-from identity_props.conformance.promises import same_batches, same_clipping, same_loss, same_updates
-from identity_props.conformance.rows import PASS, Reference, declared, reference_of
+from identity_props.conformance.promises import clips_at, same_batches, same_clipping, same_loss, same_updates
+from identity_props.conformance.rows import NOT_APPLICABLE, PASS, Reference, declared, reference_of
 from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
@@ -540,8 +540,31 @@ def test_a_step_that_clips_is_held_to_laws_only_where_it_does_not(one_family, mo
     for clip in (1e-2, 1e6):
         found[clip] = rows(Stack(step=clipping(clip)), Reference(clip=clip))
         assert found[clip]["like-clip"].verdict == found[clip]["resume"].verdict == PASS
-    assert found[1e-2]["gd-trajectory"].note.startswith("clips at 0.01: a gradient of norm")
+    assert found[1e-2]["gd-trajectory"].note.startswith("clips at 0.01, which --clip judges: a gradient")
     assert found[1e6]["gd-trajectory"].verdict == PASS
+
+
+def test_a_step_that_is_found_to_clip_is_not_accused_of_it(one_family, monkeypatch):
+    monkeypatch.setattr(checking, "LAWS", {"gd-trajectory": LAWS["gd-trajectory"]})
+    assert rows(Stack(step=clipping(1e-2)), Reference())["gd-trajectory"].verdict == NOT_APPLICABLE
+
+
+def half_of_the_gradient(optimizer, loss):
+    take_step(optimizer, lambda: loss() / 2)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        take_step,
+        half_of_the_gradient,
+        clipping(0.05, by_parameter),
+        clipping(0.05, nn.utils.clip_grad_value_),
+    ],
+    ids=["nothing", "half", "each", "values"],
+)
+def test_no_other_step_is_taken_for_one_that_clips(step):
+    assert clips_at(step) is None
 
 
 def test_a_step_is_compared_by_what_it_leaves():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.meant import like_plan, unclipped, why_not
+from identity_props.conformance.meant import like_plan, promised, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
@@ -141,9 +141,9 @@ def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
-    taken = cache(partial(dtypes_of, stack))
+    taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:
-        yield law.name, partial(_law_row, law, stack, like, fits, taken, alone, seed)
+        yield law.name, partial(_law_row, law, stack, promises, fits, taken, alone, seed)
 
 
 def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
@@ -195,13 +195,13 @@ def _moves_row(stack: Stack, seed: int) -> Row:
 def _law_row(
     law: Law,
     stack: Stack,
-    like: Reference,
+    promises: Callable[[], Reference],
     traits_of_stack: Callable[[], frozenset[str]],
     dtypes: Callable[[], tuple[torch.dtype, ...]],
     alone: Callable[[], bool],
     seed: int,
 ) -> Row:
-    fits = traits_of_stack()
+    like, fits = promises(), traits_of_stack()
     if reason := why_not(law, stack, like, fits):
         return Row(law.name, NOT_APPLICABLE, note=reason)
     dtype = _measured_in(law, stack, dtypes())

@@ -13,6 +13,7 @@ from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.promises import (
     Below,
     Loss,
+    clips_at,
     same_batches,
     same_clipping,
     same_loss,
@@ -24,6 +25,7 @@ from identity_props.conformance.walks import SHAPES
 from identity_props.engine.recorded import recordable
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy, Law
+from identity_props.stack.guard import RAISED
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, takes
 
@@ -113,6 +115,16 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
     if like.step is not None and PREDICTS & law.needs and not same_updates(like.step, take_step).holds:
         return "the step that is declared is not a plain one"
     return ""
+
+
+def promised(stack: Stack, like: Reference) -> Reference:
+    """What is declared, with the norm that a step is found to clip at where none is: a correct step may clip."""
+    if like.clip is not None or stack.step is take_step:
+        return like
+    try:
+        return replace(like, clip=clips_at(stack.step))
+    except RAISED:  # the rows say how
+        return like
 
 
 def unclipped(law: Law, stack: Stack, like: Reference) -> Stack:

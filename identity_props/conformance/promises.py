@@ -156,6 +156,15 @@ def _update(step: Step, seed: int, norm: float) -> Tensor:
     return problem.parameters() - before
 
 
+HUGE = 2.0**40  # a norm that whatever clips at all clips
+
+
+def clips_at(step: Step) -> float | None:
+    """The norm at which a step is found to clip the whole gradient, as ``same_clipping`` has it; None of others."""
+    clip = float(_update(step, 0, HUGE).norm()) / 2
+    return clip if 0 < clip < HUGE / 4 and same_clipping(step, clip).holds else None
+
+
 class ClipsError(Exception):
     """A step's gradient is so large that the step clips it, as it promises."""
 
@@ -173,7 +182,7 @@ class Below:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if norm + 1e-6 >= self.clip:
-            raise ClipsError(f"clips at {self.clip:g}: a gradient of norm {norm:.3g}")
+            raise ClipsError(f"clips at {self.clip:g}, which --clip judges: a gradient of norm {norm:.3g}")
         optimizer.zero_grad()
         self.step(optimizer, loss)
 
