@@ -13,6 +13,9 @@ from identity_props.engine.trial import Run
 from identity_props.errors import InputError
 from identity_props.faults import FAULTS, TWINS, audit
 from identity_props.faults.audit import Alarms, Finding, examine, matching
+from identity_props.faults.findings import breaking
+from identity_props.faults.findings import findings as recorded
+from identity_props.laws import LAWS
 from identity_props.report import audit as audit_report
 from identity_props.stack.stack import PARTS
 
@@ -70,6 +73,16 @@ def test_every_fault_is_seen_by_a_law_and_no_clean_twin_by_anything():
     findings = list(audit.audit(matching("*"), jobs=2))
     assert len(findings) == len(FAULTS) + len(TWINS)
     assert [str(one) for one in findings if not one.right] == []
+    assert {one.name: [*one.laws] for one in findings if one.kind == "fault"} == {
+        name: one["laws"] for name, one in recorded().items()
+    }
+
+
+def test_what_was_recorded_of_the_audit_is_of_these_faults_and_laws():
+    assert recorded().keys() == FAULTS.keys()
+    others = {"moves", "like-optimizer", "like-linear"}
+    assert {law for one in recorded().values() for law in one["laws"]} <= LAWS.keys() | others
+    assert "rate-0.9-sgd" in breaking("gd-trajectory")
 
 
 def finding(kind="fault", laws=(), claims=(), gate=(), equivalent="", name="rate-0.9-sgd"):
@@ -142,7 +155,7 @@ def test_a_run_of_some_of_its_replicas_holds_theirs():
 
 
 def test_patterns_pick_faults_and_one_that_matches_none_is_refused():
-    assert [fault.name for fault in matching("ranks-apart, init-*")] == [
+    assert [fault.name for fault in matching("ranks-apart, init-one-*, init-[pz]*")] == [
         "init-one-state",
         "init-positive",
         "init-zero",

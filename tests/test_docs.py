@@ -131,7 +131,8 @@ def test_an_example_of_a_test_is_one_that_pytest_collects(here):
 
 def of_the_tutorial():
     """The commands that judge its broken optimizer: without a word of what it is, and with one."""
-    return [shlex.split(line)[1:] for line in lines("docs/tutorial.md") if "my_optimizer:" in line]
+    shown = [shlex.split(line)[1:] for line in lines("docs/tutorial.md") if "my_optimizer:" in line]
+    return [[*arguments, "--in-process"] for arguments in shown]  # where the fixtures reach
 
 
 def test_the_tutorial_s_broken_optimizer_passes_as_long_as_nothing_says_what_it_is(beside, few_laws):
