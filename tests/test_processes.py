@@ -255,9 +255,13 @@ def test_a_fork_that_comes_back_is_told_of_in_its_own_block_alone():
 class Helped(SGD):
     """Has a forked process work for it, as a loader has."""
 
+    helped = False
+
     def step(self, closure=None):
-        with multiprocessing.get_context("fork").Pool(1) as pool:
-            assert pool.map(abs, [-1]) == [1]
+        if not self.helped:  # once an optimizer, as a pool takes a tenth of a second
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                assert pool.map(abs, [-1]) == [1]
+        self.helped = True
         return super().step(closure)
 
 
@@ -313,7 +317,7 @@ def test_a_part_that_ends_forks_or_hangs_at_each_step_is_a_row(optimizer, kind, 
     assert rows["moves"]["note"].endswith(f": {note}")
     assert {name: rows[name]["verdict"] for name in others} == others
     assert list(rows) == ["moves", "gd-trajectory", "representable", "resume", "evaluate", "learns-identity"]
-    assert most <= 8
+    assert most <= 40  # of forks that came back and went on there would be twice as many after each step
     assert time.monotonic() - began < 120  # four starts of a process at most, on a slow machine
 
 

@@ -126,7 +126,7 @@ class _Judge:
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
             yield self.done[-1]
-        self.patience = PATIENCE
+        self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
     def _next(self) -> tuple[str, Any]:
         """What the process says next, else its exit code; raises what it raised."""
