@@ -119,7 +119,17 @@ def test_the_example_of_ranks_runs(one_family, monkeypatch):
     ((_, text),) = blocks("docs/how-to/ranks.md", "python")
     for name in LAWS.keys() - {"ranks-equal"}:
         monkeypatch.delitem(LAWS, name)
-    exec(text, {"__name__": "__main__"})
+    names = {"__name__": "__main__"}
+    exec(text, names)
+    with pytest.raises(AssertionError, match="moves fail"):  # and it can fail
+        names["assert_conforms"](Stack(optimizer=Still, lr=1.0, ranks=2))
+
+
+class Still(torch.optim.SGD):
+    """Moves nothing."""
+
+    def step(self, closure=None):
+        return None
 
 
 def test_an_example_of_a_test_is_one_that_pytest_collects(here):

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from torch.optim import SGD
 
 from identity_props.claims.registry import CLAIMS
 from identity_props.cli import commands
@@ -45,7 +46,9 @@ def test_what_it_links_to_is_there(target):
 
 def test_its_example_runs(one_family):
     (example,) = blocks("python")
-    exec(example, {"__name__": "__main__"})
+    names = {"__name__": "__main__"}
+    exec(example, names)
+    assert names["stack"].optimizer is SGD
 
 
 def test_ci_runs_its_test_command():
