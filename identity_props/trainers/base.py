@@ -4,25 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from identity_props.errors import InputError
-from identity_props.laws import Discrepancy
-
-if TYPE_CHECKING:
-    from identity_props.trainers.bench import Bench
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How far a trainer is from the nearest rule of a law, which rule that is, and what its ledger says.
-
-    ``rule`` is empty where none is near.
-    """
-
-    found: Discrepancy
-    rule: str = ""
-    words: str = ""
+from identity_props.trainers.bench import Bench, Reading
 
 
 @dataclass(frozen=True)
@@ -56,7 +40,7 @@ class TrainerLaw:
 
 
 TRAINER_LAWS: dict[str, TrainerLaw] = {}
-Measure = Callable[["Bench"], Reading]
+Measure = Callable[[Bench], Reading]
 
 
 def trainer_law(

@@ -17,25 +17,39 @@ from identity_props.laws import Discrepancy
 from identity_props.laws.base import rounding
 from identity_props.stack.guard import RAISED
 from identity_props.task.minibatch import Layers, Recursion, linear_rates
-from identity_props.trainers.base import Reading
 from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal, plan, told
-from identity_props.trainers.protocol import Asked, Fit, Left, NotOffered, trained_by
+from identity_props.trainers.protocol import Asked, Fit, Left, NotApplicable, NotOffered, trained_by
 
 FEATURES = 12
-OFF = "|W - W expected| / |W expected - W at the start|"
+OFF = "distance of the weights, relative to the way they had to go"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far a trainer is from the nearest rule of a law, which rule that is, and what its ledger says.
+
+    ``rule`` is empty where none is near.
+    """
+
+    found: Discrepancy
+    rule: str = ""
+    words: str = ""
 
 
 @dataclass(eq=False)
 class Bench:
-    """A trainer under test: ``fit`` in this process, ``again`` in a new one, ``spread`` on ranks, one result each."""
+    """A trainer under test: ``fit`` in this process, ``again`` in a new one, ``spread`` on ranks, a list for each thing
+    asked of what each rank left."""
 
     fit: Fit
     again: Callable[[Asked], Left] | None = None
-    spread: Callable[[Asked], list[Left]] | None = None
+    spread: Callable[[Sequence[Asked]], list[list[Left | Exception]]] | None = None
     seed: int = 0
+    ranks: int = 1
     reads: set[str] = field(default_factory=set)  # options that it has looked at
     offered: dict[str, bool] = field(default_factory=dict)
     left: dict[tuple[Any, ...], Left] = field(default_factory=dict)
+    spreads: list[list[Left | Exception]] = field(default_factory=list)
 
     # What is asked ----------------------------------------------------------------------------
 
@@ -139,6 +153,7 @@ class Bench:
         steps: int | None = None,
     ) -> Reading:
         """What was left beside what each rule would leave, the first being right; the nearest is named if it is near."""
+        self.reads_in_order(asked)
         trained = self.trained(asked)
         near = max(slack, tolerance(self.dtype, steps or 16))
         offs = {rule: self.off(asked, trained, one) for rule, one in candidates.items()}
@@ -147,6 +162,29 @@ class Bench:
         right = next(iter(offs))
         chosen = fitting[0] if fitting else right
         return Reading(Discrepancy(offs[chosen], near, OFF), fitting[0] if fitting else "", words)
+
+    def reads_in_order(self, asked: Asked) -> None:
+        """Raise NotApplicable where the order of examples counts, and the trainer has one of its own."""
+        whole = len(asked.examples) % (asked.batch_size * asked.accumulate * asked.ranks) == 0
+        if not (whole and self._readable(asked)) and not self.in_order:
+            raise NotApplicable("it reads examples in an order of its own")
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether examples are read in order, or should be: it does not shuffle unasked, all else being right."""
+        asked, free = self.drawn(12, 4, 2), self.asked(12, 4, 2)
+        orders = (asked, plan(12, 4, epochs=2)), (free, plan(12, 4, epochs=2))
+        near = tolerance(self.dtype, 16)
+        exact, counted = (
+            self.off(one, self.trained(one), self.expected(one, table)) <= near for one, table in orders
+        )
+        return exact or not counted or "shuffle" in self.reads
+
+    @staticmethod
+    def _readable(asked: Asked) -> bool:
+        """Whether the weights are an account of each example, whatever the order."""
+        plainly = not (asked.momentum or asked.decay or asked.clip) and asked.schedule == "constant"
+        return plainly and len(asked.start) == 1 and not asked.start[0].any() and asked.tokens is None
 
     def account(self, asked: Asked, trained: Left) -> Account:
         """What the weights say of each example, for trainings that start from 0 on orthonormal ones."""
@@ -165,9 +203,7 @@ class Bench:
 
     def words(self, asked: Asked, trained: Left) -> str:
         """The account in words, empty where it cannot be read."""
-        plainly = not (asked.momentum or asked.decay or asked.clip) and asked.schedule == "constant"
-        zero = len(asked.start) == 1 and not asked.start[0].any() and asked.tokens is None
-        if not (plainly and zero):
+        if not self._readable(asked):
             return ""
         return told(self.account(asked, trained), 4 * tolerance(self.dtype, 16), asked.epochs)
 

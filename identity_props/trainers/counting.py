@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.trainers.base import Reading, trainer_law
-from identity_props.trainers.bench import Bench, tolerance
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import Bench, Reading, tolerance
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
 
@@ -89,14 +89,14 @@ def drop_last(bench: Bench) -> Reading:
 
 
 @trainer_law(
-    "accumulate",
+    "accumulation",
     "Micro-batches of equal size, accumulated, are one batch of all.",
     LEDGER,
     needs="accumulate",
     rules={"mean": "one batch of all"},
     slips={"summed": "the sum of the micro-batches' means: the rate times their number"},
 )
-def accumulate(bench: Bench) -> Reading:
+def accumulation(bench: Bench) -> Reading:
     """Rounding as in trajectory."""
     asked = bench.asked(16, 2, 2, accumulate=4)
     table = plan(16, 2, 4, 2)
@@ -165,7 +165,7 @@ def frozen(bench: Bench) -> Reading:
 
 
 @trainer_law(
-    "reported",
+    "training-loss",
     "The training loss that it reports is the mean over the last epoch's examples, each as its batch met it.",
     "the loss at the weights of each step of the recursion",
     needs="loss",
@@ -179,7 +179,7 @@ def frozen(bench: Bench) -> Reading:
         "summed": "a sum over batches",
     },
 )
-def reported(bench: Bench) -> Reading:
+def training_loss(bench: Bench) -> Reading:
     """Twice the relative rounding of weights, as a loss is a square; frameworks that add losses in float32 get its."""
     asked = bench.drawn(10, 4, 2)
     measured = bench.trained(asked).loss
@@ -205,7 +205,7 @@ def reported(bench: Bench) -> Reading:
 
 
 @trainer_law(
-    "evaluated",
+    "evaluation-loss",
     "The evaluation loss that it reports is the mean over held-out examples, with an incomplete last batch.",
     "the loss at the final weights of the recursion",
     needs="held",
@@ -213,8 +213,8 @@ def reported(bench: Bench) -> Reading:
     rules={"examples": "a mean over examples"},
     slips={"means": "a mean of the batches' means: examples of the last one count for more"},
 )
-def evaluated(bench: Bench) -> Reading:
-    """As of reported."""
+def evaluation_loss(bench: Bench) -> Reading:
+    """As of training-loss."""
     draw = torch.Generator().manual_seed(bench.seed + 1)
     held = torch.randn(10, 12, generator=draw, dtype=torch.float64)
     asked = bench.drawn(8, 4, 2, held=held.to(bench.dtype))

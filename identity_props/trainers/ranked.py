@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.trainers.base import Reading, trainer_law
-from identity_props.trainers.bench import OFF, Bench, tolerance
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
 from identity_props.trainers.ledger import plan, told
-from identity_props.trainers.protocol import Asked, Left, NotOffered
+from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
-RANKS = 2
+SIZE = 4  # of a micro-batch on a rank
 
 
 @trainer_law(
@@ -25,12 +25,12 @@ RANKS = 2
 )
 def ranks(bench: Bench) -> Reading:
     """Rounding as in trajectory; ranks hold the same bits, as what each adds is reduced before."""
-    asked = bench.asked(16, 4, ranks=RANKS)
-    left = _spread(bench, asked)
-    differ = sum(int((~(a == b)).sum()) for a, b in zip(left[0].weights, left[1].weights, strict=True))
+    asked, left = _spread(bench, 0)
+    first, last = left[0].weights, left[-1].weights
+    differ = sum(int((~(a == b)).sum()) for a, b in zip(first, last, strict=True))
     if differ:
         return Reading(Discrepancy(differ, 0.0, "weights that are not the same bit for bit on both ranks"))
-    return _read(bench, asked, left[0], {"": plan(16, 8)})
+    return _read(bench, asked, left[0], {"": plan(2 * SIZE * bench.ranks, SIZE * bench.ranks)})
 
 
 @trainer_law(
@@ -46,31 +46,44 @@ def ranks(bench: Bench) -> Reading:
     slips={"dropped": "what does not fill all ranks is not trained on"},
 )
 def ranks_uneven(bench: Bench) -> Reading:
-    """Rounding as in trajectory; the rules differ by a whole weight. 9 examples on two ranks in batches of 4."""
-    asked = bench.asked(9, 4, ranks=RANKS)
+    """Rounding as in trajectory; the rules differ by a whole weight. One example more than ranks hold in a step."""
+    asked, left = _spread(bench, 1)
+    whole = SIZE * bench.ranks
     tables = {
-        "whole": plan(9, 8),
-        "padded": _steps([[0, 1, 2, 3, 4, 5, 6, 7], [8, 0]]),
-        "wrapped": _steps([[0, 1, 2, 3, 4, 5, 6, 7], [8, 0, 1, 2, 3, 4, 5, 6]]),
-        "dropped": plan(9, 8, drop_last=True),
+        "whole": plan(whole + 1, whole),
+        "padded": _steps([[*range(whole)], [whole, *range(bench.ranks - 1)]]),
+        "wrapped": _steps([[*range(whole)], [whole, *range(whole - 1)]]),
+        "dropped": plan(whole + 1, whole, drop_last=True),
     }
-    return _read(bench, asked, _spread(bench, asked)[0], tables)
+    return _read(bench, asked, left[0], tables)
 
 
-def _steps(batches: Sequence[Sequence[int]], n: int = 9, size: int = 8) -> Tensor:
+def _steps(batches: Sequence[Sequence[int]]) -> Tensor:
     """Weights [steps, n] where each step is a mean over what it holds, some of it perhaps twice."""
-    rows = torch.zeros(len(batches), n, dtype=torch.float64)
+    size = len(batches[0])
+    rows = torch.zeros(len(batches), size + 1, dtype=torch.float64)
     for row, batch in zip(rows, batches, strict=True):
         for place in batch:
             row[place] += size / len(batch)
     return rows
 
 
-def _spread(bench: Bench, asked: Asked) -> list[Left]:
+def _spread(bench: Bench, which: int) -> tuple[Asked, list[Left]]:
+    """What is asked of ranks, and what each left; both at once, since starting ranks takes longest."""
+    if bench.ranks == 1:
+        raise NotApplicable("asked for with --ranks 2")
     bench.trained(bench.asked(4, 2))
     if bench.spread is None or "ranks" not in bench.reads:
         raise NotOffered("ranks")
-    return bench.spread(asked)
+    whole = SIZE * bench.ranks
+    both = [bench.asked(n, SIZE, ranks=bench.ranks) for n in (2 * whole, whole + 1)]
+    if not bench.spreads:
+        bench.spreads = bench.spread(both)
+    left = bench.spreads[which]
+    for one in left:
+        if isinstance(one, Exception):
+            raise one
+    return both[which], [one for one in left if isinstance(one, Left)]
 
 
 def _read(bench: Bench, asked: Asked, left: Left, tables: dict[str, Tensor]) -> Reading:

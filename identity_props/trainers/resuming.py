@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from identity_props.laws import Discrepancy
-from identity_props.trainers.base import Reading, trainer_law
-from identity_props.trainers.bench import Bench, apart, tolerance
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import Bench, Reading, apart, tolerance
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
 CARRIED: Mapping[str, Any] = {"shuffle": True, "momentum": 0.5, "schedule": "linear", "average": 0.75}
-AGAIN = "|W - W of the other run| / the way that it went"
+AGAIN = "distance of the weights, relative to the way they went"
 
 
 def beside(bench: Bench, asked: Asked, one: Left, other: Left, what: str) -> Reading:
@@ -187,13 +187,13 @@ def resume_window(bench: Bench) -> Reading:
 
 
 @trainer_law(
-    "evaluate",
+    "evaluation",
     "Evaluating in between changes no weight, and not which examples come next.",
     "a look changes nothing",
     needs="held",
     kind="changed by a look",
 )
-def evaluate(bench: Bench) -> Reading:
+def evaluation(bench: Bench) -> Reading:
     """Rounding as in trajectory, beside the same trainer's own run without."""
     _repeats(bench)
     options = bench.offers(shuffle=True, momentum=0.5, schedule="linear")

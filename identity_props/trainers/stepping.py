@@ -10,8 +10,8 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.task.minibatch import Layers, linear_rates
-from identity_props.trainers.base import Reading, trainer_law
-from identity_props.trainers.bench import OFF, Bench, apart, in_dtype, tolerance
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import OFF, Bench, Reading, apart, in_dtype, tolerance
 from identity_props.trainers.counting import first_wrong
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
@@ -105,14 +105,14 @@ def _scheduled(bench: Bench, asked: Asked) -> Reading:
 
 
 @trainer_law(
-    "momentum",
+    "velocity",
     "The velocity is v = m v + g, and the weights move by rate v.",
     "Polyak 1964, as torch.optim.SGD has it",
     needs="momentum",
     rules={"velocity": "v = m v + g"},
     slips={"none": "no momentum", "dampened": "v = m v + (1 - m) g"},
 )
-def momentum(bench: Bench) -> Reading:
+def velocity(bench: Bench) -> Reading:
     """Rounding as in trajectory: 1 / (1 - m) = 2 times as far at most, which its factor of 8 covers."""
     asked = bench.drawn(12, 4, 3, momentum=0.5)
     table = plan(12, 4, epochs=3)
@@ -133,7 +133,7 @@ def momentum(bench: Bench) -> Reading:
     },
 )
 def momentum_rate(bench: Bench) -> Reading:
-    """Rounding as of momentum; the rules differ by the change of the rate."""
+    """Rounding as of velocity; the rules differ by the change of the rate."""
     asked = bench.drawn(12, 4, 3, momentum=0.5, schedule="linear")
     table = plan(12, 4, epochs=3)
     rules = {

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from identity_props.task.minibatch import token_steps
-from identity_props.trainers.base import Reading, trainer_law
-from identity_props.trainers.bench import Bench
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import Bench, Reading
 from identity_props.trainers.ledger import ranges
 from identity_props.trainers.protocol import IGNORED, Asked, Left, Tokens
 
