@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from identity_props.trainers.protocol import IGNORED, Asked, Trained, weights_of
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-FILE = "plain.pt"
+FILE = "plain-{}.pt"  # of a rank: each has its own losses, and its own gradients of an open window
 Places = list[int]  # of examples, or of sequences
 
 
@@ -36,9 +37,7 @@ class Plain:
         self.scaler = torch.amp.GradScaler("cpu", enabled=asked.precision == "float16")
         self.averaged = weights_of(self.network)
         self.read = self.steps = 0  # micro-batches, optimizer steps
-        self.losses: list[
-            tuple[float, int]
-        ] = []  # of the epoch's micro-batches: sum over examples, and number
+        self.losses: list[tuple[float, int]] = []  # of the epoch's micro-batches: sum, and number of examples
         self.evaluated: float | None = None
 
     def trainable(self) -> list[nn.Parameter]:
@@ -65,7 +64,7 @@ class Plain:
         return [batches[at : at + size] for at in range(0, len(batches), size)]
 
     def share(self, batch: Places) -> Places:
-        """This rank's part of a micro-batch."""
+        """The part of a micro-batch that this rank has."""
         return batch[_rank(self.asked) :: self.asked.ranks]
 
     @property
@@ -91,6 +90,10 @@ class Plain:
     def token_loss(self, batch: Places) -> Tensor:
         ids, labels = self.padded(batch)
         return cross_entropy(self.network(ids).flatten(0, 1), labels.flatten(), reduction="sum")
+
+    def nothing(self) -> Tensor:
+        """The loss of a rank that has no example of a micro-batch: 0, with a gradient of 0."""
+        return torch.stack([(p * 0).sum() for p in self.trainable()]).sum()
 
     def padded(self, batch: Places) -> tuple[Tensor, Tensor]:
         """Ids and labels [batch, length]; the padding's label is IGNORED."""
@@ -119,8 +122,7 @@ class Plain:
         """Add a micro-batch's part to the gradient."""
         mine = self.share(batch)
         with self.cast():
-            loss = self.loss(mine) if mine else sum(p.sum() * 0 for p in self.trainable())
-        assert isinstance(loss, Tensor)
+            loss = self.loss(mine) if mine else self.nothing()
         self.scaler.scale(loss / self.divisor(window)).backward()
         self.losses.append((loss.item(), self.counted(mine)))
 
@@ -139,9 +141,23 @@ class Plain:
         """An optimizer step on the gradient of a whole window."""
         self.reduce()
         self.clip()
+        taken = self.step()
+        self.zero()
+        if taken:
+            self.count()
+
+    def step(self) -> bool:
+        """Move the weights; whether it did: a gradient that overflowed under the loss scale is skipped."""
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return self.scaler.get_scale() >= scale  # lower only after an overflow
+
+    def zero(self) -> None:
         self.optimizer.zero_grad()
+
+    def count(self) -> None:
+        """What goes by optimizer steps: a skipped one is none."""
         self.steps += 1
         self.scheduler.step()
         self.average()
@@ -226,11 +242,17 @@ class Plain:
             "losses": self.losses,
         }
 
+    def file(self) -> Path:
+        return self.asked.folder / FILE.format(_rank(self.asked))
+
     def save(self) -> None:
-        torch.save(self.state(), self.asked.folder / FILE)
+        torch.save(self.state(), self.file())
 
     def load(self) -> None:
-        saved = torch.load(self.asked.folder / FILE)
+        self.restore(torch.load(self.file()))
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from what ``state`` said."""
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])
