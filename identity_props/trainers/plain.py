@@ -49,8 +49,11 @@ class Plain:
         """Places of the examples in the order of an epoch."""
         if not self.asked.shuffle:
             return [*range(len(self.data))]
-        drawn = torch.Generator().manual_seed(self.asked.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.data), generator=drawn).tolist()
+        return torch.randperm(len(self.data), generator=self.random(epoch)).tolist()
+
+    def random(self, epoch: int) -> torch.Generator:
+        """What shuffles an epoch."""
+        return torch.Generator().manual_seed(self.asked.seed * 1_000_003 + epoch)
 
     def micro_batches(self, epoch: int) -> list[Places]:
         """The epoch's micro-batches, those of all ranks together."""
@@ -73,7 +76,7 @@ class Plain:
 
     # A step -------------------------------------------------------------------------------------
 
-    def factor(self, step: int) -> float:
+    def factor(self, step: float) -> float:
         """Of the rate, at an optimizer step counted from 0."""
         return 1 - step / self.total_steps if self.asked.schedule == "linear" else 1.0
 
