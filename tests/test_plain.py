@@ -175,6 +175,14 @@ def test_it_resumes_bit_for_bit_after_any_micro_batch(stop, tmp_path):
     assert same(resumed(Plain, replace(one, stop=stop), tmp_path), fit(one))
 
 
+def test_a_training_without_a_whole_batch_takes_no_step():
+    one = asked(n=3, batch_size=4, drop_last=True, schedule="linear")
+    found = fit(one)
+    assert found.steps == 0
+    assert torch.equal(found.weights[0], one.start[0])
+    assert np.isnan(found.loss)
+
+
 def test_it_stops_where_it_is_asked_to(tmp_path):
     one = asked(n=9, accumulate=2, stop=4, folder=tmp_path)
     assert fit(one).steps == 2  # the second window is open
@@ -208,9 +216,8 @@ def test_mixed_precision_keeps_steps_below_half_a_unit_of_the_weights(precision)
 
 
 def overflowing(**options):
-    """The second of four batches overflows under a loss scale of 2^16, and under none that is much lower."""
-    x = torch.eye(4).repeat(2, 1)
-    x[2:4] *= 2.0**6
+    """The second and last of four batches overflow under a loss scale of 2^16, and not under 2^15."""
+    x = torch.eye(4).repeat(2, 1) * torch.tensor([1.0, 1, 2, 2, 1, 1, 2, 2])[:, None]
     return Asked((torch.zeros(4, 4),), x, lr=2.0**-8, batch_size=2, epochs=1, precision="float16", **options)
 
 

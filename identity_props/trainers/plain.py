@@ -78,7 +78,7 @@ class Plain:
 
     def factor(self, step: float) -> float:
         """Of the rate, at an optimizer step counted from 0."""
-        return 1 - step / self.total_steps if self.asked.schedule == "linear" else 1.0
+        return 1 - step / max(1, self.total_steps) if self.asked.schedule == "linear" else 1.0
 
     def target(self, batch: Places) -> Tensor:
         return self.asked.examples[batch]
@@ -220,8 +220,8 @@ class Plain:
         self.evaluated = float(sum(sums) / len(held))
 
     def reported(self) -> float:
-        """The mean over the last epoch's examples, those of all ranks."""
-        sums = torch.tensor(self.losses, dtype=torch.float64).sum(0)
+        """The mean over the last epoch's examples, those of all ranks; NaN where it had none."""
+        sums = torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 2).sum(0)
         if self.asked.ranks > 1:
             distributed.all_reduce(sums)
         return float(sums[0] / sums[1])
