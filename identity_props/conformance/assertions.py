@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from identity_props.conformance.checking import GUARD, THREADS, check, unbuilt
+from identity_props.conformance.checking import check, unbuilt
+from identity_props.conformance.following import GUARD, THREADS
 from identity_props.conformance.learning import learning, searched_rate
 from identity_props.conformance.meant import like_plan
 from identity_props.conformance.rows import FAIL, Reference
