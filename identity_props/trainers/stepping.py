@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.task.minibatch import Layers, linear_rates
