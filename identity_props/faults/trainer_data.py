@@ -97,14 +97,6 @@ class TargetsShifted(Plain):
         return super().target(batch[1:] + batch[:1])
 
 
-class Padded(Plain):
-    """The first examples of an epoch come again, so that each rank has as many."""
-
-    def order(self, epoch: int) -> Places:
-        order = super().order(epoch)
-        return order + order[: -len(order) % self.asked.ranks]
-
-
 class FirstShareTwice(Plain):
     """Each rank reads the examples of the first."""
 
@@ -227,7 +219,6 @@ FAULTS = (
     TrainerFault("unseeded", Unseeded, "torchtune#65"),
     TrainerFault("with-replacement", WithReplacement, "skflow#50"),
     TrainerFault("targets-shifted", TargetsShifted, "GaNDLF#870"),
-    TrainerFault("ranks-padded", Padded, "pytorch#49180"),
     TrainerFault("ranks-alike", FirstShareTwice, "mistral#194, datasets#5360"),
     TrainerFault("ranks-overlap", OwnOrders, "datasets#5696"),
     TrainerFault("step-more", OneMore, "qlora-pipe#42, SimpleTuner#95"),

@@ -236,6 +236,14 @@ class AveragedFromFirst(AveragedByTorch):
         pass
 
 
+class Padded(Plain):
+    """The first examples of an epoch come again, so that each rank has as many, as with torch's sampler."""
+
+    def order(self, epoch: int) -> Places:
+        order = super().order(epoch)
+        return order + order[: -len(order) % self.asked.ranks]
+
+
 TWINS = (
     TrainerTwin("plain", Plain),
     TrainerTwin("criterion", Criterion),
@@ -249,10 +257,11 @@ TWINS = (
     TrainerTwin("averaged-by-torch", AveragedByTorch),
     TrainerTwin("small-scale", SmallScale),
     TrainerTwin("evaluated-often", EvaluatedOften),
-    TrainerTwin("means", Means, "means"),
-    TrainerTwin("fixed", Fixed, "fixed"),
-    TrainerTwin("carried", Carried, "carried"),
-    TrainerTwin("keras-velocity", KerasVelocity, "keras"),
-    TrainerTwin("decoupled", Decoupled, "decoupled"),
-    TrainerTwin("averaged-from-first", AveragedFromFirst, "first"),
+    TrainerTwin("means", Means, ("means",)),
+    TrainerTwin("fixed", Fixed, ("means", "fixed")),
+    TrainerTwin("carried", Carried, ("carried",)),
+    TrainerTwin("keras-velocity", KerasVelocity, ("keras",)),
+    TrainerTwin("decoupled", Decoupled, ("decoupled",)),
+    TrainerTwin("averaged-from-first", AveragedFromFirst, ("first",)),
+    TrainerTwin("padded", Padded, ("padded",)),
 )
