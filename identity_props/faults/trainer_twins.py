@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from identity_props.faults.base import TrainerTwin
 from identity_props.faults.trainer_data import OneStream
+from identity_props.trainers.bench import in_dtype
 from identity_props.trainers.plain import Places, Plain
 from identity_props.trainers.protocol import Asked, weights_of
 
@@ -27,6 +28,13 @@ class Criterion(Plain):
             return self.token_loss(batch)
         criterion = nn.MSELoss(reduction="mean")
         return criterion(self.network(self.asked.examples[batch]), self.target(batch)) * len(batch)
+
+
+class Single(Plain):
+    """All is computed in float32, whatever is given."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(in_dtype(asked, torch.float32))
 
 
 class Foreach(Plain):
@@ -247,6 +255,7 @@ class Padded(Plain):
 TWINS = (
     TrainerTwin("plain", Plain),
     TrainerTwin("criterion", Criterion),
+    TrainerTwin("float32", Single),
     TrainerTwin("foreach", Foreach),
     TrainerTwin("loader", Loaded),
     TrainerTwin("one-stream", OneStream),
