@@ -83,7 +83,7 @@ def _verdict(
     """A rule that is in use, or documented, is no fault; one that is accepted is what the others are measured by."""
     if law.right(reading, accept):
         return PASS, ""
-    meant = any(rule in law.named for rule in accept)
+    meant = any(rule in law.rules for rule in accept)
     documented = design is not None and design[0] == reading.rule
     if reading.found.holds and not meant and (reading.rule in law.rules or documented):
         return DESIGN, reading.rule
