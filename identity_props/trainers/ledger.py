@@ -227,10 +227,8 @@ def _of_epoch(factor: float, ticked: float, total: int, near: float, q: float) -
 def _several(ticked: float, count: int, total: int, near: float, q: float) -> Entries | None:
     """Steps of weight 1 whose product is nearest; None where none is near, or another one as near."""
     rates = [1 - q * (1 - step / total) for step in range(total)]
-    offs = sorted(
-        (abs(math.prod(rates[step] for step in chosen) - ticked), chosen)
-        for chosen in combinations(range(total), count)
-    )
-    (off, best), (other, _) = (*offs, (math.inf, ()))[:2] if offs else ((math.inf, ()), (math.inf, ()))
+    found = combinations(range(total), count)
+    offs = sorted((abs(math.prod(rates[step] for step in chosen) - ticked), chosen) for chosen in found)
+    (off, best), (other, _), *_ = [*offs, (math.inf, ()), (math.inf, ())]
     clear = off <= near and other > 8 * max(off, near / ROUND)
     return [(step, 1.0) for step in best] if clear else None

@@ -128,8 +128,8 @@ class Asked:
 
     @property
     def read(self) -> frozenset[str]:
-        """Names of what has been looked at."""
-        return frozenset(self._read)
+        """Names of the options that have been looked at."""
+        return frozenset(self._read.intersection(OPTIONS))
 
     def unread(self) -> list[str]:
         """Names of the options that it gives and that nobody has read: they are not offered."""
