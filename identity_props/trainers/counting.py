@@ -134,10 +134,12 @@ def unequal(bench: Bench) -> Reading:
     slips={"dropped": "its examples are read and not trained on"},
 )
 def window(bench: Bench) -> Reading:
-    """Rounding as in trajectory; the rules differ by a whole weight. Two epochs tell carried from dropped."""
-    asked = bench.asked(12, 2, 2, accumulate=4)
+    """Rounding as in trajectory; the rules differ by a whole weight. After three epochs, one and a half of carried
+    windows is left over: after one it is as if they were dropped, after two as if divided by a fixed number.
+    """
+    asked = bench.asked(12, 2, 3, accumulate=4)
     rules = ("mean", "fixed", "carried", "dropped")
-    tables = {rule: plan(12, 2, 4, 2, window=rule) for rule in rules}
+    tables = {rule: plan(12, 2, 4, 3, window=rule) for rule in rules}
     return bench.matched(asked, _expected(bench, asked, tables))
 
 
