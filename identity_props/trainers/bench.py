@@ -15,7 +15,7 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.laws.base import rounding
-from identity_props.stack.guard import RAISED
+from identity_props.stack.guard import RAISED, alive
 from identity_props.task.minibatch import Layers, Recursion, linear_rates
 from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal, plan, told
 from identity_props.trainers.protocol import Asked, Fit, Left, NotApplicable, NotOffered, trained_by
@@ -87,7 +87,8 @@ class Bench:
         return self.left[key]
 
     def once(self, asked: Asked) -> Left:
-        """What the trainer makes of it now, in a folder of its own unless it is given one."""
+        """What the trainer makes of it now, in a folder of its own unless it is given one; it may take the guard's time."""
+        alive()
         if asked.folder != Path():
             return trained_by(self.fit, asked, self.reads)
         with TemporaryDirectory(prefix="identity-props-") as folder:

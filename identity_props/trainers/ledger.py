@@ -225,10 +225,15 @@ def _of_epoch(factor: float, ticked: float, total: int, near: float, q: float) -
 
 
 def _several(ticked: float, count: int, total: int, near: float, q: float) -> Entries | None:
-    """Steps of weight 1 whose product is nearest; None where none is near, or another one as near."""
+    """Steps of weight 1 whose product is nearest, the last being what the others leave; None where none is near,
+    or others are as near."""
     rates = [1 - q * (1 - step / total) for step in range(total)]
-    found = combinations(range(total), count)
-    offs = sorted((abs(math.prod(rates[step] for step in chosen) - ticked), chosen) for chosen in found)
-    (off, best), (other, _), *_ = [*offs, (math.inf, ()), (math.inf, ())]
+    found: list[tuple[float, tuple[int, ...]]] = [(math.inf, ()), (math.inf, ())]
+    for chosen in combinations(range(total), count - 1):
+        others = math.prod(rates[step] for step in chosen)
+        last = round(total * (1 - (1 - ticked / others) / q))
+        if chosen[-1] < last < total:
+            found.append((abs(others * rates[last] - ticked), (*chosen, last)))
+    (off, best), (other, _), *_ = sorted(found)
     clear = off <= near and other > 8 * max(off, near / ROUND)
     return [(step, 1.0) for step in best] if clear else None

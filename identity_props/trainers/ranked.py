@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
+from identity_props.stack.guard import alive
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
 from identity_props.trainers.ledger import plan, told
@@ -78,6 +79,7 @@ def _spread(bench: Bench, which: int) -> tuple[Asked, list[Left]]:
     whole = SIZE * bench.ranks
     both = [bench.asked(n, SIZE, ranks=bench.ranks) for n in (2 * whole, whole + 1)]
     if not bench.spreads:
+        alive()
         bench.spreads = bench.spread(both)
     left = bench.spreads[which]
     for one in left:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from identity_props.laws import Discrepancy
+from identity_props.stack.guard import alive
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, apart, tolerance
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
@@ -121,6 +122,7 @@ def _resumed(bench: Bench, options: Mapping[str, Any], stop: int, batches: int) 
         stopped = bench.once(replace(here, stop=stop))
         if apart(stopped.weights, [w.double() for w in whole.weights], asked.start) == 0:
             return Reading(Discrepancy(1.0, 0.0, f"it does not stop after {stop} micro-batches"))
+        alive()
         resumed = (bench.again or bench.once)(replace(here, resume=True))
     return beside(bench, asked, resumed, whole, f"resumed after {stop} micro-batches of {2 * batches}")
 
