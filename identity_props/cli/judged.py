@@ -77,11 +77,11 @@ PARTS = [
         help="Processes that train data-parallel, under DistributedDataParallel with gloo.",
     ),
 ]
-TRAINER = [
+THE_TRAINER = [
     click.option(
         "--trainer",
         metavar="NAME|PKG.MOD:FIT",
-        help="Whole trainer to judge: plain, lightning, accelerate, transformers, or fit(asked).",
+        help="Whole trainer: plain, lightning, accelerate, transformers, or fit(asked).",
     ),
     click.option(
         "--trainer-arg",
@@ -95,6 +95,9 @@ TRAINER = [
         metavar="TEXT",
         help="A program as trainer: 'python train.py {data} {start} {out} --lr {lr} ...'.",
     ),
+]
+TRAINER = [
+    *THE_TRAINER,
     click.option(
         "--accept",
         multiple=True,

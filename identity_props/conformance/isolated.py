@@ -9,15 +9,16 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import FOLDERS, SPAWN, Leash, tie_to_parent
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Row
@@ -107,6 +108,17 @@ class AskedTrainer:
 Asked = AskedParts | AskedTrainer
 
 
+class Made(Protocol):
+    """What a process makes and measures: something by name, and results after those that are done."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what it prints is nobody's."""
+
+    def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
+        """What is measured, in the process."""
+
+
 @contextmanager
 def here(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
     """What is judged by name, and its rows as they come, in this process, which a part may end."""
@@ -120,7 +132,7 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
-    judge = _Judge(asked)
+    judge = Judge(asked)
     try:
         named = judge.named()
         yield named, judge.rows(named)
@@ -128,11 +140,15 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
         judge.end()
 
 
-class _Judge:
-    """The process that measures rows, and the next one where it ends before they do."""
+class Judge:
+    """The process that measures rows, and the next one where it ends before they do.
 
-    def __init__(self, asked: Asked) -> None:
+    Temporary folders of a trainer lie in one of ours, so that none is left of one that ends its process.
+    """
+
+    def __init__(self, asked: Made) -> None:
         self.asked, self.patience = asked, 0.0
+        self.folder = tempfile.TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True)
         self.done: list[Row] = []
         self._start()
 
@@ -140,7 +156,8 @@ class _Judge:
         self.heard, said = SPAWN.Pipe(duplex=False)
         self.leash = Leash()
         self.process = SPAWN.Process(
-            target=_judge, args=(self.asked, pickle.dumps(self.done), said, self.leash.end)
+            target=_judge,
+            args=(self.asked, pickle.dumps(self.done), said, self.leash.end, self.folder.name),
         )
         self.process.start()
         said.close()
@@ -148,9 +165,9 @@ class _Judge:
 
     def named(self) -> Named:
         """What the stack is called, the first that is heard of it."""
-        told, what = self._next()
+        told, what = self.next()
         if told == ENDED:
-            raise InputError(f"parts: expected modules that can be imported, got one that {_how(what)[1]}")
+            raise InputError(f"parts: expected modules that can be imported, got one that {how(what)[1]}")
         named: Named = what
         return named
 
@@ -165,14 +182,14 @@ class _Judge:
             if self.ended:
                 self._start()
                 self.named()
-            told, what = self._next()
+            told, what = self.next()
             if told == FINISHED:  # with fewer rows, where the first says all
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
             yield self.done[-1]
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
-    def _next(self) -> tuple[str, Any]:
+    def next(self) -> tuple[str, Any]:
         """What the process says next, else its exit code; raises what it raised."""
         while not wait([self.heard, self.process.sentinel], LOOK_EVERY) and self.process.is_alive():
             pass
@@ -182,7 +199,7 @@ class _Judge:
         if told == ENDED:
             self.process.join(PATIENCE)
             what, self.ended = self.process.exitcode, True
-            self.end()
+            self._end_process()
         return told, what
 
     def _word(self) -> tuple[str, Any]:
@@ -193,6 +210,10 @@ class _Judge:
 
     def end(self) -> None:
         """End the process, and what it has started and left."""
+        self._end_process()
+        self.folder.cleanup()
+
+    def _end_process(self) -> None:
         self.process.join(self.patience)
         self.leash.let_go()
         self.process.join(PATIENCE)
@@ -207,11 +228,11 @@ def _ended(name: str, named: Named, code: int | None) -> Row:
     from identity_props.conformance.checking import failed
     from identity_props.conformance.rows import FAIL, Row
 
-    kind, note = _how(code)
+    kind, note = how(code)
     return failed(Row(name, FAIL, kind=kind, note=note), named)
 
 
-def _how(code: int | None) -> tuple[str, str]:
+def how(code: int | None) -> tuple[str, str]:
     """Kind and note of a process that ended by itself; without a code it has closed its pipe and went on."""
     from identity_props.conformance.rows import CRASHES, EXITS
 
@@ -229,13 +250,17 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
+def _judge(asked: Made, done: bytes, said: Connection, leash: Connection, folder: str) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
     os.dup2(
         os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
     )  # the parent's stdout is for the result alone
     if asked.quiet:
         os.dup2(1, 2)
+        tempfile.tempdir = os.environ["TMPDIR"] = (
+            folder  # of its children too; parts keep theirs, where torch caches what it compiles
+        )
+    FOLDERS.append(folder)
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
     try:
@@ -245,7 +270,7 @@ def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> No
         said.send_bytes(pickle.dumps((RAISED, error)))
 
 
-def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+def _told(asked: Made, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
     with asked.made() as (named, rows):
         yield NAMED, named
         for row in rows(done):

@@ -54,10 +54,10 @@ class Bench:
     # What is asked ----------------------------------------------------------------------------
 
     def asked(self, n: int, batch_size: int, epochs: int = 1, **options: Any) -> Asked:
-        """A training on n orthonormal examples from 0, two features beyond them, with q = 1/4 a step."""
+        """A training on n orthonormal examples from 0, two features beyond them, with q = 1/4 a step unless given."""
         d = n + 2
         held = batch_size * options.get("accumulate", 1) * options.get("ranks", 1)
-        lr = options.pop("lr", Q * d * held / 2)
+        lr = options.pop("lr", options.pop("q", Q) * d * held / 2)
         start = options.pop("start", (torch.zeros(d, d, dtype=torch.float64),))
         x = options.pop("examples", None)
         x = orthonormal(n, d, self.seed) if x is None else x
@@ -119,6 +119,13 @@ class Bench:
             return torch.float32 if single else torch.float64
         self.trained(in_dtype(asked, torch.float32))  # raises what it raises
         return torch.float32
+
+    def on_ranks(self, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
+        """What each rank left of each thing asked; raises NotOffered."""
+        self.trained(self.asked(4, 2))
+        if self.spread is None or "ranks" not in self.reads:
+            raise NotOffered("ranks")
+        return self.spread(asked)
 
     # What is expected -------------------------------------------------------------------------
 
@@ -198,7 +205,7 @@ class Bench:
             for group in (asked, [replace(one, schedule="linear") for one in asked])
         )
         near = 4 * tolerance(self.dtype, 16)
-        books = [decoded(constant, clocked, steps, near) for steps in _totals(asked[0], epochs)]
+        books = [decoded(constant, clocked, steps, near) for steps in totals(asked[0], epochs)]
         return min(books, key=lambda book: len(book.unclear))
 
     def words(self, asked: Asked, trained: Left) -> str:
@@ -208,7 +215,7 @@ class Bench:
         return told(self.account(asked, trained), 4 * tolerance(self.dtype, 16), asked.epochs)
 
 
-def _totals(asked: Asked, epochs: int) -> Iterator[list[int]]:
+def totals(asked: Asked, epochs: int) -> Iterator[list[int]]:
     """What a trainer may take for the optimizer steps of 1 to ``epochs`` epochs, as its windows are."""
     batches = -(-len(asked.examples) // (asked.batch_size * asked.ranks))
     whole, kept = -(-batches // asked.accumulate), batches // asked.accumulate

@@ -153,12 +153,14 @@ def places(found: Sequence[int]) -> str:
 class Ledger:
     """Weights [steps, n] that each example had in each step, and what each lost of itself to others [n].
 
-    ``unclear`` are places of examples whose account fits no steps: their columns hold NaN.
+    ``unclear`` are places of examples whose account fits no steps: their columns hold NaN. ``ends`` are the numbers
+    of steps by the end of each epoch.
     """
 
     weights: Tensor
     leaks: Tensor
     unclear: list[int]
+    ends: list[int]
 
 
 Entries = list[tuple[int, float]]  # steps that trained on an example, and its weight in each
@@ -184,7 +186,7 @@ def decoded(
         if entries is None:
             weights[:, place] = math.nan
     unclear = [place for place, entries in enumerate(columns) if entries is None]
-    return Ledger(weights, constant[-1].leaks, unclear)
+    return Ledger(weights, constant[-1].leaks, unclear, [*steps])
 
 
 def _entries(
@@ -208,6 +210,8 @@ def _of_epoch(factor: float, ticked: float, total: int, near: float, q: float) -
     if abs(1 - factor) <= near:
         return [] if abs(1 - ticked) <= near else None
     step = total * (1 - (1 - ticked) / (1 - factor))
+    if not math.isfinite(step):
+        return None
     slack = min(1 / 4, 1e-6 + 8 * total * near / abs(1 - factor))
     if abs(step - round(step)) <= slack and 0 <= round(step) < total:
         return [(round(step), (1 - factor) / q)]
@@ -218,9 +222,13 @@ def _of_epoch(factor: float, ticked: float, total: int, near: float, q: float) -
 
 
 def _several(ticked: float, count: int, total: int, near: float, q: float) -> Entries | None:
-    """Steps of weight 1 whose product is nearest; None where none is near."""
+    """Steps of weight 1 whose product is nearest, the last of them being the one that the others leave."""
     rates = [1 - q * (1 - step / total) for step in range(total)]
-    found = combinations_with_replacement(range(total), count)
-    best = min(found, key=lambda chosen: abs(math.prod(rates[step] for step in chosen) - ticked))
-    fits = abs(math.prod(rates[step] for step in best) - ticked) <= near
-    return [(step, 1.0) for step in best] if fits else None
+    found = []
+    for chosen in combinations_with_replacement(range(total), count - 1):
+        others = math.prod(rates[step] for step in chosen)
+        last = round(total * (1 - (1 - ticked / others) / q))
+        if chosen[-1] <= last < total:
+            found.append((abs(others * rates[last] - ticked), (*chosen, last)))
+    off, best = min(found, default=(math.inf, ()))
+    return [(step, 1.0) for step in best] if off <= near else None

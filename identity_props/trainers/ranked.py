@@ -11,7 +11,7 @@ from identity_props.laws import Discrepancy
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
 from identity_props.trainers.ledger import plan, told
-from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
+from identity_props.trainers.protocol import Asked, Left, NotApplicable
 
 SIZE = 4  # of a micro-batch on a rank
 
@@ -72,13 +72,10 @@ def _spread(bench: Bench, which: int) -> tuple[Asked, list[Left]]:
     """What is asked of ranks, and what each left; both at once, since starting ranks takes longest."""
     if bench.ranks == 1:
         raise NotApplicable("asked for with --ranks 2")
-    bench.trained(bench.asked(4, 2))
-    if bench.spread is None or "ranks" not in bench.reads:
-        raise NotOffered("ranks")
     whole = SIZE * bench.ranks
     both = [bench.asked(n, SIZE, ranks=bench.ranks) for n in (2 * whole, whole + 1)]
     if not bench.spreads:
-        bench.spreads = bench.spread(both)
+        bench.spreads = bench.on_ranks(both)
     left = bench.spreads[which]
     for one in left:
         if isinstance(one, Exception):
