@@ -19,7 +19,8 @@ from identity_props.conformance.rows import Row
 from identity_props.gate import Change
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
-from identity_props.trainers.accounting import Book, said
+from identity_props.trainers.accounting import Book
+from identity_props.trainers.wording import said
 
 SCHEMA = "identity-props/results/1"
 RESULTS, CHECK, LEDGER = "results.json", "check.json", "ledger.json"

@@ -8,14 +8,17 @@ from itertools import groupby
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from identity_props.conformance.isolated import Named
 from identity_props.report import page, pictures
-from identity_props.trainers.accounting import EPOCHS, STEPS, TOKENS, Book, number, said
+from identity_props.trainers.accounting import EPOCHS, STEPS, TOKENS, Book
+from identity_props.trainers.wording import number, said
 
-WIDTH = 80 - 10  # columns of a terminal, less those of the examples' places
+WIDTH, GAP = 80, 3  # of a terminal, and between columns
+FEWEST = 3  # epochs that are shown, if there are as many, however many steps they have
 MOST_ROWS = 64  # of a table
 NOTHING = "·"  # a weight of 0
 
@@ -36,7 +39,7 @@ class Run:
 def runs(book: Book) -> list[Run]:
     """Examples in runs of equal columns; of tokens, each sequence is one, its tokens in place of steps."""
     columns = [tuple(map(shown, column)) for column in book.weights.mT.tolist()]
-    notes = {place: "unclear" for place in book.unclear} | {place: "mixed" for place in book.mixed}
+    notes = dict.fromkeys(book.unclear, "unclear") | dict.fromkeys(book.mixed, "mixed")
     if book.by == TOKENS:
         return [*_sequences(book, [column[0] for column in columns], notes)]
     keys = [(column, notes.get(place, "")) for place, column in enumerate(columns)]
@@ -63,35 +66,43 @@ def shown(weight: float) -> str:
 
 
 @dataclass(frozen=True)
-class Group:
+class Columns:
     """Columns of a table that belong together: those of an epoch, or all."""
 
     heading: str
     columns: Sequence[int]
 
 
-def groups(book: Book, found: Sequence[Run]) -> list[Group]:
+def groups(book: Book, found: Sequence[Run]) -> list[Columns]:
     """Steps by epoch; epochs, or places of tokens, all in one."""
     if book.by != STEPS:
         widest = max(len(run.weights) for run in found)
-        return [Group("epoch" if book.by == EPOCHS else "tokens", range(widest))]
+        return [Columns("epoch" if book.by == EPOCHS else "tokens", range(widest))]
     starts = [0, *book.ends[:-1]]
     return [
-        Group(f"epoch {k}", range(*ends)) for k, ends in enumerate(zip(starts, book.ends, strict=True), 1)
+        Columns(f"epoch {k}", range(*ends)) for k, ends in enumerate(zip(starts, book.ends, strict=True), 1)
     ]
 
 
 # The table --------------------------------------------------------------------------------------------
 
 
-def table(book: Book, trainer: Named) -> Table:
-    """A row a run of examples, a column an epoch with its steps; what does not fit 80 columns is left out, and said."""
+def table(book: Book, trainer: Named) -> RenderableType:
+    """A row a run of examples, a column an epoch with its steps, then what it shows in words.
+
+    What does not fit 80 columns is left out, and said.
+    """
     found = runs(book)
     every = groups(book, found)
-    wide = max((len(cell) for run in found for cell in run.weights), default=1)
-    wide = max(wide, len(str(max((len(run.weights) for run in found), default=1))))
-    kept, left = _fitting(every, wide)
-    grid = Table(title=Text(title(book, trainer)), title_justify="left", box=SIMPLE_HEAD)
+    kept = _fitting(every, _wide(found), any(run.note for run in found))
+    columns = sum(len(group.columns) for group in every) - sum(len(group.columns) for group in kept)
+    sentences = [*said(book), *_folded(columns, len(found) - MOST_ROWS)]
+    words = [Text(_sentence(sentence)) for sentence in sentences]
+    return Group(Text(title(book, trainer), style="italic"), _grid(book, found, kept), *words)
+
+
+def _grid(book: Book, found: Sequence[Run], kept: Sequence[Columns]) -> Table:
+    grid, wide = Table(box=SIMPLE_HEAD), _wide(found)
     grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 2, 0, 0)
     grid.add_column("sequence" if book.by == TOKENS else "examples", no_wrap=True)
     for group in kept:
@@ -102,12 +113,16 @@ def table(book: Book, trainer: Named) -> Table:
     for run in found[:MOST_ROWS]:
         cells = [_line([*_cells(run, group)], wide) for group in kept]
         grid.add_row(str(run), *cells, run.note, style="bold red" if run.note else None)
-    sentences = [*said(book), *_folded(left, len(found) - MOST_ROWS)]
-    grid.caption, grid.caption_justify = Text("\n".join(map(_sentence, sentences))), "left"
     return grid
 
 
-def _cells(run: Run, group: Group) -> Iterator[str]:
+def _wide(found: Sequence[Run]) -> int:
+    """Characters of the longest weight or number of a step."""
+    cells = [cell for run in found for cell in (*run.weights, str(len(run.weights)))]
+    return max(map(len, cells), default=1)
+
+
+def _cells(run: Run, group: Columns) -> Iterator[str]:
     for k in group.columns:
         yield run.weights[k] if k < len(run.weights) else ""
 
@@ -116,28 +131,26 @@ def _line(cells: Sequence[str], wide: int) -> str:
     return " ".join(cell.rjust(wide) for cell in cells)
 
 
-def _fitting(every: Sequence[Group], wide: int) -> tuple[list[Group], int]:
-    """Groups cut to what fits, as many columns in each, and how many columns are left out."""
-    most = max(len(group.columns) for group in every)
-    for columns in range(most, 0, -1):
-        kept = [Group(group.heading, group.columns[:columns]) for group in every]
-        if columns == 1 or sum(_width(group, wide) for group in kept) <= WIDTH:
+def _fitting(every: Sequence[Columns], wide: int, noted: bool) -> list[Columns]:
+    """The first columns of each group, as many as fit, of the first groups."""
+    room = WIDTH - len("examples") - GAP - (GAP + len("unclear")) * noted
+    for most in range(max(len(group.columns) for group in every), 0, -1):
+        kept = [Columns(group.heading, group.columns[:most]) for group in every]
+        while len(kept) > 1 and sum(_width(group, wide) for group in kept) > room:
+            kept.pop()
+        if len(kept) >= min(FEWEST, len(every)) and sum(_width(group, wide) for group in kept) <= room:
             break
-    while len(kept) > 1 and sum(_width(group, wide) for group in kept) > WIDTH:
-        kept.pop()
-    columns = max(1, (WIDTH + 1) // (wide + 1))
-    kept = [Group(group.heading, group.columns[:columns]) for group in kept]
-    return kept, sum(len(group.columns) for group in every) - sum(len(group.columns) for group in kept)
+    return kept
 
 
-def _width(group: Group, wide: int) -> int:
-    return max(len(group.heading), len(group.columns) * (wide + 1) - 1) + 2
+def _width(group: Columns, wide: int) -> int:
+    return GAP + max(len(group.heading), len(group.columns) * (wide + 1) - 1)
 
 
 def _folded(columns: int, rows: int) -> list[str]:
     """What is not shown."""
     left = [f"{columns} more columns"] * (columns > 0) + [f"{rows} more rows"] * (rows > 0)
-    return [f"not shown here, but by --json and in the page: {' and '.join(left)}"] if left else []
+    return [f"not shown here, but by --json: {' and '.join(left)}"] if left else []
 
 
 def _sentence(text: str) -> str:
@@ -180,7 +193,7 @@ MEANING = (
 MOST_FIGURES = 8
 
 
-def pictures_of(book: Book, found: Sequence[Run], every: Sequence[Group]) -> Iterator[tuple[Any, str]]:
+def pictures_of(book: Book, found: Sequence[Run], every: Sequence[Columns]) -> Iterator[tuple[Any, str]]:
     """Pictures of up to ten columns each, and which columns these are."""
     heads = {group.columns[0]: group.heading for group in every if group.columns}
     columns = sorted(k for group in every for k in group.columns)
@@ -206,7 +219,7 @@ def _figure(book: Book, picture: Any, what: str) -> page.Figure:
     return page.Figure(picture, f"{what.capitalize()}, {who}: the weight as number and shade, a dot for 0.")
 
 
-def _table(book: Book, found: Sequence[Run], every: Sequence[Group]) -> page.Table:
+def _table(book: Book, found: Sequence[Run], every: Sequence[Columns]) -> page.Table:
     rows = tuple(
         (str(run), *(" ".join(_cells(run, group)) for group in every), run.note) for run in found[:MOST_ROWS]
     )

@@ -6,11 +6,8 @@ rates tell what each example weighs in each epoch: all its exposures together.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,13 +19,12 @@ from identity_props.errors import InputError
 from identity_props.stack.guard import alive
 from identity_props.trainers import tokens
 from identity_props.trainers.bench import Bench, tolerance, totals
-from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal, ranges
-from identity_props.trainers.protocol import IGNORED, Asked, Left, NotOffered, TrainedError
+from identity_props.trainers.exposures import by_epochs
+from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal
+from identity_props.trainers.protocol import IGNORED, Asked, Left, TrainedError
 
 STEPS, EPOCHS, TOKENS = "steps", "epochs", "tokens"  # what a row of weights is of
 SMALLER = 3 / 8  # of q, for a second reading: a weight that ends an example at one q does not at the other
-RUNS = 12  # of places with equal labels that a sentence names
-MOST = 6  # exposures of equal weight in one epoch that are told apart by two rates
 
 
 @dataclass(frozen=True)
@@ -121,6 +117,16 @@ def kept(bench: Bench, training: Training) -> Book:
     return _of_tokens(bench, training) if training.tokens else _Accounts(bench, training).book()
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """At one q: what was left after all epochs, the accounts after each, and the ledger by steps, if there is one."""
+
+    q: float
+    left: Left
+    accounts: list[Account]
+    ledger: Ledger | None
+
+
 # Examples ---------------------------------------------------------------------------------------------
 
 
@@ -172,25 +178,29 @@ class _Accounts:
             for left in each:
                 if isinstance(left, Exception):
                     raise left
-            first, last = each[0], each[-1]
-            assert isinstance(first, Left) and isinstance(last, Left)
-            pairs = zip(first.weights, last.weights, strict=True)
+            ranks = [left for left in each if isinstance(left, Left)]
+            pairs = zip(ranks[0].weights, ranks[-1].weights, strict=True)
             self.differing += sum(int((~(a == b)).sum()) for a, b in pairs)
-            found.append(first)
+            found.append(ranks[0])
         return found
 
     def read(self, q: float) -> _Read:
         """The accounts at one q, and the ledger that fits them best where a falling rate is offered."""
-        groups = [self.asked(q), *([self.asked(q, "linear")] if self.clock else [])]
-        left = self.left(*groups)
-        accounts = [[account(one.weights[0], self.x) for one in group] for group in left]
-        every = [*totals(groups[0][0], self.training.epochs)]
-        reported = [one.steps for one in left[0]]
-        if all(reported):
-            every.append([int(one or 0) for one in reported])
-        books = [decoded(*accounts, steps, self.near, q) for steps in every] if self.clock else []
-        best = min(books, key=lambda one: len(one.unclear), default=None)
-        return _Read(q, left[0][-1], accounts[0], best)
+        asked = self.asked(q)
+        constant, *clocked = self.left(asked, *([self.asked(q, "linear")] if self.clock else []))
+        accounts = self.accounts(constant)
+        every = [*totals(asked[0], self.training.epochs)]
+        if all(one.steps for one in constant):
+            every.append([one.steps or 0 for one in constant])
+        books = [
+            decoded(accounts, self.accounts(late), steps, self.near, q) for late in clocked for steps in every
+        ]
+        best = min(books, key=lambda one: (len(one.unclear), one.ends[-1]), default=None)  # the fewest steps
+        return _Read(q, constant[-1], accounts, best)
+
+    def accounts(self, left: Sequence[Left]) -> list[Account]:
+        """What each says of the examples."""
+        return [account(one.weights[0], self.x) for one in left]
 
     def book(self) -> Book:
         """By steps, with a second q where the first does not show all; by epochs where no steps fit."""
@@ -200,7 +210,7 @@ class _Accounts:
             return self._book(STEPS, first, first.ledger)
         second = self.read(SMALLER * q)
         books = [(STEPS, one.ledger) for one in (second, first) if one.ledger is not None]
-        books.append((EPOCHS, by_epochs(first, second, self.near)))
+        books.append((EPOCHS, by_epochs((first.q, first.accounts), (second.q, second.accounts), self.near)))
         by, chosen = min(books, key=lambda one: len(one[1].unclear))
         return self._book(by, first, chosen)
 
@@ -221,59 +231,6 @@ class _Accounts:
             "" if by == STEPS else why,
             differing=self.differing,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """At one q: what was left after all epochs, the accounts after each, and the ledger by steps, if there is one."""
-
-    q: float
-    left: Left
-    accounts: list[Account]
-    ledger: Ledger | None
-
-
-def by_epochs(one: _Read, other: _Read, near: float) -> Ledger:
-    """What each example weighs in each epoch [epochs, n], from constant rates at two q.
-
-    Exposures of weights w multiply by prod (1 - q w): equal ones, and any two, are told apart by two q.
-    """
-    factors = [_factors(read.accounts) for read in (one, other)]
-    columns = [
-        [_total((a, one.q), (b, other.q), near) for a, b in zip(*pair, strict=True)]
-        for pair in zip(*factors, strict=True)
-    ]
-    weights = torch.tensor(columns, dtype=torch.float64).mT
-    unclear = weights.isnan().any(0)
-    weights[:, unclear] = math.nan
-    places = unclear.nonzero()[:, 0].tolist()
-    return Ledger(weights, one.accounts[-1].leaks, places, [*range(1, len(weights) + 1)])
-
-
-def _factors(accounts: Sequence[Account]) -> list[list[float]]:
-    """Of each example, what each epoch multiplies it by; NaN once nothing is left of it."""
-    products = torch.stack([torch.ones_like(accounts[0].products), *(one.products for one in accounts)], 1)
-    return (products[:, 1:] / products[:, :-1]).tolist()
-
-
-def _total(one: tuple[float, float], other: tuple[float, float], near: float) -> float:
-    """The sum of the weights of an epoch's exposures from two (factor, q); NaN where none fit."""
-    (f, q), (g, p) = one, other
-    if abs(1 - f) <= near and abs(1 - g) <= near:
-        return 0.0
-    slack = 8 * near / p
-    for count in range(1, MOST + 1):
-        if count == 1 or min(f, g) > 0:
-            a, b = (_weight(*each, count) for each in (one, other))
-            if abs(a - b) <= slack * max(1.0, abs(a)):
-                return count * a
-    product = ((1 - g) / p - (1 - f) / q) / (q - p)  # of two weights, and their sum
-    total = (1 - f) / q + q * product
-    return total if total**2 >= 4 * product else math.nan
-
-
-def _weight(factor: float, q: float, count: int) -> float:
-    return (1 - (factor if count == 1 else factor ** (1 / count))) / q
 
 
 # Tokens -----------------------------------------------------------------------------------------------
@@ -301,72 +258,3 @@ def _of_tokens(bench: Bench, training: Training) -> Book:
         lengths=[len(one) for one in drawn.ids],
         masked=(labels == IGNORED).nonzero()[:, 0].tolist(),
     )
-
-
-# In words ---------------------------------------------------------------------------------------------
-
-
-def said(book: Book) -> list[str]:
-    """What a book shows, in sentences."""
-    noun = "tokens" if book.by == TOKENS else "examples"
-    mixed, unclear = {*book.mixed}, {*book.unclear}
-    labels = [
-        "are mixed with others"
-        if place in mixed
-        else "are unclear"
-        if place in unclear
-        else _label(book, column, place)
-        for place, column in enumerate(book.weights.mT.tolist())
-    ]
-    found = [_counted(labels, noun) if len([*groupby(labels)]) > RUNS else ranges(labels, noun)]
-    if mixed:
-        found.append(
-            f"mixed: up to {float(book.leaks.max()):.2g} of an example lies in the direction of others, where 0 is right"
-        )
-    if not bool((book.moved <= book.near).all()):
-        what = "ids that are not used" if book.by == TOKENS else "directions that are held out"
-        found.append(f"{what} moved by {float(book.moved.max()):.2g}, where 0 is right")
-    if unclear:
-        found.append("unclear: what is left of an example fits no weights and steps")
-    if book.differing:
-        found.append(f"ranks hold {book.differing} weights that are not the same bit for bit")
-    if book.steps is not None:
-        found.append(f"it reports {book.steps} optimizer steps" + _against(book))
-    if book.why:
-        found.append(f"weights are those of whole epochs, not of steps: {book.why}")
-    return found
-
-
-def _counted(labels: Sequence[str], noun: str) -> str:
-    """How many have each label, where places would be too many to read."""
-    counts = Counter(labels).most_common()
-    return f"{noun}: " + ", ".join(f"{count} {label}" for label, count in counts)
-
-
-def _against(book: Book) -> str:
-    """How many steps the weights show, where that is another number."""
-    rows = book.weights.shape[0]
-    return "" if book.by != STEPS or rows == book.steps else f", the weights show {rows}"
-
-
-def _label(book: Book, column: Sequence[float], place: int) -> str:
-    """What one example or token weighs: "weigh 2 in each epoch"."""
-    if place in book.masked:
-        return "are masked" if number(column[0]) == "0" else f"are masked and weigh {number(column[0])}"
-    starts = [0, *book.ends[:-1]]
-    epochs = [
-        " + ".join(filter(lambda text: text != "0", map(number, column[start:end]))) or "0"
-        for start, end in zip(starts, book.ends, strict=True)
-    ]
-    if {*epochs} == {"0"}:
-        return "are never trained on"
-    if len({*epochs}) == 1:
-        return f"weigh {epochs[0]}" + " in each epoch" * (len(epochs) > 1)
-    if len(epochs) <= MOST:
-        return f"weigh {', '.join(epochs)} in epochs 1-{len(epochs)}"
-    return f"weigh {number(sum(column) / len(epochs))} an epoch on average"
-
-
-def number(weight: float) -> str:
-    """A weight for people, to three digits; what rounding leaves is 0."""
-    return "?" if math.isnan(weight) else f"{weight:.3g}" if abs(weight) >= 5e-4 else "0"
