@@ -20,6 +20,7 @@ from identity_props.trainers.wording import number, said
 WIDTH, GAP = 80, 3  # of a terminal, and between columns
 FEWEST = 3  # epochs that are shown, if there are as many, however many steps they have
 MOST_ROWS = 64  # of a table
+SWITCHES = {"shuffle": "shuffled", "drop_last": "the last batch dropped", "evaluate": "evaluated"}
 NOTHING = "·"  # a weight of 0
 
 
@@ -167,7 +168,7 @@ def title(book: Book, trainer: Named) -> str:
         f"{training.epochs} epochs" if training.epochs > 1 else "1 epoch",
         f"{training.ranks} ranks" if training.ranks > 1 else "",
         f"resumed after {training.resume_at} micro-batches" if training.resume_at else "",
-        *(name for name in ("evaluate", "shuffle", "drop_last") if getattr(training, name)),
+        *(words for name, words in SWITCHES.items() if getattr(training, name)),
     ]
     return f"{trainer}: {', '.join(filter(None, asked))}"
 
@@ -199,13 +200,14 @@ def pictures_of(book: Book, found: Sequence[Run], every: Sequence[Columns]) -> I
     columns = sorted(k for group in every for k in group.columns)
     noun = {STEPS: "steps", EPOCHS: "epochs", TOKENS: "tokens"}[book.by]
     rows = [
-        (str(run), run.weights, 1 if book.by == TOKENS else run.last - run.first + 1)
+        (f"{run}{'*' * bool(run.note)}", run.weights, 1 if book.by == TOKENS else run.last - run.first + 1)
         for run in found[:MOST_ROWS]
     ]
     for at in range(0, min(len(columns), MOST_FIGURES * pictures.COLUMNS), pictures.COLUMNS):
         part = columns[at : at + pictures.COLUMNS]
-        what = f"{noun} {part[0] + 1}-{part[-1] + 1} of {len(columns)}"
-        yield pictures.weights(rows, part, heads, f"Weights at {what}: {_read(rows, part)}"), what
+        what = f"{noun} {part[0] + 1} to {part[-1] + 1} of {len(columns)}"
+        alternative = f"Weights at {what}: {_read(rows, part)}"
+        yield pictures.weights(rows, part, heads, noun.removesuffix("s"), alternative), what
 
 
 def _read(rows: Sequence[tuple[str, Sequence[str], int]], part: Sequence[int]) -> str:
@@ -216,7 +218,11 @@ def _read(rows: Sequence[tuple[str, Sequence[str], int]], part: Sequence[int]) -
 
 def _figure(book: Book, picture: Any, what: str) -> page.Figure:
     who = "a row a sequence" if book.by == TOKENS else "a row a run of examples with equal weights"
-    return page.Figure(picture, f"{what.capitalize()}, {who}: the weight as number and shade, a dot for 0.")
+    words = "; ".join(
+        sorted({*["* unclear"] * bool(book.unclear), *["* mixed with others"] * bool(book.mixed)})
+    )
+    caption = f"{what.capitalize()}, {who}: the weight as number and shade, a dot for 0. {words}"
+    return page.Figure(picture, caption.strip())
 
 
 def _table(book: Book, found: Sequence[Run], every: Sequence[Columns]) -> page.Table:

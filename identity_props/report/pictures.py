@@ -205,13 +205,15 @@ def weights(
     rows: Sequence[tuple[str, Sequence[str], int]],
     columns: Sequence[int],
     heads: Mapping[int, str],
+    noun: str,
     alternative: str,
 ) -> Markup:
     """Weights as numbers on a shade: a row a run of examples, (places, weight at each column, how many they are).
 
-    ``heads`` names what begins at a column, with a heavy line. A row is the taller the more examples it is of.
+    ``heads`` names what begins at a column, with a heavy line; a column is a ``noun``. A row is the taller the more
+    examples it is of.
     """
-    top, drawn = 34, []
+    top, drawn = 34, [_left_of(24, noun)]
     for label, cells, count in rows:
         high = min(80, max(18, 3 * count))
         drawn.append(_left_of(top + high / 2, label))
