@@ -58,7 +58,7 @@ def _kept(trainer: Trainer, training: Any, guard: float) -> Book:
             unchanged(THREADS),
             time_limit(guard),
             no_forks(),
-            bench_of(trainer, training.seed, training.ranks) as bench,
+            bench_of(trainer, training.seed, training.ranks, training.resume_at is not None) as bench,
         ):
             return kept(bench, training)
     except (InputError, MissingError):
