@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import torch
-
 from identity_props.conformance.following import GUARD, followed
 from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, PASS, Plan, Row
 from identity_props.errors import InputError
@@ -45,7 +43,7 @@ def planned(bench: Bench, accept: Sequence[str] = (), designs: Designs | None = 
     """All rows of ``check_trainer``."""
     yield TRAINS, partial(_trains, bench)
     for law in TRAINER_LAWS.values():
-        yield law.name, partial(_row, law, bench, accept, (designs or {}).get(law.name))
+        yield law.name, partial(row_of, law, bench, accept, designs or {})
 
 
 def _trains(bench: Bench) -> Row:
@@ -63,7 +61,9 @@ def _trains(bench: Bench) -> Row:
     return Row(TRAINS, PASS, note=f"it computes in {str(dtype).removeprefix('torch.')}")
 
 
-def _row(law: TrainerLaw, bench: Bench, accept: Sequence[str], design: tuple[str, str] | None) -> Row:
+def row_of(law: TrainerLaw, bench: Bench, accept: Sequence[str] = (), designs: Designs | None = None) -> Row:
+    """What a law says of a trainer."""
+    design = (designs or {}).get(law.name)
     try:
         reading = law.measure(bench)
     except NotOffered as option:
@@ -83,7 +83,7 @@ def _verdict(
     """A rule that is in use, or documented, is no fault; one that is accepted is what the others are measured by."""
     if law.right(reading, accept):
         return PASS, ""
-    meant = any(rule in law.named for rule in accept)
+    meant = any(rule in law.rules for rule in accept)
     documented = design is not None and design[0] == reading.rule
     if reading.found.holds and not meant and (reading.rule in law.rules or documented):
         return DESIGN, reading.rule
@@ -98,8 +98,3 @@ def _note(law: TrainerLaw, reading: Reading, verdict: str, design: tuple[str, st
     if verdict == PASS:
         return rule or reading.found.what
     return "; ".join(filter(None, (rule, reading.words, reading.found.what)))
-
-
-def threads_of_one() -> None:
-    """One thread: more cost more than they bring with layers of 20 features."""
-    torch.set_num_threads(1)

@@ -122,10 +122,14 @@ class Bench:
 
     def on_ranks(self, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
         """What each rank left of each thing asked; raises NotOffered."""
+        return self.see_ranks()(asked)
+
+    def see_ranks(self) -> Callable[[Sequence[Asked]], list[list[Left | Exception]]]:
+        """What starts ranks; raises NotOffered for a trainer that does not look at their number."""
         self.trained(self.asked(4, 2))
         if self.spread is None or "ranks" not in self.reads:
             raise NotOffered("ranks")
-        return self.spread(asked)
+        return self.spread
 
     # What is expected -------------------------------------------------------------------------
 

@@ -196,8 +196,7 @@ def resume_window(bench: Bench) -> Reading:
 def evaluation(bench: Bench) -> Reading:
     """Rounding as in trajectory, beside the same trainer's own run without."""
     _repeats(bench)
-    options = bench.offers(shuffle=True, momentum=0.5, schedule="linear")
-    asked = bench.drawn(12, 2, 3, **options)
+    asked = bench.drawn(12, 2, 3, **bench.offers(**CARRIED))
     draw = torch.Generator().manual_seed(bench.seed + 1)
     held = torch.randn(6, asked.examples.shape[1], generator=draw, dtype=torch.float64).to(bench.dtype)
     looked = bench.trained(replace(asked, held=held))
