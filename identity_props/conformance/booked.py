@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from identity_props.conformance.isolated import ENDED, Judge, Named, how
+from identity_props.conformance.isolated import ENDED, Named, how, working
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class AskedBook:
     command: str | None
     training: Mapping[str, Any]
     guard: float
-    quiet = True  # frameworks draw bars and warn
+    quiet = alone = True
 
     @contextmanager
     def made(self) -> Iterator[tuple[Named, Callable[[Sequence[Row]], Iterator[Book]]]]:
@@ -82,13 +82,10 @@ def here(asked: AskedBook) -> tuple[Named, Book]:
 
 def kept_apart(asked: AskedBook) -> tuple[Named, Book]:
     """The trainer by name and its book; nothing is left running. Raises InputError where it ends the process."""
-    judge = Judge(asked)
-    try:
+    with working(asked) as judge:
         named = judge.named()
         told, book = judge.next()
         if told == ENDED:
             raise InputError(f"{named}: expected one that leaves weights, got one that {how(book)[1]}")
         judge.next()  # it has finished, its own processes too
         return named, book
-    finally:
-        judge.end()

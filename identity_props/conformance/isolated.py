@@ -15,10 +15,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import FOLDERS, SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import FOLDERS, SPAWN, Leash, end_descendants, tie_to_parent
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Row
@@ -57,7 +58,7 @@ class AskedParts:
     like: Mapping[str, Any]
     seed: int
     guard: float
-    quiet = False
+    quiet = alone = False
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
@@ -84,7 +85,8 @@ class AskedTrainer:
     ranks: int
     seed: int
     guard: float
-    quiet = True  # frameworks draw bars and warn
+    quiet = True  # frameworks draw bars, warn and write what is temporary
+    alone = True  # its first row is all, where that fails
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
@@ -115,6 +117,10 @@ class Made(Protocol):
     def quiet(self) -> bool:
         """Whether what it prints is nobody's."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether the first result is all, where that fails."""
+
     def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
         """What is measured, in the process."""
 
@@ -132,23 +138,27 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
-    judge = Judge(asked)
-    try:
+    with working(asked) as judge:
         named = judge.named()
         yield named, judge.rows(named)
-    finally:
-        judge.end()
+
+
+@contextmanager
+def working(asked: Made) -> Iterator[Judge]:
+    """The process that makes and measures; it ends here, and what it has left in its temporary folder."""
+    with TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True) as folder:
+        judge = Judge(asked, folder)
+        try:
+            yield judge
+        finally:
+            judge.end()
 
 
 class Judge:
-    """The process that measures rows, and the next one where it ends before they do.
+    """The process that measures rows, and the next one where it ends before they do."""
 
-    Temporary folders of a trainer lie in one of ours, so that none is left of one that ends its process.
-    """
-
-    def __init__(self, asked: Made) -> None:
-        self.asked, self.patience = asked, 0.0
-        self.folder = tempfile.TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True)
+    def __init__(self, asked: Made, folder: str) -> None:
+        self.asked, self.folder, self.patience = asked, folder, 0.0
         self.done: list[Row] = []
         self._start()
 
@@ -156,8 +166,7 @@ class Judge:
         self.heard, said = SPAWN.Pipe(duplex=False)
         self.leash = Leash()
         self.process = SPAWN.Process(
-            target=_judge,
-            args=(self.asked, pickle.dumps(self.done), said, self.leash.end, self.folder.name),
+            target=_judge, args=(self.asked, pickle.dumps(self.done), self.folder, said, self.leash.end)
         )
         self.process.start()
         said.close()
@@ -173,7 +182,7 @@ class Judge:
 
     def rows(self, named: Named) -> Iterator[Row]:
         """All rows, a failure for each that ends the process."""
-        from identity_props.conformance.rows import enough, not_run
+        from identity_props.conformance.rows import FAIL, enough, not_run
 
         for name in named.rows:
             if self.ended and enough(self.done):
@@ -187,6 +196,8 @@ class Judge:
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
             yield self.done[-1]
+            if self.asked.alone and self.done[0].verdict == FAIL:
+                break
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
     def next(self) -> tuple[str, Any]:
@@ -199,7 +210,7 @@ class Judge:
         if told == ENDED:
             self.process.join(PATIENCE)
             what, self.ended = self.process.exitcode, True
-            self._end_process()
+            self.end()
         return told, what
 
     def _word(self) -> tuple[str, Any]:
@@ -210,10 +221,6 @@ class Judge:
 
     def end(self) -> None:
         """End the process, and what it has started and left."""
-        self._end_process()
-        self.folder.cleanup()
-
-    def _end_process(self) -> None:
         self.process.join(self.patience)
         self.leash.let_go()
         self.process.join(PATIENCE)
@@ -250,24 +257,27 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Made, done: bytes, said: Connection, leash: Connection, folder: str) -> None:
+def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
     os.dup2(
         os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
     )  # the parent's stdout is for the result alone
     if asked.quiet:
         os.dup2(1, 2)
-        tempfile.tempdir = os.environ["TMPDIR"] = (
-            folder  # of its children too; parts keep theirs, where torch caches what it compiles
-        )
-    FOLDERS.append(folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        FOLDERS.append(folder)
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
-    tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
+    tie_to_parent(leash, at_end=_end_all)
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))
     except Exception as error:
         said.send_bytes(pickle.dumps((RAISED, error)))
+
+
+def _end_all() -> None:
+    end_descendants(os.getpid())
+    _kill_group(os.getpid())
 
 
 def _told(asked: Made, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from identity_props.errors import InputError
-from identity_props.stack.guard import alive
 from identity_props.trainers import tokens
 from identity_props.trainers.bench import Bench, tolerance, totals
 from identity_props.trainers.exposures import by_epochs
@@ -139,6 +138,7 @@ class _Accounts:
         self.held = orthonormal(n + 2, n + 2, bench.seed)[n:]  # not trained on
         self.x = bench.asked(n, 1).examples
         self.near = 4 * tolerance(bench.dtype, 16)
+        self.error = tolerance(bench.dtype, training.epochs)  # of a product
         self.clock = bool(bench.offers(schedule="linear"))
         self.differing = 0
 
@@ -163,7 +163,6 @@ class _Accounts:
         return [found[at : at + each] for at in range(0, len(found), each)]
 
     def _once(self, asked: Asked) -> Left:
-        alive()
         stop = self.training.resume_at
         if stop is None or stop >= self.training.batches * asked.epochs:
             return self.bench.trained(asked)
@@ -193,7 +192,9 @@ class _Accounts:
         if all(one.steps for one in constant):
             every.append([one.steps or 0 for one in constant])
         books = [
-            decoded(accounts, self.accounts(late), steps, self.near, q) for late in clocked for steps in every
+            decoded(accounts, self.accounts(late), steps, self.error, q)
+            for late in clocked
+            for steps in every
         ]
         best = min(books, key=lambda one: (len(one.unclear), one.ends[-1]), default=None)  # the fewest steps
         return _Read(q, constant[-1], accounts, best)
@@ -210,7 +211,7 @@ class _Accounts:
             return self._book(STEPS, first, first.ledger)
         second = self.read(SMALLER * q)
         books = [(STEPS, one.ledger) for one in (second, first) if one.ledger is not None]
-        books.append((EPOCHS, by_epochs((first.q, first.accounts), (second.q, second.accounts), self.near)))
+        books.append((EPOCHS, by_epochs((first.q, first.accounts), (second.q, second.accounts), self.error)))
         by, chosen = min(books, key=lambda one: len(one[1].unclear))
         return self._book(by, first, chosen)
 
