@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import sys
 import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,6 +244,15 @@ def test_shuffled_examples_are_each_trained_on_once_an_epoch_in_another_order(bo
     assert first != second
 
 
+def liar(asked):
+    found = trained(Plain, asked)
+    return replace(found, steps=found.steps + 1)
+
+
+def test_steps_that_it_reports_and_did_not_take_are_told(book):
+    assert "It reports 4 optimizer steps, the weights show 3." in book("liar", "--batch-size", "48")[1]
+
+
 def test_an_incomplete_last_batch_is_dropped_where_that_is_asked(book):
     document, text = book("plain", "--drop-last", "--examples", "20")
     assert columns(document, 19) == [[0] * 6]
@@ -299,7 +311,7 @@ def test_many_runs_are_counted_in_words():
     [
         (["--examples", "0"], "--examples"),
         (["--accumulate", "0"], "--accumulate"),
-        (["--resume-at", "18"], "resume_at: expected 1 to 17"),
+        (["--resume-at", "18"], "resume_at: expected more than 0 and less than 18"),
         (["--resume-at", "3", "--ranks", "2"], "resume_at: expected 1 rank"),
         (["--tokens", "--ranks", "2"], "tokens: expected one epoch, in order, on one rank, got ranks"),
         (["--tokens", "--examples", "3"], "--examples: expected none"),
@@ -402,3 +414,27 @@ def test_on_two_ranks_the_last_example_weighs_as_much_as_a_whole_step(capsys):
     document = json.loads(capsys.readouterr().out)
     assert columns(document, 0, 32) == [[1, 0, 0], [0, 0, 16]]
     assert document["differing"] == 0
+
+
+@pytest.mark.processes
+def test_a_program_has_an_account_too(folder, capsys):
+    options = ("lr", "batch-size", "epochs", "accumulate", "schedule", "stop", "resume", "folder")
+    named = " ".join(f"--{name} {{{name.replace('-', '_')}}}" for name in options)
+    text = f"{sys.executable} {Path(__file__).parent / 'program.py'} {{data}} {{start}} {{out}} {named}"
+    command = [
+        "ledger",
+        "--command",
+        text,
+        "--epochs",
+        "2",
+        "--accumulate",
+        "4",
+        "--resume-at",
+        "3",
+        "--json",
+    ]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["by"], document["ends"]) == ("steps", [2, 4])
+    assert columns(document, 0, 47) == [[1, 0] * 2, [0, 2] * 2]
+    assert [*folder.iterdir()] == []

@@ -8,8 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from identity_props.cli.given import PATH, SEED, names_from_here
-from identity_props.cli.judged import THE_TRAINER
+from identity_props.cli.given import PATH, SEED, TRAINER, names_from_here
 from identity_props.cli.terminal import ALL_HOLD, say, show
 from identity_props.errors import InputError
 
@@ -20,7 +19,7 @@ OF_TOKENS = {"epochs": 1, "batch_size": 2, "examples": 8}  # where they are not 
 
 def the_trainer(function: Any) -> Any:
     """Add the options that say which trainer."""
-    for option in reversed(THE_TRAINER):
+    for option in reversed(TRAINER):
         function = option(function)
     return function
 

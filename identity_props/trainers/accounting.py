@@ -51,9 +51,11 @@ class Training:
                 raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if self.resume_at is not None and self.ranks > 1:
             raise InputError("resume_at: expected 1 rank, whose training is stopped, got several")
-        if self.resume_at is not None and not 0 < self.resume_at < self.batches * self.epochs:
-            last = self.batches * self.epochs - 1
-            raise InputError(f"resume_at: expected 1 to {last}, a micro-batch inside, got {self.resume_at}")
+        every = self.batches * self.epochs
+        if self.resume_at is not None and not 0 < self.resume_at < every:
+            raise InputError(
+                f"resume_at: expected more than 0 and less than {every}, all micro-batches, got {self.resume_at}"
+            )
         beside = ("ranks", "resume_at", "evaluate", "shuffle", "drop_last")
         given = [name for name in beside if getattr(self, name) != getattr(Training, name)]
         if self.tokens and (given or self.epochs > 1):
@@ -112,7 +114,6 @@ class Book:
 
 def kept(bench: Bench, training: Training) -> Book:
     """The account of a training; raises NotOffered for what the trainer does not offer, and what it raises."""
-    bench.dtype  # noqa: B018 - what is asked from here on is in it
     return _of_tokens(bench, training) if training.tokens else _Accounts(bench, training).book()
 
 
@@ -134,18 +135,19 @@ class _Accounts:
 
     def __init__(self, bench: Bench, training: Training) -> None:
         self.bench, self.training = bench, training
+        self.dtype = bench.dtype  # what is asked from here on is in it
         n = training.examples
         self.held = orthonormal(n + 2, n + 2, bench.seed)[n:]  # not trained on
         self.x = bench.asked(n, 1).examples
-        self.near = 4 * tolerance(bench.dtype, 16)
-        self.error = tolerance(bench.dtype, training.epochs)  # of a product
+        self.near = 4 * tolerance(self.dtype, 16)
+        self.error = tolerance(self.dtype, training.epochs)  # of a product
         self.clock = bool(bench.offers(schedule="linear"))
         self.differing = 0
 
     def asked(self, q: float, schedule: str = "constant") -> list[Asked]:
         """A training of each number of epochs."""
         training = self.training
-        held = {"held": self.held.to(self.bench.dtype)} if training.evaluate else {}
+        held = {"held": self.held.to(self.dtype)} if training.evaluate else {}
         size, options = training.batch_size, training.options | held
         return [
             self.bench.asked(training.examples, size, one, q=q, schedule=schedule, **options)
@@ -226,7 +228,7 @@ class _Accounts:
             found.leaks,
             (self.held @ read.left.weights[0].double().mT).norm(dim=1),
             found.unclear,
-            self.bench.dtype,
+            self.dtype,
             self.near,
             read.left.steps,
             "" if by == STEPS else why,
@@ -239,6 +241,7 @@ class _Accounts:
 
 def _of_tokens(bench: Bench, training: Training) -> Book:
     """The weight of each token in the step that it is in, see tokens.account."""
+    dtype = bench.dtype  # what is asked from here on is in it
     asked = tokens.training(bench, training.batch_size, accumulate=training.accumulate)
     left = bench.trained(asked)
     drawn = asked.tokens
@@ -253,8 +256,8 @@ def _of_tokens(bench: Bench, training: Training) -> Book:
         leaks,
         tokens.unused(asked, left),
         [],
-        bench.dtype,
-        4 * tolerance(bench.dtype, 16),
+        dtype,
+        4 * tolerance(dtype, 16),
         left.steps,
         lengths=[len(one) for one in drawn.ids],
         masked=(labels == IGNORED).nonzero()[:, 0].tolist(),

@@ -39,7 +39,7 @@ def said(book: Book) -> list[str]:
     if book.differing:
         found.append(f"ranks hold {book.differing} weights that are not the same bit for bit")
     if book.steps is not None:
-        found.append(f"it reports {book.steps} optimizer steps" + _against(book))
+        found.append(_steps(book))
     if book.why:
         found.append(f"weights are those of whole epochs, not of steps: {book.why}")
     return found
@@ -51,10 +51,11 @@ def _counted(labels: Sequence[str], noun: str) -> str:
     return f"{noun}: " + ", ".join(f"{count} {label}" for label, count in counts)
 
 
-def _against(book: Book) -> str:
-    """How many steps the weights show, where that is another number."""
-    rows = book.weights.shape[0]
-    return "" if book.by != STEPS or rows == book.steps else f", the weights show {rows}"
+def _steps(book: Book) -> str:
+    """How many steps it reports, and how many the weights show, where that is another number."""
+    shown = int((book.weights != 0).any(1).sum())
+    reported = f"it reports {book.steps} optimizer step{'s' * (book.steps != 1)}"
+    return reported + (f", the weights show {shown}" if book.by == STEPS and shown != book.steps else "")
 
 
 def _label(book: Book, column: Sequence[float], place: int) -> str:
