@@ -202,15 +202,16 @@ def _read(out: Path) -> Any:
 
 
 @contextmanager
-def bench_of(trainer: Trainer, seed: int = 0, ranks: int = 1) -> Iterator[Bench]:
-    """A bench for a trainer; what it has started ends with it."""
+def bench_of(trainer: Trainer, seed: int = 0, ranks: int = 1, resumes: bool = True) -> Iterator[Bench]:
+    """A bench for a trainer, which will be asked to resume; what it has started ends with it."""
     fit = trainer.fit()
     if trainer.command:
         yield Bench(fit, None, partial(_by_itself, fit), seed, ranks)
         return
     second = _Second(trainer)
     try:
-        yield Bench(partial(_prepared, fit, second), second, partial(spread, trainer), seed, ranks)
+        first = partial(_prepared, fit, second) if resumes else fit
+        yield Bench(first, second, partial(spread, trainer), seed, ranks)
     finally:
         second.end()
 
