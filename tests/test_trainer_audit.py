@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from identity_props.faults.audit import CLEAN, SEEN, UNSEEN
-from identity_props.faults.trainer_audit import accusing, audit_trainers
+from identity_props.faults.audit import CLEAN, SEEN, UNSEEN, audit
+from identity_props.faults.trainer_audit import accusing
 from identity_props.faults.trainers import TRAINER_FAULTS, TRAINER_TWINS
 from identity_props.trainers import TRAINER_LAWS, Bench
 
@@ -141,7 +141,7 @@ def test_laws_accuse_the_plain_loop_of_nothing_in_200_seeds():
 
 @pytest.mark.processes
 def test_the_audit_sees_every_fault_and_accuses_no_clean_loop():
-    findings = {one.name: one for one in audit_trainers()}
+    findings = {one.name: one for one in audit([*TRAINER_FAULTS.values()], jobs=2)}
     assert findings.keys() == TRAINER_FAULTS.keys() | TRAINER_TWINS.keys()
     assert {name: one.verdict for name, one in findings.items() if not one.right} == {}
     assert {one.verdict for one in findings.values()} == {SEEN, CLEAN, UNSEEN}

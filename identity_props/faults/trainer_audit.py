@@ -1,32 +1,17 @@
-"""The audit of trainers: faults are planted in the plain loop, and which laws name them is written down."""
+"""Which laws name a fault that is planted in the plain loop, or accuse a clean one."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from functools import partial
 
 from identity_props.conformance.rows import DESIGN, FAIL
 from identity_props.conformance.training import check_trainer
-from identity_props.faults.audit import Finding
-from identity_props.faults.trainers import TRAINER_FAULTS, TRAINER_TWINS, TrainerFault, TrainerTwin
+from identity_props.faults.base import TrainerFault, TrainerTwin
 from identity_props.stack.ranks import on_ranks
 from identity_props.trainers import Bench
 from identity_props.trainers.protocol import Asked, Fit, Left, trained_by
-
-
-def audit_trainers(patterns: str = "*", ranks: int = 2) -> Iterator[Finding]:
-    """A finding for each clean loop, and for each fault whose name matches one of several shell patterns.
-
-    With one rank, laws of ranks are left out, and faults of ranks are missed.
-    """
-    for twin in TRAINER_TWINS.values():
-        yield Finding(twin.name, "twin", twin.what, "", accusing(twin, ranks), (), ())
-    for fault in TRAINER_FAULTS.values():
-        if any(fnmatchcase(fault.name, pattern.strip()) for pattern in patterns.split(",")):
-            laws = accusing(fault, ranks)
-            yield Finding(fault.name, "fault", fault.what, fault.source, laws, (), (), fault.equivalent)
 
 
 def accusing(one: TrainerFault | TrainerTwin, ranks: int = 2, seed: int = 0) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
+from identity_props.stack.guard import alive
 from identity_props.task.minibatch import linear_rates
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
@@ -174,6 +175,7 @@ def _spread(bench: Bench, name: str) -> tuple[Asked, list[Left]]:
     if name not in asked:
         raise NotOffered(OPTION[name])
     if not bench.spreads:
+        alive()
         bench.spreads = bench.spread([*asked.values()])
     left = bench.spreads[[*asked].index(name)]
     for one in left:
