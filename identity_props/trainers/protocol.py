@@ -6,6 +6,7 @@ at all, which says the same.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -214,14 +215,29 @@ def trained_by(fit: Fit, asked: Asked, reads: set[str] | None = None) -> Left:
     return checked(found, asked)
 
 
+def attempted(fit: Fit, asked: Asked) -> Left | Exception:
+    """What a trainer makes of what is asked, or what it raises, either of which can be sent to another process."""
+    try:
+        return trained_by(fit, asked)
+    except Exception as error:
+        return error if _can_be_sent(error) else TrainedError(f"raises {type(error).__name__}: {error}")
+
+
+def _can_be_sent(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))
+    except Exception:  # one that is made of more than its message
+        return False
+
+
 def checked(found: Any, asked: Asked) -> Left:
     """What was handed back, its weights as tensors on the CPU; raises TrainedError for what are none."""
     trained = found if isinstance(found, Trained) else Trained(found)
     averaged = None if trained.averaged is None else _tensors(trained.averaged, asked, "averaged")
     weights = _tensors(trained.weights, asked, "weights")
-    figures = (_figure(getattr(trained, name), name) for name in ("loss", "evaluated"))
+    loss, evaluated = _figure(trained.loss, "loss"), _figure(trained.evaluated, "evaluated")
     steps = _figure(trained.steps, "steps")
-    return Left(weights, steps if steps is None else _whole(steps), *figures, averaged)
+    return Left(weights, steps if steps is None else _whole(steps), loss, evaluated, averaged)
 
 
 def _figure(value: Any, what: str) -> float | None:
