@@ -19,7 +19,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import FOLDERS, SPAWN, Leash, end_descendants, tie_to_parent
+from identity_props.stack.processes import (
+    FOLDERS,
+    SPAWN,
+    Leash,
+    as_started_by_the_user,
+    end_descendants,
+    tie_to_parent,
+)
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Row
@@ -266,6 +273,7 @@ def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Conne
         os.dup2(1, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         FOLDERS.append(folder)
+    as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)
     try:
