@@ -29,6 +29,12 @@ FOLDER = "accelerate"
 PRECISIONS = {"full": "no", "bfloat16": "bf16"}
 
 
+class Progress(dict[str, int]):
+    """Micro-batches read and optimizer steps taken, in what it saves."""
+
+    state_dict, load_state_dict = dict.copy, dict.update
+
+
 class Loop:
     """A training under way."""
 
@@ -45,7 +51,8 @@ class Loop:
         self.model, self.optimizer, self.train = prepare(model, optimizer, train)
         self.held = None if held is None else prepare(held)
         self.scheduler = prepare(LambdaLR(optimizer, self.factor))
-        self.read = self.steps = 0  # micro-batches, optimizer steps
+        self.progress = Progress(read=0, steps=0)
+        self.accelerator.register_for_checkpointing(self.progress)
         self.evaluated: float | None = None
 
     def factor(self, step: int) -> float:
@@ -57,14 +64,14 @@ class Loop:
 
     def run(self) -> None:
         self.resume()
-        first, skipped = divmod(self.read, len(self.train))
+        first, skipped = divmod(self.progress["read"], len(self.train))
         for epoch in range(first, self.asked.epochs):
             self.model.train()
             begun = epoch == first and skipped
             loader = self.accelerator.skip_first_batches(self.train, skipped) if begun else self.train
             for (examples,) in loader:
                 self.step(examples)
-                if self.read == self.asked.stop:
+                if self.progress["read"] == self.asked.stop:
                     return self.save()
             self.evaluate()
         return None
@@ -79,8 +86,8 @@ class Loop:
             self.optimizer.step()
             self.scheduler.step()
             self.optimizer.zero_grad()
-        self.read += 1
-        self.steps += accelerator.sync_gradients
+        self.progress["read"] += 1
+        self.progress["steps"] += accelerator.sync_gradients
 
     def evaluate(self) -> None:
         if self.held is None:
@@ -92,13 +99,11 @@ class Loop:
         self.evaluated = float(mse_loss(outputs, targets))
 
     def save(self) -> None:
-        self.accelerator.save_state(str(self.asked.folder / FOLDER / f"step_{self.read}"))
+        self.accelerator.save_state(str(self.asked.folder / FOLDER))
 
     def resume(self) -> None:
         if self.asked.resume:
-            (folder,) = (self.asked.folder / FOLDER).iterdir()
-            self.accelerator.load_state(str(folder))
-            self.read = int(folder.name.removeprefix("step_"))
+            self.accelerator.load_state(str(self.asked.folder / FOLDER))
 
 
 def started(asked: Asked) -> Accelerator:
@@ -132,4 +137,4 @@ def fit(asked: Asked) -> Trained:
     with quiet("accelerate"):
         loop = Loop(asked)
         loop.run()
-    return Trained(weights_of(loop.model), loop.steps, None, loop.evaluated)
+    return Trained(weights_of(loop.model), loop.progress["steps"], None, loop.evaluated)
