@@ -23,6 +23,7 @@ from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
 from identity_props.stack.stack import Stack
 from identity_props.task.data import digits
+from identity_props.trainers import TRAINER_LAWS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -263,7 +264,7 @@ def test_commands_options_and_environments_are_all_of_them(hooks, pytestconfig):
 
 def test_every_way_to_fail_is_explained():
     words = set(re.findall(r"`([a-z -]+)`", PAGES["docs/reference/rows.md"].partition("How a row fails")[2]))
-    assert {law.kind for law in LAWS.values()} <= words
+    assert {law.kind for law in (*LAWS.values(), *TRAINER_LAWS.values())} <= words
     assert [name for name in OTHERS if f"| `{name}` |" not in PAGES["docs/reference/rows.md"]] == []
 
 

@@ -9,9 +9,10 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
@@ -19,34 +20,15 @@ from identity_props.errors import InputError
 from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
 
 if TYPE_CHECKING:
-    from identity_props.conformance.rows import Reference, Row
-    from identity_props.stack.stack import Stack
+    from identity_props.conformance.rows import Row
 
 NAMED, ROW, FINISHED, RAISED, ENDED = "named", "row", "finished", "raised", "ended"
 LOOK_EVERY, PATIENCE = 0.5, 2.0  # seconds, for a process whose pipe a fork holds; for one to end by itself
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is judged, by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
-
-    parts: Mapping[str, Any]
-    like: Mapping[str, Any]
-    seed: int
-    guard: float
-
-    def made(self) -> tuple[Stack, Reference]:
-        """The parts themselves; raises InputError or MissingError."""
-        from identity_props.conformance.rows import reference_of
-        from identity_props.stack.stack import stack_of
-
-        stack = stack_of(**self.parts)
-        return stack, reference_of(stack, **self.like)
-
-
-@dataclass(frozen=True)
 class Named:
-    """What a stack and its rows are called, where the parts themselves are not to be imported."""
+    """What is judged and its rows by name, where the parts themselves are not to be imported."""
 
     title: str
     parts: dict[str, Any]
@@ -61,18 +43,80 @@ class Named:
         return self.parts
 
 
-@contextmanager
-def here(asked: Asked) -> Iterator[tuple[Stack, Iterator[Row]]]:
-    """The stack and the rows of ``checking.check`` in this process, which a part may end."""
-    from identity_props.conformance.checking import check
+Measured = tuple[
+    Named, Callable[[Sequence["Row"]], Iterator["Row"]]
+]  # and the rows after those that are done
 
-    stack, like = asked.made()
-    yield stack, check(stack, like, asked.seed, asked.guard)
+
+@dataclass(frozen=True)
+class AskedParts:
+    """Parts by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
+
+    parts: Mapping[str, Any]
+    like: Mapping[str, Any]
+    seed: int
+    guard: float
+    quiet = False
+
+    @contextmanager
+    def made(self) -> Iterator[Measured]:
+        """The parts, and what measures them; raises InputError or MissingError."""
+        from identity_props.conformance.checking import planned, resumed
+        from identity_props.conformance.rows import reference_of
+        from identity_props.stack.stack import stack_of
+
+        stack = stack_of(**self.parts)
+        like = reference_of(stack, **self.like)
+        names = tuple(name for name, _ in planned(stack, like, self.seed))
+        named = Named(str(stack), stack.describe(), stack.device, names)
+        yield named, partial(resumed, stack, like, self.seed, self.guard)
+
+
+@dataclass(frozen=True)
+class AskedTrainer:
+    """A trainer as a command line says it, see ``trainer_of``, and the rules that it is meant to follow."""
+
+    name: str | None
+    arguments: tuple[str, ...]
+    command: str | None
+    accept: tuple[str, ...]
+    ranks: int
+    seed: int
+    guard: float
+    quiet = True  # frameworks draw bars and warn
+
+    @contextmanager
+    def made(self) -> Iterator[Measured]:
+        """The trainer on its bench; raises InputError or MissingError."""
+        from identity_props.conformance.training import check_accepted, check_trainer, planned
+        from identity_props.trainers.running import bench_of, trainer_of
+
+        check_accepted(self.accept)
+        trainer = trainer_of(self.name, self.arguments, self.command)
+        with bench_of(trainer, self.seed, self.ranks) as bench:
+            names = tuple(name for name, _ in planned(bench))
+            parts = {"trainer": str(trainer), "ranks": self.ranks}
+            designs = trainer.designs()
+
+            def rows(done: Sequence[Row]) -> Iterator[Row]:
+                return check_trainer(bench, self.accept, self.guard, designs, done)
+
+            yield Named(str(trainer), parts, "cpu", names), rows
+
+
+Asked = AskedParts | AskedTrainer
+
+
+@contextmanager
+def here(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
+    """What is judged by name, and its rows as they come, in this process, which a part may end."""
+    with asked.made() as (named, rows):
+        yield named, rows(())
 
 
 @contextmanager
 def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
-    """The stack by name, and the rows of ``checking.check`` as they come; nothing is left running.
+    """What is judged by name, and its rows as they come; nothing is left running.
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
@@ -187,7 +231,11 @@ def _kill_group(leader: int) -> None:
 
 def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
-    os.dup2(2, 1)  # the parent's stdout is for the result alone
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
+    )  # the parent's stdout is for the result alone
+    if asked.quiet:
+        os.dup2(1, 2)
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
     try:
@@ -198,11 +246,8 @@ def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> No
 
 
 def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
-    from identity_props.conformance.checking import planned, resumed
-
-    stack, like = asked.made()
-    names = tuple(name for name, _ in planned(stack, like, asked.seed))
-    yield NAMED, Named(str(stack), stack.describe(), stack.device, names)
-    for row in resumed(stack, like, asked.seed, asked.guard, done):
-        yield ROW, row
+    with asked.made() as (named, rows):
+        yield NAMED, named
+        for row in rows(done):
+            yield ROW, row
     yield FINISHED, None

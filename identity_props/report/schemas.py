@@ -81,6 +81,10 @@ _STACK = _object(
     {name: _text(f"its {name}") for name in _PARTS} | {"ranks": _count("processes that train data-parallel")},
     "the parts that trained",
 )
+_TRAINER = _object(
+    {"trainer": _text("its name or command"), "ranks": _count("processes that train data-parallel")},
+    "the trainer",
+)
 _DATA = _object(
     {
         "name": _text("digits or mnist"),
@@ -123,7 +127,7 @@ _CLAIM = _object(
 _ROW = _object(
     {
         "name": _text("of the law or comparison"),
-        "verdict": _word("of the row", "pass", "fail", "not applicable"),
+        "verdict": _word("of the row", "pass", "fail", "design", "not applicable", "not run"),
         "measured": _figure("distance from what is expected"),
         "allowed": _figure("distance that rounding may make"),
         "kind": _text("how it fails, empty where it does not"),
@@ -201,7 +205,7 @@ SCHEMAS: dict[str, Schema] = {
             "versions": _VERSIONS,
             "machine": _MACHINE,
             "seed": _SEED,
-            "stack": _STACK,
+            "stack": {"anyOf": [_STACK, _TRAINER], "description": "the parts that trained, or the trainer"},
             "rows": _list(_ROW, "one a law or comparison"),
         },
     ),

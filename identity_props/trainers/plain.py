@@ -65,7 +65,7 @@ class Plain:
         return [batches[at : at + size] for at in range(0, len(batches), size)]
 
     def share(self, batch: Places) -> Places:
-        """This rank's part of a micro-batch."""
+        """The part of a micro-batch that is this rank's."""
         return batch[_rank(self.asked) :: self.asked.ranks]
 
     @property
@@ -133,7 +133,7 @@ class Plain:
         """Sum the ranks' gradients; each is divided by what all ranks hold."""
         if self.asked.ranks > 1:
             for p in self.trainable():
-                distributed.all_reduce(p.grad)
+                distributed.all_reduce(p.grad)  # type: ignore[arg-type]
 
     def update(self) -> None:
         """An optimizer step on the gradient of a whole window."""

@@ -7,7 +7,7 @@ at all, which says the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ IGNORED = -100  # the label of a token that is masked, as torch's cross_entropy 
 
 class NotOffered(Exception):  # noqa: N818 - it is no error
     """Raised by a trainer that cannot do what is asked, with the name of the option."""
+
+
+class NotApplicable(Exception):  # noqa: N818 - nor is this
+    """Raised where a law says nothing of a trainer, with the reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +95,8 @@ class Asked:
             return nn.Embedding.from_pretrained(self.start[0].clone(), freeze=False)
         layers = []
         for place, weight in enumerate(self.start):
-            layer = nn.Linear(*weight.mT.shape, bias=False, dtype=weight.dtype)
+            fan_out, fan_in = weight.shape
+            layer = nn.Linear(fan_in, fan_out, bias=False, dtype=weight.dtype)
             layer.weight = nn.Parameter(weight.clone(), requires_grad=place not in self.frozen)
             layers.append(layer)
         return nn.Sequential(*layers)
@@ -111,9 +116,14 @@ class Asked:
             and not _same(getattr(self, one.name), one.default)
         ]
 
+    @property
+    def read(self) -> frozenset[str]:
+        """Names of what has been looked at."""
+        return frozenset(self._read)
+
     def unread(self) -> list[str]:
         """Names of the options that it gives and that nobody has read: they are not offered."""
-        seen = {*self._read}
+        seen = self.read
         return [name for name in self.wanted() if name not in seen]
 
 
@@ -155,6 +165,17 @@ class Trained:
 Fit = Callable[[Asked], Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Left:
+    """What a trainer left, as Trained, its weights as tensors on the CPU."""
+
+    weights: list[Tensor]
+    steps: int | None
+    loss: float | None
+    evaluated: float | None
+    averaged: list[Tensor] | None
+
+
 class TrainedError(Exception):
     """What a trainer left is no trained weights; the message says what it is."""
 
@@ -164,8 +185,8 @@ def weights_of(network: nn.Module) -> list[Tensor]:
     return [p.detach().cpu().clone() for p in network.parameters()]
 
 
-def trained_by(fit: Fit, asked: Asked) -> Trained:
-    """What a trainer makes of what is asked, its weights as tensors on the CPU.
+def trained_by(fit: Fit, asked: Asked, reads: set[str] | None = None) -> Left:
+    """What a trainer makes of what is asked, its weights as tensors on the CPU; ``reads`` gains what it looked at.
 
     Raises NotOffered, also for an option that the trainer never reads, TrainedError, and what the trainer raises.
     """
@@ -176,16 +197,19 @@ def trained_by(fit: Fit, asked: Asked) -> Trained:
         if "tokens" in given.unread():  # it took examples for what they are not
             raise NotOffered("tokens") from error
         raise
+    finally:
+        (set() if reads is None else reads).update(given.read)
     if unread := given.unread():
         raise NotOffered(", ".join(unread))
     return checked(found, asked)
 
 
-def checked(found: Any, asked: Asked) -> Trained:
+def checked(found: Any, asked: Asked) -> Left:
     """What was handed back, its weights as tensors on the CPU; raises TrainedError for what are none."""
     trained = found if isinstance(found, Trained) else Trained(found)
     averaged = None if trained.averaged is None else _tensors(trained.averaged, asked, "averaged")
-    return replace(trained, weights=_tensors(trained.weights, asked, "weights"), averaged=averaged)
+    weights = _tensors(trained.weights, asked, "weights")
+    return Left(weights, trained.steps, trained.loss, trained.evaluated, averaged)
 
 
 def _tensors(weights: Any, asked: Asked, what: str) -> list[Tensor]:
