@@ -112,11 +112,14 @@ def started(asked: Asked) -> Accelerator:
         raise NotOffered("precision")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=True,
         mixed_precision=PRECISIONS[asked.precision],
         gradient_accumulation_steps=asked.accumulate,
     )
+    if accelerator.num_processes != asked.ranks:  # it has those of its launcher
+        raise NotOffered("ranks")
+    return accelerator
 
 
 def loaders(asked: Asked) -> tuple[Any, Any]:

@@ -116,6 +116,8 @@ def trainer(asked: Asked) -> Trainer:
         callbacks=[] if asked.stop is None else [Stop(steps_at(asked, asked.stop))],
     )
     runs.remove_callback(PrinterCallback)
+    if runs.args.world_size != asked.ranks:  # it has those of its launcher
+        raise NotOffered("ranks")
     return runs
 
 
