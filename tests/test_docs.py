@@ -18,7 +18,7 @@ from identity_props.claims.verdict import trainer
 from identity_props.cli import commands, main
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.rows import OTHERS, Reference
-from identity_props.faults import FAULTS, audit
+from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
 from identity_props.stack.stack import Stack
@@ -246,7 +246,12 @@ def hooks():
 def test_every_law_claim_and_fault_has_a_page_and_a_line(hooks):
     pages = hooks.generated()
     assert all(f"reference/laws/{name}.md" in pages for name in OTHERS)
-    for folder, registry in (("laws", LAWS), ("claims", CLAIMS), ("faults", FAULTS)):
+    for folder, registry in (
+        ("laws", LAWS),
+        ("laws", TRAINER_LAWS),
+        ("claims", CLAIMS),
+        ("faults", ALL_FAULTS),
+    ):
         assert all(f"reference/{folder}/{name}.md" in pages for name in registry)
         index = pages[f"reference/{folder}/index.md"]
         assert [name for name in registry if f"[{name}](../{folder}/{name}.md)" not in index] == []

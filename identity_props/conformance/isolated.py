@@ -9,15 +9,17 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import FOLDERS, SPAWN, Leash, end_descendants, tie_to_parent
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Row
@@ -56,7 +58,7 @@ class AskedParts:
     like: Mapping[str, Any]
     seed: int
     guard: float
-    quiet = False
+    quiet = alone = False
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
@@ -83,7 +85,8 @@ class AskedTrainer:
     ranks: int
     seed: int
     guard: float
-    quiet = True  # frameworks draw bars and warn
+    quiet = True  # frameworks draw bars, warn and write what is temporary
+    alone = True  # its first row is all, where that fails
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
@@ -120,19 +123,20 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
-    judge = _Judge(asked)
-    try:
-        named = judge.named()
-        yield named, judge.rows(named)
-    finally:
-        judge.end()
+    with TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True) as folder:
+        judge = _Judge(asked, folder)
+        try:
+            named = judge.named()
+            yield named, judge.rows(named)
+        finally:
+            judge.end()
 
 
 class _Judge:
     """The process that measures rows, and the next one where it ends before they do."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked, self.patience = asked, 0.0
+    def __init__(self, asked: Asked, folder: str) -> None:
+        self.asked, self.folder, self.patience = asked, folder, 0.0
         self.done: list[Row] = []
         self._start()
 
@@ -140,7 +144,7 @@ class _Judge:
         self.heard, said = SPAWN.Pipe(duplex=False)
         self.leash = Leash()
         self.process = SPAWN.Process(
-            target=_judge, args=(self.asked, pickle.dumps(self.done), said, self.leash.end)
+            target=_judge, args=(self.asked, pickle.dumps(self.done), self.folder, said, self.leash.end)
         )
         self.process.start()
         said.close()
@@ -156,7 +160,7 @@ class _Judge:
 
     def rows(self, named: Named) -> Iterator[Row]:
         """All rows, a failure for each that ends the process."""
-        from identity_props.conformance.rows import enough, not_run
+        from identity_props.conformance.rows import FAIL, enough, not_run
 
         for name in named.rows:
             if self.ended and enough(self.done):
@@ -170,6 +174,8 @@ class _Judge:
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
             yield self.done[-1]
+            if self.asked.alone and self.done[0].verdict == FAIL:
+                break
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
     def _next(self) -> tuple[str, Any]:
@@ -229,20 +235,27 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
+def _judge(asked: Asked, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
     os.dup2(
         os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
     )  # the parent's stdout is for the result alone
     if asked.quiet:
         os.dup2(1, 2)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        FOLDERS.append(folder)
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
-    tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
+    tie_to_parent(leash, at_end=_end_all)
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))
     except Exception as error:
         said.send_bytes(pickle.dumps((RAISED, error)))
+
+
+def _end_all() -> None:
+    end_descendants(os.getpid())
+    _kill_group(os.getpid())
 
 
 def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:

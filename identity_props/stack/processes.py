@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from mmap import ACCESS_READ, mmap
 from multiprocessing import get_context, parent_process
@@ -15,6 +16,8 @@ from shutil import rmtree
 from tempfile import TemporaryFile
 from threading import Thread
 from typing import IO, Any
+
+import psutil
 
 SPAWN = get_context("spawn")  # a forked process inherits torch's threads, broken
 FOLDERS: list[str] = []  # to remove where this worker ends with its parent
@@ -65,6 +68,14 @@ def _watch(leashes: tuple[Connection, ...], at_end: Callable[[], None]) -> None:
         rmtree(folder, ignore_errors=True)
     at_end()
     os._exit(1)
+
+
+def end_descendants(pid: int) -> None:
+    """Kill all that a process has started and that has started those, in whatever group or session."""
+    with suppress(psutil.Error):
+        for one in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                one.kill()
 
 
 class Unnamed:

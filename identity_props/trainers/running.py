@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from identity_props.errors import InputError, MissingError
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import SPAWN, Leash, end_descendants, tie_to_parent
 from identity_props.stack.stack import arguments_of, resolve
 from identity_props.trainers.bench import Bench
 from identity_props.trainers.protocol import (
@@ -140,7 +140,12 @@ class Command:
             raise NotOffered("several layers")
         with TemporaryDirectory(prefix="identity-props-") as folder:
             values = self._values(asked, Path(folder))
-            _run([word.format(**values) for word in self.words])
+            try:
+                code, said = _run([word.format(**values) for word in self.words])
+            except (OSError, ValueError) as error:
+                raise TrainedError(f"cannot be started: {error}") from error
+            if code:
+                raise TrainedError(f"ends with exit code {code}: {said[-1] if said else 'it says nothing'}")
             return Trained(_read(Path(values["out"])))
 
     def _values(self, asked: Asked, folder: Path) -> dict[str, str]:
@@ -160,27 +165,18 @@ def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _run(words: list[str]) -> None:
-    """Run a program to its end; it and all that it starts end with us. Raises TrainedError where it fails."""
-    try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-    except OSError as error:
-        raise TrainedError(f"cannot be started: {error}") from error
-    try:
-        said = process.communicate()[1].strip().splitlines()
-    finally:
-        process.kill()
-    if process.returncode:
-        raise TrainedError(
-            f"ends with exit code {process.returncode}: {said[-1] if said else 'it says nothing'}"
-        )
+def _run(words: list[str]) -> tuple[int, list[str]]:
+    """Run a program to its end: its exit code and its lines of errors. What it waits for then ends with it."""
+    with TemporaryFile("w+", errors="replace") as said:  # a pipe would wait for what it leaves running
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            process.wait()
+        finally:
+            end_descendants(process.pid)
+            process.kill()
+            process.wait()
+        said.seek(0)
+        return process.returncode, [line.strip() for line in said.read().strip().splitlines()]
 
 
 def _read(out: Path) -> Any:
@@ -314,21 +310,7 @@ def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Excepti
 
 def _launch(ranks: int, folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    words = [sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)]
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        said = process.communicate()[1].strip().splitlines()
-    finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode:
+    code, said = _run([sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)])
+    if code:
         errors = [line for line in said if "Error" in line]
-        raise TrainedError(f"{ranks} ranks end with exit code {process.returncode}: {' '.join(errors[:1])}")
+        raise TrainedError(f"{ranks} ranks end with exit code {code}: {' '.join(errors[:1])}")
