@@ -26,6 +26,14 @@ from identity_props.trainers.protocol import Asked, NotOffered, Trained, weights
 from identity_props.trainers.quiet import quiet
 
 FOLDER = "accelerate"
+GUIDE = "https://huggingface.co/docs/accelerate/usage_guides/gradient_accumulation"
+DESIGNS = {
+    "unequal": ("means", f"{GUIDE}#gradient-accumulation-on-training-samples-of-variable-size"),
+    "ranks-uneven": (
+        "wrapped",
+        "https://huggingface.co/docs/accelerate/package_reference/utilities, DataLoaderConfiguration: even_batches",
+    ),
+}
 PRECISIONS = {"full": "no", "bfloat16": "bf16"}
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L  # noqa: N812 - as in its pages
 import torch
+from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, Checkpoint, EMAWeightAveraging
 from torch import Tensor
 from torch.nn.functional import mse_loss
@@ -24,9 +24,15 @@ from identity_props.trainers.protocol import Asked, NotOffered, Trained, weights
 from identity_props.trainers.quiet import quiet
 
 FILE = "lightning.ckpt"
+DESIGNS = {
+    "ranks-uneven": (
+        "padded",
+        "https://docs.pytorch.org/docs/stable/data.html#torch.utils.data.distributed.DistributedSampler",
+    )
+}
 
 
-class Module(L.LightningModule):
+class Module(LightningModule):
     """What to train, and by which optimizer."""
 
     def __init__(self, asked: Asked) -> None:
@@ -68,23 +74,23 @@ class Stop(Checkpoint):
     def __init__(self, asked: Asked) -> None:
         self.stop, self.path = asked.stop, asked.folder / FILE
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.due(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self.save(trainer)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.due(trainer) and not trainer.should_stop:
             self.save(trainer)
 
-    def due(self, trainer: L.Trainer) -> bool:
+    def due(self, trainer: Trainer) -> bool:
         return trainer.fit_loop.total_batch_idx + 1 == self.stop
 
-    def save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
         trainer.should_stop = True
 
 
-def precision(asked: Asked) -> Any:
+def _precision(asked: Asked) -> Any:
     if asked.precision == "float16":
         raise NotOffered("precision")
     if asked.precision == "bfloat16":
@@ -92,22 +98,22 @@ def precision(asked: Asked) -> Any:
     return "64-true" if asked.examples.dtype == torch.float64 else "32-true"
 
 
-def callbacks(asked: Asked) -> list[Callback]:
+def _callbacks(asked: Asked) -> list[Callback]:
     averaging = [] if asked.average is None else [EMAWeightAveraging(decay=asked.average)]
     return [*averaging, *([] if asked.stop is None else [Stop(asked)])]
 
 
-def trainer(asked: Asked) -> L.Trainer:
-    return L.Trainer(
+def _trainer(asked: Asked) -> Trainer:
+    return Trainer(
         accelerator="cpu",
         strategy="ddp" if asked.ranks > 1 else "auto",
         devices=asked.ranks,
         num_nodes=1,
-        precision=precision(asked),
+        precision=_precision(asked),
         max_epochs=asked.epochs,
         accumulate_grad_batches=asked.accumulate,
         gradient_clip_val=asked.clip,
-        callbacks=callbacks(asked),
+        callbacks=_callbacks(asked),
         default_root_dir=asked.folder,
         logger=False,
         enable_checkpointing=asked.stop is not None,
@@ -130,13 +136,13 @@ def fit(asked: Asked) -> Trained:
     if asked.tokens is not None:
         raise NotOffered("tokens")
     with quiet("lightning.pytorch", "lightning.fabric"):
-        L.seed_everything(asked.seed, verbose=False)
-        module, runs = Module(asked), trainer(asked)
+        seed_everything(asked.seed, verbose=False)
+        module, runs = Module(asked), _trainer(asked)
         runs.fit(module, *loaders(asked), ckpt_path=asked.folder / FILE if asked.resume else None)
-    return trained(asked, module, runs)
+    return _trained(asked, module, runs)
 
 
-def trained(asked: Asked, module: Module, runs: L.Trainer) -> Trained:
+def _trained(asked: Asked, module: Module, runs: Trainer) -> Trained:
     weights = weights_of(module.network)
     loss, evaluated = (_number(runs.callback_metrics.get(name)) for name in ("train_loss", "val_loss"))
     if asked.average is None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.nn.utils.rnn import pad_sequence
@@ -22,6 +21,16 @@ from transformers.loss.loss_utils import fixed_cross_entropy
 from identity_props.trainers.protocol import IGNORED, Asked, NotOffered, Trained, weights_of
 from identity_props.trainers.quiet import quiet
 
+DESIGNS = {
+    "unequal": (
+        "means",
+        "https://huggingface.co/docs/transformers/main_classes/trainer, compute_loss: loss_is_scaled_for_ga",
+    ),
+    "ranks-uneven": (
+        "wrapped",
+        "https://huggingface.co/docs/transformers/main_classes/trainer, accelerator_config: even_batches",
+    ),
+}
 Example = dict[str, Tensor]
 
 
@@ -76,7 +85,7 @@ def steps_at(asked: Asked, stop: int) -> int:
     return epochs * math.ceil(batches / asked.accumulate) + left // asked.accumulate
 
 
-def arguments(asked: Asked) -> TrainingArguments:
+def _arguments(asked: Asked) -> TrainingArguments:
     if asked.precision == "float16":
         raise NotOffered("precision")
     return TrainingArguments(
@@ -104,15 +113,15 @@ def arguments(asked: Asked) -> TrainingArguments:
     )
 
 
-def trainer(asked: Asked) -> Trainer:
+def _trainer(asked: Asked) -> Trainer:
     language = asked.tokens is not None
     model = (LanguageModel if language else Regression)(asked.network())
     runs = Trainer(
         model,
-        arguments(asked),
+        _arguments(asked),
         data_collator=padded if language else None,
-        train_dataset=sequences(asked) if language else pairs(asked.examples),
-        eval_dataset=None if asked.held is None else pairs(asked.held),
+        train_dataset=_sequences(asked) if language else _pairs(asked.examples),
+        eval_dataset=None if asked.held is None else _pairs(asked.held),
         callbacks=[] if asked.stop is None else [Stop(steps_at(asked, asked.stop))],
     )
     runs.remove_callback(PrinterCallback)
@@ -121,11 +130,11 @@ def trainer(asked: Asked) -> Trainer:
     return runs
 
 
-def pairs(examples: Tensor) -> list[Example]:
+def _pairs(examples: Tensor) -> list[Example]:
     return [{"inputs": one, "labels": one} for one in examples]
 
 
-def sequences(asked: Asked) -> list[Example]:
+def _sequences(asked: Asked) -> list[Example]:
     assert asked.tokens is not None
     both = zip(asked.tokens.ids, asked.tokens.labels, strict=True)
     return [{"inputs": ids, "labels": labels} for ids, labels in both]
@@ -136,7 +145,7 @@ def fit(asked: Asked) -> Trained:
     if asked.average is not None:
         raise NotOffered("average")
     with quiet("transformers", "accelerate"):
-        runs = trainer(asked)
+        runs = _trainer(asked)
         runs.train(resume_from_checkpoint=asked.resume)
     return Trained(
         weights_of(runs.model.network), runs.state.global_step, last(runs, "loss"), last(runs, "eval_loss")
