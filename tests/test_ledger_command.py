@@ -383,10 +383,11 @@ def test_it_is_kept_in_a_process_of_its_own_that_leaves_nothing(folder, capsys):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("name", "words"), [("exits", "ends the process with exit code 5"), ("hangs", "no step ended within 1 s")]
+    ("name", "guard", "words"),
+    [("exits", "60", "ends the process with exit code 5"), ("hangs", "1", "no step ended within 1 s")],
 )
-def test_one_that_ends_or_hangs_it_is_one_line_and_leaves_nothing(name, words, folder, capsys):
-    assert main(["ledger", "--trainer", of(name), "--guard", "1"]) == 2
+def test_one_that_ends_or_hangs_it_is_one_line_and_leaves_nothing(name, guard, words, folder, capsys):
+    assert main(["ledger", "--trainer", of(name), "--guard", guard]) == 2
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1

@@ -55,10 +55,10 @@ def _kept(trainer: Trainer, training: Any, guard: float) -> Book:
     import_all()
     try:
         with (
+            bench_of(trainer, training.seed, training.ranks, training.resume_at is not None) as bench,
             unchanged(THREADS),
             time_limit(guard),
             no_forks(),
-            bench_of(trainer, training.seed, training.ranks, training.resume_at is not None) as bench,
         ):
             return kept(bench, training)
     except (InputError, MissingError):
