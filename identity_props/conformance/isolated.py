@@ -9,13 +9,11 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from identity_props.errors import InputError
@@ -25,6 +23,7 @@ from identity_props.stack.processes import (
     Leash,
     as_started_by_the_user,
     end_descendants,
+    temporary_folder,
     tie_to_parent,
 )
 
@@ -92,7 +91,7 @@ class AskedTrainer:
     ranks: int
     seed: int
     guard: float
-    quiet = True  # frameworks draw bars, warn and write what is temporary
+    quiet = True  # frameworks draw bars and warn
     alone = True  # its first row is all, where that fails
 
     @contextmanager
@@ -130,7 +129,7 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
-    with TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         judge = _Judge(asked, folder)
         try:
             named = judge.named()
@@ -249,8 +248,7 @@ def _judge(asked: Asked, done: bytes, folder: str, said: Connection, leash: Conn
     )  # the parent's stdout is for the result alone
     if asked.quiet:
         os.dup2(1, 2)
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
-        FOLDERS.append(folder)
+    FOLDERS.append(folder)
     as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)
