@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from identity_props.laws import Discrepancy
 from identity_props.stack.guard import alive
+from identity_props.stack.processes import temporary_folder
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, apart, tolerance
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
@@ -117,7 +117,7 @@ def _epochs(bench: Bench, seed: int) -> list[torch.Tensor]:
 def _resumed(bench: Bench, options: Mapping[str, Any], stop: int, batches: int) -> Reading:
     asked = bench.drawn(2 * batches, 2, 2, **options)
     whole = bench.trained(asked)
-    with TemporaryDirectory(prefix="identity-props-") as folder:
+    with temporary_folder() as folder:
         here = replace(asked, folder=Path(folder))
         stopped = bench.once(replace(here, stop=stop))
         if apart(stopped.weights, [w.double() for w in whole.weights], asked.start) == 0:

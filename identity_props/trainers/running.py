@@ -16,7 +16,7 @@ from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from identity_props.stack.processes import (
     Leash,
     as_started_by_the_user,
     end_descendants,
+    temporary_folder,
     tie_to_parent,
 )
 from identity_props.stack.stack import arguments_of, resolve
@@ -144,7 +145,7 @@ class Command:
         """Run it, in a folder of its own files."""
         if len(asked.start) > 1:
             raise NotOffered("several layers")
-        with TemporaryDirectory(prefix="identity-props-") as folder:
+        with temporary_folder() as folder:
             values = self._values(asked, Path(folder))
             try:
                 code, said = _run([word.format(**values) for word in self.words])
@@ -298,7 +299,7 @@ def _second(trainer: Trainer, line: Connection, leash: Connection) -> None:
 def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
     """What each rank makes of each thing asked, under torch's own launcher; raises TrainedError where that fails."""
     ranks = asked[0].ranks
-    with TemporaryDirectory(prefix="identity-props-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         (folder / "job").write_bytes(
             pickle.dumps((trainer, [replace(one, folder=folder) for one in asked], sys.path))
