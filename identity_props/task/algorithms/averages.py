@@ -1,4 +1,4 @@
-"""Optimizers that evaluate an average of what they train: schedule-free SGD and AdamW, MADGRAD."""
+"""Optimizers that average their own points: schedule-free SGD and AdamW, MADGRAD."""
 
 from __future__ import annotations
 
@@ -144,4 +144,48 @@ SCHEDULE_FREE = (
     ),
 )
 
-ROOM: tuple[Algorithm, ...] = (*SCHEDULE_FREE,)
+
+# MADGRAD -----------------------------------------------------------------------------------------------
+
+
+def _madgrad(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    return _dual_average(w, g, memory, a, a["lr"])
+
+
+def _madgrad_lifted(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    return _dual_average(w, g, memory, a, a["lr"] + a["eps"] if a["lr"] else 0.0)
+
+
+def _dual_average(w: Tensor, g: Tensor, memory: Memory, a: Arguments, lr: float) -> Tensor:
+    """The mean of its points so far and start - s / (cube root of v + eps)."""
+    start, rate, g = memory.setdefault("start", w), lr * memory["t"] ** 0.5, g + a["weight_decay"] * w
+    memory["s"] = memory.get("s", 0.0) + rate * g
+    memory["v"] = memory.get("v", 0.0) + rate * g.square()
+    z = start - memory["s"] / (memory["v"] ** (1 / 3) + a["eps"])
+    point: Tensor = a["momentum"] * w + (1 - a["momentum"]) * z
+    return point
+
+
+_MADGRAD = {"lr": 1e-2, "momentum": 0.9, "weight_decay": 0.0, "eps": 1e-6}
+_DUAL = "s += {0} g, v += {0} g^2, z = w_0 - s / (v^(1/3) + eps), w = momentum w + (1 - momentum) z"
+
+MADGRAD = (
+    Algorithm(
+        "madgrad",
+        "MADGRAD",
+        "Defazio, Jelassi 2021, 2101.11075, algorithm 1",
+        _DUAL.format("lr sqrt(t)"),
+        _MADGRAD,
+        each(_madgrad),
+    ),
+    Algorithm(
+        "madgrad-lifted",
+        "MADGRAD, eps added to the rate",
+        "Defazio, Jelassi 2021, 2101.11075, algorithm 1; the rate as in its authors' code",
+        _DUAL.format("(lr + eps) sqrt(t)"),
+        _MADGRAD,
+        each(_madgrad_lifted),
+    ),
+)
+
+ROOM: tuple[Algorithm, ...] = (*SCHEDULE_FREE, *MADGRAD)
