@@ -38,7 +38,16 @@ from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
-from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
+from identity_props.laws.base import (
+    LAYER,
+    SGD,
+    NotOfferedError,
+    changed,
+    descend,
+    ensemble_of,
+    optimizer_of,
+    snapshot,
+)
 from identity_props.laws.strategies import Family
 from identity_props.stack.building import build_once
 from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, no_forks, time_limit
@@ -215,7 +224,7 @@ def _law_row(
     cases = [replace(family, seed=seed).case(replicas) for family in families]
     try:
         worst = worst_of(law.measure(unclipped(law, stack, like), case) for case in cases)
-    except ClipsError as error:
+    except (ClipsError, NotOfferedError) as error:
         return Row(law.name, NOT_APPLICABLE, note=str(error))
     return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
 
