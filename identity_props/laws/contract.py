@@ -278,7 +278,8 @@ def grad_scaler(stack: Stack, case: Case) -> Discrepancy:
         for step in range(STEPS):
             one.given()
             for p in one.parameters:
-                p.grad = scaler.get_scale() * p.grad if step != HALF else torch.full_like(p, torch.inf)
+                assert p.grad is not None
+                p.grad.mul_(scaler.get_scale() if step != HALF else torch.inf)
             scaler.step(one.optimizer)
             scaler.update()
     return beside(stack, one.weights, plain.on(STEPS - 1), "|W - W of unscaled gradients|")
