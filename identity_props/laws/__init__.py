@@ -3,8 +3,8 @@
 # the registry is in the order of these imports
 # isort: off
 from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
-from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, contract, settings
-from identity_props.laws import precision, backends
+from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, contract, calls
+from identity_props.laws import settings, precision, backends
 
 __all__ = [
     "AXES",
@@ -13,6 +13,7 @@ __all__ = [
     "Discrepancy",
     "Law",
     "backends",
+    "calls",
     "contract",
     "deep",
     "drawing",

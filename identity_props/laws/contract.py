@@ -1,4 +1,4 @@
-"""The contract of torch.optim, in what is kept and called: state, copies, groups, shapes, gradients, closures, hooks.
+"""The contract of torch.optim, in what is kept: copies, loaded states, groups and shapes.
 
 What an optimizer refuses is not offered, and no failure; what it takes and does otherwise is one.
 """
@@ -156,16 +156,15 @@ def group_added(stack: Stack, case: Case) -> Discrepancy:
     that is there from the start are not asked, nor is an added one that does not move by itself.
     """
     grown, late = walk(stack, case, (0,)), walk(stack, case, (1,))
-    start = late.weights.clone()
     grown.on(HALF)
     with offered("a group that is added"):
         grown.optimizer.add_param_group({"params": late.parameters})
         own = walk(stack, case)
         both = Walk([*grown.parameters, *late.parameters], grown.optimizer, own.gradients, HALF)
         both.on(STEPS - HALF)
-    if bool((flat(late.parameters) == start).all()) and not torch.equal(
-        walk(stack, case, (1,)).on(HALF), start
-    ):
+    company = walk(stack, case, (1,))
+    company.on(HALF)
+    if company.moved and 1 not in both.moved:
         return Discrepancy(1, 0, "added parameters that stand still")
     return _undisturbed(stack, case, grown.parameters, own, "|W - W where nothing is added|")
 
@@ -194,162 +193,18 @@ def odd_shapes(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step. What goes elsewhere beside any other parameter is not asked, nor whether one moves
     without dimensions where one of a single entry does not.
     """
-    what, start = "|W - W where it is not there|", walk(stack, case, (SCALAR,)).weights.clone()
-    moves = not torch.equal(walk(stack, case, (SINGLE,)).on(), walk(stack, case, (SINGLE,)).weights)
+    what, single = "|W - W where it is not there|", walk(stack, case, (SINGLE,))
+    single.on()
 
     def tried(name: str) -> list[Discrepancy]:
         one = walk(stack, case, (0, ODD[name]))
         kinds = [(p.shape, p.dtype) for p in one.parameters]
         one.on()
-        odd = flat(one.parameters[1:])
-        still = ODD[name] == SCALAR and moves and torch.equal(odd, start)
+        still = ODD[name] == SCALAR and bool(single.moved) and 1 not in one.moved
         wrong = still or kinds != [(p.shape, p.dtype) for p in one.parameters]
         return [
             _undisturbed(stack, case, one.parameters, walk(stack, case), f"{name}: {what}"),
-            Discrepancy(finite(wrong, odd), 0, f"{name}: that it stands still, or changes in kind"),
+            Discrepancy(finite(wrong, one.weights), 0, f"{name}: that it stands still, or changes in kind"),
         ]
 
     return _each(ODD, tried)
-
-
-# Gradients ------------------------------------------------------------------------------------------------
-
-
-@contract(
-    "gradients-kept",
-    "a step leaves gradients as they are, for those who read or add to them after it",
-    "pytorch#12218, #18732, #69189: .grad does not change in a step",
-)
-def gradients_kept(stack: Stack, case: Case) -> Discrepancy:
-    """None: nothing is written to them."""
-    one, count = walk(stack, case), 0
-    for _ in range(STEPS):
-        one.given()
-        before = [p.grad for p in one.parameters]
-        one.optimizer.step()
-        given = one.gradients[one.at - 1]
-        count += sum(p.grad is not g for p, g in zip(one.parameters, before, strict=True))
-        count += sum(differing(g, own) for g, own in zip(before, given, strict=True) if g is not None)
-    return Discrepancy(finite(count, one.weights), 0, "entries of gradients that a step changed")
-
-
-@contract(
-    "zero-grad",
-    "zero_grad leaves nothing of a gradient, None or 0 as asked, and steps are the same after either",
-    "torch.optim.Optimizer.zero_grad; a gradient that is kept is added to the next",
-)
-def zero_grad(stack: Stack, case: Case) -> Discrepancy:
-    """None: adding to 0 rounds nothing."""
-    one, other = walk(stack, case), walk(stack, case)
-    left = 0
-    for to_none, each in ((True, one), (False, other)):
-        for _ in range(STEPS):
-            _added(each)
-            each.optimizer.step()
-            with offered(f"zero_grad(set_to_none={to_none})"):
-                each.optimizer.zero_grad(set_to_none=to_none)
-            left += sum(int((p.grad != 0).sum()) for p in each.parameters if p.grad is not None)
-    found = left + differing(one.weights, other.weights)
-    return Discrepancy(found, 0, "entries of gradients that are left, and weights that differ")
-
-
-def _added(one: Walk) -> None:
-    """The step's gradients, added to those that are there."""
-    kept = [p.grad for p in one.parameters]
-    one.given()
-    for p, grad in zip(one.parameters, kept, strict=True):
-        if grad is not None and p.grad is not None:
-            p.grad = grad.add_(p.grad)
-
-
-@contract(
-    "grad-scaler",
-    "under a GradScaler steps are those of unscaled gradients, and none is taken where one is infinite",
-    "a scale that is a power of 2 rounds nothing; pytorch#94060",
-)
-def grad_scaler(stack: Stack, case: Case) -> Discrepancy:
-    """None is expected; a dozen roundings a step are allowed."""
-    one, plain = walk(stack, case), walk(stack, case)
-    device = torch.device(stack.device).type
-    scaler = torch.amp.GradScaler(device, init_scale=1024.0)
-    scaler.scale(torch.zeros(1, device=stack.device))
-    plain.gradients = [g for step, g in enumerate(plain.gradients) if step != HALF]
-    with offered("steps under a GradScaler"):
-        for step in range(STEPS):
-            one.given()
-            for p in one.parameters:
-                assert p.grad is not None
-                p.grad.mul_(scaler.get_scale() if step != HALF else torch.inf)
-            scaler.step(one.optimizer)
-            scaler.update()
-    return beside(stack, one.weights, plain.on(STEPS - 1), "|W - W of unscaled gradients|")
-
-
-# What is called -------------------------------------------------------------------------------------------
-
-
-@contract(
-    "closure",
-    "a step with a closure is the step on the gradients that it computes, and returns its loss",
-    "torch.optim.Optimizer.step; peft#3382, SAM#91",
-)
-def closure(stack: Stack, case: Case) -> Discrepancy:
-    """None is expected; a dozen roundings a step are allowed. One that calls it several times, or never, as some
-    do on purpose, is not asked, nor what it returns if that is nothing.
-    """
-    one, plain = walk(stack, case), walk(stack, case)
-    wrong = 0
-    for step in range(STEPS):
-        calls: list[float] = []
-        evaluated = _evaluated(one, calls)
-        with offered("a closure"):
-            returned = one.optimizer.step(evaluated)
-        if len(calls) != 1:
-            raise NotOfferedError(
-                f"not offered: a step of one evaluation, it calls its closure {len(calls)} times"
-            )
-        wrong += isinstance(returned, float | Tensor) and float(returned) != calls[0]
-        one.at = step + 1
-    found = beside(stack, one.weights, plain.on(), "|W - W of gradients that are there before|")
-    return worst_of([found, Discrepancy(wrong, 0, "losses returned that are not the closure's")])
-
-
-def _evaluated(one: Walk, calls: list[float]) -> Callable[[], Tensor]:
-    """A closure whose loss has the coming step's gradients, while stale ones lie there before it."""
-    torch.manual_seed(one.at)
-    for p in one.parameters:
-        p.grad = torch.ones_like(p)
-
-    def evaluate() -> Tensor:
-        for p in one.parameters:
-            p.grad = None
-        loss: Tensor = sum((p * g).sum() for p, g in zip(one.parameters, one.gradients[one.at], strict=True))  # type: ignore[assignment]
-        loss.backward()  # type: ignore[no-untyped-call]
-        calls.append(float(loss.detach()))
-        return loss
-
-    return evaluate
-
-
-@contract(
-    "step-hooks",
-    "hooks that are registered before and after steps are called in each",
-    "torch.optim.Optimizer.register_step_pre_hook, register_step_post_hook",
-)
-def step_hooks(stack: Stack, case: Case) -> Discrepancy:
-    """None. Nothing is said of one that is called more than once: a step that calls that of its base class does."""
-    one = walk(stack, case)
-    called = {"before": 0, "after": 0}
-
-    def count(when: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            called[when] += 1
-
-        return hook
-
-    with offered("hooks of steps"):
-        one.optimizer.register_step_pre_hook(count("before"))
-        one.optimizer.register_step_post_hook(count("after"))
-    one.on()
-    missed = sum(max(0, STEPS - calls) for calls in called.values())
-    return Discrepancy(finite(missed, one.weights), 0, f"of {2 * STEPS} hooks those that were not called")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
@@ -35,7 +35,7 @@ def contract(
     def register(measure: Measure) -> Measure:
         @wraps(measure)
         def measured(stack: Stack, case: Case) -> Discrepancy:
-            with seeded(case.seed, stack.device):
+            with seeded(case.seed, stack.device), offered("steps on matrices as they come"):
                 return measure(replace(stack, mode="eager"), case)
 
         return law(name, statement, source, axes, needs, kind="contract")(measured)
@@ -57,18 +57,25 @@ def offered(what: str) -> Iterator[None]:
 
 @dataclass(eq=False)
 class Walk:
-    """An optimizer over parameters, with the gradients of each step; ``at`` is the step that comes next."""
+    """An optimizer over parameters, with the gradients of each step; ``at`` is the step that comes next.
+
+    ``moved`` are the places of those parameters that a step moved: one of equal steps may end where it began.
+    """
 
     parameters: list[nn.Parameter]
     optimizer: Any
     gradients: list[list[Tensor]]
     at: int = 0
+    moved: set[int] = field(default_factory=set)
 
     def on(self, steps: int = STEPS) -> Tensor:
         """Weights [numbers] in float64 after so many more steps."""
         for _ in range(steps):
             self.given()
+            before = [p.detach().clone() for p in self.parameters]
             self.optimizer.step()
+            pairs = enumerate(zip(self.parameters, before, strict=True))
+            self.moved |= {place for place, (p, old) in pairs if not torch.equal(p, old)}
         return self.weights
 
     def given(self) -> None:
