@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from identity_props.laws.base import Case, Discrepancy, NotOfferedError, worst_of
-from identity_props.laws.walking import HALF, STEPS, Walk, beside, contract, differing, finite, offered, walk
+from identity_props.laws.walking import (
+    HALF,
+    STEPS,
+    Walk,
+    beside,
+    contract,
+    differing,
+    finite,
+    offered,
+    same,
+    walk,
+)
 from identity_props.stack.stack import Stack
 
 # Gradients ------------------------------------------------------------------------------------------------
@@ -102,19 +113,19 @@ def closure(stack: Stack, case: Case) -> Discrepancy:
     """
     (weights, wrong), expected = _with_closure(stack, case), walk(stack, case).on()
     found = beside(stack, weights, expected, "|W - W of gradients that are there before|")
-    if not found.holds and differing(weights, _with_closure(stack, case, more=1.0)[0]):
+    if not found.holds and not same(weights, _with_closure(stack, case, flat=True)[0]):
         raise NotOfferedError("not offered: steps that do not depend on the loss")
     return worst_of([found, Discrepancy(wrong, 0, "losses returned that are not the closure's")])
 
 
-def _with_closure(stack: Stack, case: Case, more: float = 0.0) -> tuple[Tensor, int]:
-    """Weights after steps with closures whose losses are that much larger, and how many returned another loss."""
+def _with_closure(stack: Stack, case: Case, flat: bool = False) -> tuple[Tensor, int]:
+    """Weights after steps with closures, whose losses are all 0 if flat, and how many returned another loss."""
     one, wrong = walk(stack, case), 0
     for step in range(STEPS):
         calls: list[float] = []
         torch.manual_seed(step)
         with offered("a closure"):
-            returned = one.optimizer.step(_evaluated(one, step, calls, more))
+            returned = one.optimizer.step(_evaluated(one, step, calls, flat))
         if len(calls) != 1:
             raise NotOfferedError(
                 f"not offered: one evaluation a step, it calls its closure {len(calls)} times"
@@ -123,7 +134,7 @@ def _with_closure(stack: Stack, case: Case, more: float = 0.0) -> tuple[Tensor, 
     return one.weights, wrong
 
 
-def _evaluated(one: Walk, step: int, calls: list[float], more: float) -> Callable[[], Tensor]:
+def _evaluated(one: Walk, step: int, calls: list[float], flat: bool) -> Callable[[], Tensor]:
     """A closure whose loss has the step's gradients; before it, others lie there."""
     for p in one.parameters:
         p.grad = torch.ones_like(p)
@@ -131,7 +142,8 @@ def _evaluated(one: Walk, step: int, calls: list[float], more: float) -> Callabl
     def evaluate() -> Tensor:
         terms = [(p * g).sum() for p, g in zip(one.parameters, one.gradients[step], strict=True)]
         one.optimizer.zero_grad()
-        loss = torch.stack(terms).sum() + more
+        loss = torch.stack(terms).sum()
+        loss = loss - loss.detach() if flat else loss  # of the same gradient
         loss.backward()
         calls.append(float(loss.detach()))
         return loss

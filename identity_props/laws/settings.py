@@ -164,7 +164,9 @@ def differentiable(stack: Stack, case: Case) -> Discrepancy:
         one.parameters = [start.clone() for start in starts]  # type: ignore[misc]
         one.optimizer = made(stack, one.parameters, differentiable=True)
         one.on()
-        torch.stack([p.sum() for p in one.parameters]).sum().backward()
+        total = torch.stack([p.sum() for p in one.parameters]).sum()
+        if total.requires_grad:
+            total.backward()
     known = [p.grad is not None and bool(p.grad.isfinite().all()) for p in starts]
     found = beside(stack, one.weights, plain.on(), "|W - W|", coarse(stack.dtype, torch.float32))
     return worst_of([found, Discrepancy(known.count(False), 0, "starts without a gradient")])
