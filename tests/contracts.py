@@ -81,7 +81,7 @@ class DecaysGradients(SGD):
 
     def step(self, closure=None):
         for p in self.param_groups[0]["params"]:
-            p.grad.add_(p.detach(), alpha=0.1)
+            p.grad.add_(p.detach(), alpha=self.param_groups[0]["weight_decay"])
         super().step()
 
 
