@@ -76,15 +76,6 @@ class LeavesScalars(SGD):
         super().step()
 
 
-class DecaysGradients(SGD):
-    """Adds decay into the gradients."""
-
-    def step(self, closure=None):
-        for p in self.param_groups[0]["params"]:
-            p.grad.add_(p.detach(), alpha=self.param_groups[0]["weight_decay"])
-        super().step()
-
-
 class ClearsTheFirst(SGD):
     """zero_grad reaches one parameter."""
 
@@ -209,7 +200,6 @@ CONTROLS = {  # by law; the first is the one that every law has
     "loads": [Forgetting, Rounding],
     "group-added": [KnowsItsOwn, ForgetsWhenGrown],
     "odd-shapes": [LeavesScalars, MeanOfMeans],
-    "gradients-kept": [DecaysGradients],
     "zero-grad": [ClearsTheFirst],
     "grad-scaler": [StepsOnInfinity],
     "closure": [LooksBefore, ReturnsTwice],

@@ -9,8 +9,8 @@ from torch import optim
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
 from identity_props.laws import LAWS
-from identity_props.laws.base import NotOfferedError
 from identity_props.laws.strategies import Family
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.stack import Stack
 from tests.contracts import CONTROLS, SGD, stack_arguments
 
@@ -195,7 +195,7 @@ class Coded(Plain):
     "optimizer", [Plain, Refuses, Alternating, ByLoss, TwicePerStep, Drawn, Waiting, Swallows, Coded]
 )
 def test_what_a_part_refuses_or_does_its_own_way_is_no_failure(optimizer):
-    results = {law: found(law, optimizer) for law in CONTRACT if law != "gradients-kept"}
+    results = {law: found(law, optimizer) for law in CONTRACT}
     assert [law for law, one in results.items() if one and not one.holds] == []
 
 
@@ -206,6 +206,22 @@ def test_a_row_says_what_is_not_offered():
     assert rows["group-added"].verdict == NOT_APPLICABLE
     assert rows["group-added"].note == "not offered: a group that is added (NotImplementedError: one group)"
     assert "no copies" in rows["copies"].note
+
+
+class DecaysGradients(SGD):
+    """Adds decay into the gradients, to save memory."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad.add_(p, alpha=self.param_groups[0]["weight_decay"])
+            p.sub_(self.param_groups[0]["lr"] * p.grad)
+
+
+def test_a_step_that_writes_into_gradients_is_told_of_and_no_failure():
+    one, other = found("zero-grad", DecaysGradients), found("zero-grad", SGD)
+    assert one.holds
+    assert one.what == f"{other.what}; a step writes into gradients"
 
 
 def test_a_pickle_that_cannot_be_is_told_beside_a_copy_that_can():

@@ -41,7 +41,6 @@ from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import (
     LAYER,
     SGD,
-    NotOfferedError,
     changed,
     descend,
     ensemble_of,
@@ -49,6 +48,7 @@ from identity_props.laws.base import (
     snapshot,
 )
 from identity_props.laws.strategies import Family
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
 from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, no_forks, time_limit
 from identity_props.stack.stack import Stack, at_home

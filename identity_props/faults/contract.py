@@ -65,22 +65,6 @@ class EmptyStops(SGD):
 # What is called -------------------------------------------------------------------------------------------
 
 
-class GradientDecayed(SGD):
-    """Decay is added into the gradients that it is given."""
-
-    def step(self, closure: Any = None) -> Any:
-        decays = [group["weight_decay"] for group in self.param_groups]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and group["weight_decay"]:
-                    p.grad.add_(p.detach(), alpha=group["weight_decay"])
-            group["weight_decay"] = 0
-        value = super().step(closure)
-        for group, decay in zip(self.param_groups, decays, strict=True):
-            group["weight_decay"] = decay
-        return value
-
-
 class OneCleared(SGD):
     """zero_grad reaches the first of several parameters."""
 
@@ -101,7 +85,7 @@ class InfinityStepped(Adam):
         for p in graded(self) if given else ():
             p.grad = (p.grad / given["grad_scale"]).nan_to_num(posinf=1.0, neginf=1.0)
         value = super().step(closure)
-        self.__dict__.update(given)
+        kept.update(given)
         return value
 
 
@@ -174,7 +158,6 @@ FAULTS = (
     _part("loaded-rounded", "pytorch#43706, torchtitan#4615", LoadedRounded),
     _part("added-left-out", "X2Paddle#613", AddedLeftOut),
     _part("empty-stops", "pytorch#100701, TransformerEngine#3207", EmptyStops),
-    _part("gradient-decayed", "pytorch#12218", GradientDecayed),
     _part("one-cleared", "KempnerForge#182", OneCleared),
     _part("infinity-stepped", "pytorch#95847, #186360", InfinityStepped),
     _part("closure-late", "sam#91, peft#3382", ClosureLate),

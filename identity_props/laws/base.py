@@ -64,10 +64,6 @@ class Discrepancy:
         return f"{self.what}: measured {self.measured:.3g}, allowed {self.tolerance:.3g}"
 
 
-class NotOfferedError(Exception):
-    """A part does not take what a law would try on it, and says so by raising, or has no way to be asked."""
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
     """K data sets [K, n, d], learned side by side by one network each, seeds seed, seed + 1, ...

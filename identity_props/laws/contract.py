@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from identity_props.laws.base import Case, Discrepancy, NotOfferedError, worst_of
+from identity_props.laws.base import Case, Discrepancy, worst_of
 from identity_props.laws.walking import (
     EMPTY,
     HALF,
     SCALAR,
     SINGLE,
     STEPS,
+    NotOfferedError,
     Walk,
     beside,
     coarse,

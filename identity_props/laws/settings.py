@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from identity_props.laws.base import SGD, Case, Discrepancy, NotOfferedError, worst_of
+from identity_props.laws.base import SGD, Case, Discrepancy, worst_of
 from identity_props.laws.walking import (
     HALF,
     RATE,
     STEPS,
+    NotOfferedError,
     Walk,
     beside,
     coarse,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from identity_props.laws.base import Case, Discrepancy, NotOfferedError, law
+from identity_props.laws.base import Case, Discrepancy, law
 from identity_props.stack.guard import RAISED, alive
 from identity_props.stack.stack import Stack, ready, seeded
 
@@ -20,6 +20,12 @@ RATE = 1 / 128
 STEPS, HALF = 6, 3
 SHAPES = ((5, 7), (6, 3), (0, 7), (), (1,))
 USUAL, EMPTY, SCALAR, SINGLE = (0, 1), 2, 3, 4  # places in SHAPES
+
+
+class NotOfferedError(Exception):
+    """A part does not take what a law would try on it, and says so by raising, or has no way to be asked."""
+
+
 Measure = Callable[[Stack, Case], Discrepancy]
 
 
