@@ -79,13 +79,13 @@ class InfinityStepped(Adam):
     _step_supports_amp_scaling = True
 
     def step(self, closure: Any = None) -> Any:
-        given = {
+        given: dict[str, Any] = {
             name: self.__dict__.pop(name) for name in ("grad_scale", "found_inf") if name in self.__dict__
         }
         for p in graded(self) if given else ():
             p.grad = (p.grad / given["grad_scale"]).nan_to_num(posinf=1.0, neginf=1.0)
         value = super().step(closure)
-        kept.update(given)
+        self.__dict__.update(given)
         return value
 
 

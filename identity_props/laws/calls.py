@@ -23,6 +23,7 @@ from identity_props.laws.walking import (
     finite,
     offered,
     same,
+    seed_all,
     walk,
 )
 from identity_props.stack.stack import Stack, names
@@ -121,7 +122,7 @@ def _with_closure(stack: Stack, case: Case, flat: bool = False) -> tuple[Tensor,
     one, wrong = walk(stack, case), 0
     for step in range(STEPS):
         calls: list[float] = []
-        torch.manual_seed(step)
+        seed_all(step)
         with offered("a closure"):
             returned = one.optimizer.step(_evaluated(one, step, calls, flat))
         if len(calls) != 1:
