@@ -16,17 +16,18 @@ from identity_props.claims.verdict import FALSE_HOLD, share_found
 from identity_props.cli import commands
 from identity_props.conformance.rows import OTHERS
 from identity_props.conformance.traits import FACTS, TRAITS
-from identity_props.faults import FAULTS
+from identity_props.faults import ALL_FAULTS, Fault
 from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
 from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
+from identity_props.trainers import TRAINER_LAWS
 
 ROOT = Path(__file__).parent.parent
 REGISTRIES = {
-    "law": LAWS | dict.fromkeys(OTHERS),
+    "law": LAWS | dict.fromkeys(TRAINER_LAWS) | dict.fromkeys(OTHERS),
     "claim": CLAIMS,
-    "fault": FAULTS,
+    "fault": ALL_FAULTS,
 }  # with pages below reference/laws/, ...
 ELSEWHERE = {
     "another device or mode or ranks",
@@ -64,14 +65,15 @@ def on_page_markdown(markdown, **_):
 def generated():
     """Text by address, of every page that is made of a registry."""
     pages = {f"reference/laws/{name}.md": law_page(law) for name, law in LAWS.items()}
+    pages |= {f"reference/laws/{name}.md": trainer_law_page(law) for name, law in TRAINER_LAWS.items()}
     pages |= {f"reference/laws/{name}.md": row_page(name, says) for name, says in OTHERS.items()}
     pages |= {f"reference/claims/{name}.md": claim_page(claim) for name, claim in CLAIMS.items()}
-    pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in FAULTS.items()}
+    pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in ALL_FAULTS.items()}
     pages |= {f"reference/schemas/{name}.json": json.dumps(one, indent=1) for name, one in schemas().items()}
     return pages | {
         "reference/laws/index.md": laws_index(),
         "reference/claims/index.md": listed("claim", CLAIMS, lambda claim: claim.statement),
-        "reference/faults/index.md": summary() + listed("fault", FAULTS, lambda fault: fault.what),
+        "reference/faults/index.md": summary() + listed("fault", ALL_FAULTS, lambda fault: fault.what),
         "reference/commands.md": commands_page(),
         "reference/options.md": options_page() + environments_page(),
         "reference/documents.md": documents_page(),
@@ -132,7 +134,7 @@ def listed(kind, entries, line):
 
 def seen_by(kind, name):
     """The faults that a law or claim is known to see."""
-    return [FAULTS[fault] for fault, one in findings().items() if name in one[f"{kind}s"]]
+    return [ALL_FAULTS[fault] for fault, one in findings().items() if name in one[f"{kind}s"]]
 
 
 def broken_by(kind, name):
@@ -171,6 +173,28 @@ def law_page(law):
     return page(law.name, law.statement, facts) + tolerance + broken_by("law", law.name)
 
 
+def trainer_law_page(law):
+    facts = {
+        "of": "[trainers](index.md#laws-of-trainers)",
+        "source": plain(law.source),
+        "asks for": ", ".join(f"`{need}`" for need in law.needs) or "what every trainer has",
+        "a row that fails says": f"[{plain(law.kind)}](../rows.md#how-a-row-fails)",
+    }
+    tolerance = f"## Tolerance\n\n{sentence(law.derivation)}\n\n"
+    return page(law.name, law.statement, facts) + rules(law) + tolerance + broken_by("law", law.name)
+
+
+def rules(law):
+    """The rules that a law names, which --accept takes."""
+    if not law.named:
+        return ""
+    rows = [
+        (f"`{rule}`", sentence(says), "in use" if rule in law.rules else "a slip")
+        for rule, says in law.named.items()
+    ]
+    return "## Rules\n\n" + table(("rule", "what it does", "is"), rows)
+
+
 def anchor(words):
     return re.sub(r"[^a-z0-9]+", "-", words.lower().replace("'", "")).strip("-")
 
@@ -181,7 +205,9 @@ def laws_index():
     found = "".join(f"### {name}\n\n{needed(name, says)}\n\n" for name, says in traits.items())
     elsewhere = sum(bool(law.needs & ELSEWHERE) for law in LAWS.values())
     count = f"{len(LAWS)} laws, {elsewhere} of them only on another device, in compiled code or on ranks.\n\n"
-    return count + table(("law", "what it says"), rows) + TRAITS_HEAD + found
+    trainers = [(link("law", name), sentence(law.statement)) for name, law in TRAINER_LAWS.items()]
+    whole = f"## Laws of trainers\n\n{len(trainers)} laws.\n\n" + table(("law", "what it says"), trainers)
+    return count + table(("law", "what it says"), rows) + whole + TRAITS_HEAD + found
 
 
 TRAITS_HEAD = """## What a part has to be
@@ -217,12 +243,15 @@ def claim_page(claim):
 
 
 def fault_page(fault):
-    facts = {
-        "seen in": plain(fault.source),
-        "planted in": ", ".join(f"`{part}`" for part in fault.parts),
-        "clean twin": f"`{fault.twin.name}`"
-        + (f", judged like `{fault.twin.optimizer}`" if fault.twin.optimizer else ""),
-    }
+    if not isinstance(fault, Fault):
+        facts = {"seen in": plain(fault.source), "planted in": "the package's own training loop"}
+    else:
+        facts = {
+            "seen in": plain(fault.source),
+            "planted in": ", ".join(f"`{part}`" for part in fault.parts),
+            "clean twin": f"`{fault.twin.name}`"
+            + (f", judged like `{fault.twin.optimizer}`" if fault.twin.optimizer else ""),
+        }
     if fault.equivalent:
         facts["cannot be seen"] = f"{plain(fault.equivalent)}; nothing may see it"
     return page(fault.name, fault.what, facts) + seen(findings().get(fault.name))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from identity_props.claims.verdict import judge as judge
     from identity_props.conformance.assertions import assert_conforms as assert_conforms
     from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
+    from identity_props.conformance.assertions import assert_trains as assert_trains
     from identity_props.conformance.checking import check as check
     from identity_props.conformance.rows import Reference as Reference
     from identity_props.conformance.rows import Row as Row
@@ -34,9 +35,14 @@ if TYPE_CHECKING:
     from identity_props.task.data import mnist as mnist
     from identity_props.task.models import VARIANTS as VARIANTS
     from identity_props.task.models import Variant as Variant
+    from identity_props.trainers import TRAINER_LAWS as TRAINER_LAWS
+    from identity_props.trainers.protocol import Asked as Asked
+    from identity_props.trainers.protocol import NotOffered as NotOffered
+    from identity_props.trainers.protocol import Trained as Trained
 
 # name: module, imported at first use, since pytest loads the plugin, hence this package, everywhere
 _HOME = {
+    "Asked": "trainers.protocol",
     "CLAIMS": "claims.registry",
     "Case": "laws",
     "Claim": "claims.registry",
@@ -46,6 +52,7 @@ _HOME = {
     "LAWS": "laws",
     "Law": "laws",
     "MissingError": "errors",
+    "NotOffered": "trainers.protocol",
     "Outcome": "claims.verdict",
     "Pixels": "task.data",
     "Recipe": "engine.trial",
@@ -53,11 +60,14 @@ _HOME = {
     "Row": "conformance.rows",
     "Run": "engine.trial",
     "Stack": "stack.stack",
+    "TRAINER_LAWS": "trainers",
+    "Trained": "trainers.protocol",
     "Trial": "engine.trial",
     "VARIANTS": "task.models",
     "Variant": "task.models",
     "assert_conforms": "conformance.assertions",
     "assert_learns_identity": "conformance.assertions",
+    "assert_trains": "conformance.assertions",
     "check": "conformance.checking",
     "digits": "task.data",
     "explain": "explanation.explain",

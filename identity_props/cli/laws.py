@@ -12,6 +12,7 @@ from identity_props.errors import InputError
 
 if TYPE_CHECKING:
     from identity_props.laws import Law
+    from identity_props.trainers import TrainerLaw
 
 
 @click.command(name="laws")
@@ -23,36 +24,50 @@ def list_laws(names: tuple[str, ...]) -> int:
     """
     from identity_props.conformance.rows import OTHERS
     from identity_props.laws import LAWS
+    from identity_props.trainers import TRAINER_LAWS
 
-    for name in names or LAWS:
+    for name in names or (*LAWS, *TRAINER_LAWS):
         if name in LAWS:
             _tell(LAWS[name])
+            put(f"  exercises  {', '.join(sorted(LAWS[name].axes))}")
             if names:
+                put(f"  applies to {', '.join(sorted(LAWS[name].needs)) or 'every stack'}")
                 _tell_more(LAWS[name])
+        elif name in TRAINER_LAWS:
+            _tell(TRAINER_LAWS[name])
+            put(
+                f"  applies to trainers{' that offer ' * bool(needs := TRAINER_LAWS[name].needs)}{', '.join(needs)}"
+            )
+            if names:
+                _tell_rules(TRAINER_LAWS[name])
+                _tell_more(TRAINER_LAWS[name])
         elif name in OTHERS:
             put(f"{name}: {OTHERS[name]}.")
         else:
-            near = get_close_matches(name, [*LAWS, *OTHERS])
+            near = get_close_matches(name, [*LAWS, *TRAINER_LAWS, *OTHERS])
             raise InputError(
                 f"laws: expected {' or '.join(near) or 'a name that `laws` lists'}, got {name!r}"
             )
     return ALL_HOLD
 
 
-def _tell(law: Law) -> None:
-    put(f"{law.name}: {law.statement}.")
+def _tell(law: Law | TrainerLaw) -> None:
+    put(f"{law.name}: {law.statement.rstrip('.')}.")
     put(f"  source     {law.source}")
     put(f"  tolerance  {' '.join(law.derivation.split())}")
-    put(f"  exercises  {', '.join(sorted(law.axes))}")
 
 
-def _tell_more(law: Law) -> None:
-    from identity_props.faults import FAULTS
+def _tell_rules(law: TrainerLaw) -> None:
+    for rule, says in law.named.items():
+        put(f"  {'rule' if rule in law.rules else 'slip'}       {rule}: {says}")
+
+
+def _tell_more(law: Law | TrainerLaw) -> None:
+    from identity_props.faults import ALL_FAULTS
     from identity_props.faults.findings import breaking
 
-    put(f"  applies to {', '.join(sorted(law.needs)) or 'every stack'}")
     put(f"  broken is  {law.kind}")
-    known = [FAULTS[name] for name in breaking(law.name)]
+    known = [ALL_FAULTS[name] for name in breaking(law.name)]
     put("  commonly broken by" + ("" if known else " nothing that the audit plants"))
     for fault in known:
         put(f"    {fault.name}: {fault.what} ({fault.source})")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from identity_props.conformance.checking import GUARD, THREADS, check, unbuilt
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from identity_props.conformance.checking import check, unbuilt
+from identity_props.conformance.following import GUARD, THREADS
 from identity_props.conformance.learning import learning, searched_rate
 from identity_props.conformance.meant import like_plan
-from identity_props.conformance.rows import FAIL, Reference
+from identity_props.conformance.rows import DESIGN, FAIL, Reference
+from identity_props.conformance.training import check_trainer
 from identity_props.errors import InputError
 from identity_props.stack.stack import Stack
 from identity_props.stack.unchanged import unchanged
+from identity_props.trainers import Bench
+from identity_props.trainers.protocol import Fit
+from identity_props.trainers.running import bench_of, trainer_of
 
 
 def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) -> None:
@@ -40,3 +49,20 @@ def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
         outcome, lr = learning(stack, seed)
         advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
     assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}{advice}"
+
+
+def assert_trains(fit: Fit | str, accept: Sequence[str] = (), seed: int = 0, ranks: int = 1) -> None:
+    """Raise AssertionError for each law of trainers that ``fit(asked)`` breaks, and warn of rules to accept by name.
+
+    ``fit`` by name, as pkg.mod:fit or one of ours, is resumed in a process of its own and started on ``ranks``;
+    a function is resumed in this one, and is asked for no ranks.
+    """
+    __tracebackhide__ = True
+    trainer = trainer_of(fit, (), None) if isinstance(fit, str) else None
+    with bench_of(trainer, seed, ranks) if trainer else nullcontext(Bench(fit, seed=seed)) as bench:  # type: ignore[arg-type]
+        rows = [*check_trainer(bench, accept, designs=trainer.designs() if trainer else {})]
+    for row in rows:
+        if row.verdict == DESIGN:
+            warnings.warn(f"{row}; accept={row.kind!r} if it is meant", stacklevel=2)
+    failed = [row for row in rows if row.verdict == FAIL]
+    assert not failed, "\n".join([f"{trainer or fit}:", *map(str, failed)])

@@ -11,30 +11,26 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import islice
 
 import torch
 from torch import Tensor
 
+from identity_props.conformance.following import GUARD, THREADS, followed, import_all
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.meant import like_plan, promised, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
-    HANGS,
     NOT_APPLICABLE,
     PASS,
     Plan,
     Reference,
     Row,
     declared,
-    enough,
     judged,
-    not_run,
 )
 from identity_props.conformance.traits import dtypes_of, repeatable, traits
 from identity_props.engine.probe import reason_to_train_alone
-from identity_props.engine.training import RanksDifferError
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
@@ -50,7 +46,7 @@ from identity_props.laws.base import (
 from identity_props.laws.strategies import Family
 from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
-from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, no_forks, time_limit
+from identity_props.stack.guard import ForkError, HangError, go_on, time_limit
 from identity_props.stack.stack import Stack, at_home
 from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
@@ -63,9 +59,6 @@ FAMILIES = (
     Family(d=16, n=24, rank=12, sign="non-negative", dead=3, equal=2, log_scale=-0.5),
 )
 REPLICAS = 8
-THREADS = 1  # more of them cost more than they bring with 16 pixels
-GUARD = 60.0  # seconds a step may take
-LEAST_GUARD = 1.0  # once one hung
 MOVES = "moves"
 
 
@@ -89,7 +82,7 @@ def resumed(
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
     raises = unbuilt(stack, like, guard)
-    for row in _followed(planned(stack, like, seed), guard, done):
+    for row in followed(planned(stack, like, seed), guard, done):
         yield failed(row, stack) if row.kind else row
         if raises and row.name == MOVES and row.verdict == FAIL:
             return  # the other rows would all say the same
@@ -97,7 +90,7 @@ def resumed(
 
 def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
     """Whether the optimizer's constructor raises, through no fault of what it is given, an InputError."""
-    _import_all()
+    import_all()
     try:
         with unchanged(THREADS), time_limit(guard):
             build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
@@ -105,11 +98,6 @@ def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
     except HangError:  # the rows say so
         return False
     return raised and stack.ranks == 1  # of several, there may be no group here
-
-
-def _import_all() -> None:
-    """An optimizer's first use imports much of torch, and an import that is cut short leaves ruins."""
-    torch.optim.SGD([torch.zeros(1)], lr=1)
 
 
 def failed(row: Row, stack: object) -> Row:
@@ -125,25 +113,13 @@ def check_laws(
     With an axis of AXES, the laws that exercise it alone.
     """
     laws = [law for law in LAWS.values() if axis is None or axis in law.axes]
-    yield from _followed(_plan(stack, like, meant, seed, laws), GUARD)
+    yield from followed(_plan(stack, like, meant, seed, laws), GUARD)
 
 
 def planned(stack: Stack, like: Reference, seed: int) -> Plan:
     """All rows of ``check``."""
     learns: Plan = [(LEARNS, partial(_learns_row, stack, seed))]
     return [*_plan(stack, like, declared(stack, like), seed, LAWS.values()), *learns]
-
-
-def _followed(plan: Plan, guard: float, done: Sequence[Row] = ()) -> Iterator[Row]:
-    _import_all()
-    rows = [*done]
-    for name, measure in islice(plan, len(done), None):
-        if enough(rows):
-            yield not_run(name)
-            continue
-        hung = any(row.kind == HANGS for row in rows)
-        rows.append(_guarded(name, measure, min(guard, max(LEAST_GUARD, guard / 10)) if hung else guard))
-        yield rows[-1]
 
 
 def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law]) -> Plan:
@@ -153,20 +129,6 @@ def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable
     taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:
         yield law.name, partial(_law_row, law, stack, promises, fits, taken, alone, seed)
-
-
-def _guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
-    try:
-        with unchanged(THREADS), time_limit(seconds), no_forks():
-            return measure()
-    except HangError as error:
-        return Row(name, FAIL, kind=HANGS, note=str(error))
-    except ForkError as error:
-        return Row(name, FAIL, kind="forks", note=str(error))
-    except RanksDifferError as error:
-        return Row(name, FAIL, kind="ranks differ", note=str(error))
-    except RAISED as error:  # a user's part may raise anything, and the other rows still run
-        return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 # Moving -------------------------------------------------------------------------------------------

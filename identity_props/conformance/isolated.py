@@ -9,44 +9,35 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import (
+    FOLDERS,
+    SPAWN,
+    Leash,
+    as_started_by_the_user,
+    end_descendants,
+    tie_to_parent,
+)
 
 if TYPE_CHECKING:
-    from identity_props.conformance.rows import Reference, Row
-    from identity_props.stack.stack import Stack
+    from identity_props.conformance.rows import Row
 
 NAMED, ROW, FINISHED, RAISED, ENDED = "named", "row", "finished", "raised", "ended"
 LOOK_EVERY, PATIENCE = 0.5, 2.0  # seconds, for a process whose pipe a fork holds; for one to end by itself
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is judged, by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
-
-    parts: Mapping[str, Any]
-    like: Mapping[str, Any]
-    seed: int
-    guard: float
-
-    def made(self) -> tuple[Stack, Reference]:
-        """The parts themselves; raises InputError or MissingError."""
-        from identity_props.conformance.rows import reference_of
-        from identity_props.stack.stack import stack_of
-
-        stack = stack_of(**self.parts)
-        return stack, reference_of(stack, **self.like)
-
-
-@dataclass(frozen=True)
 class Named:
-    """What a stack and its rows are called, where the parts themselves are not to be imported."""
+    """What is judged and its rows by name, where the parts themselves are not to be imported."""
 
     title: str
     parts: dict[str, Any]
@@ -61,34 +52,120 @@ class Named:
         return self.parts
 
 
-@contextmanager
-def here(asked: Asked) -> Iterator[tuple[Stack, Iterator[Row]]]:
-    """The stack and the rows of ``checking.check`` in this process, which a part may end."""
-    from identity_props.conformance.checking import check
+Measured = tuple[
+    Named, Callable[[Sequence["Row"]], Iterator["Row"]]
+]  # and the rows after those that are done
 
-    stack, like = asked.made()
-    yield stack, check(stack, like, asked.seed, asked.guard)
+
+@dataclass(frozen=True)
+class AskedParts:
+    """Parts by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
+
+    parts: Mapping[str, Any]
+    like: Mapping[str, Any]
+    seed: int
+    guard: float
+    quiet = alone = False
+
+    @contextmanager
+    def made(self) -> Iterator[Measured]:
+        """The parts, and what measures them; raises InputError or MissingError."""
+        from identity_props.conformance.checking import planned, resumed
+        from identity_props.conformance.rows import reference_of
+        from identity_props.stack.stack import stack_of
+
+        stack = stack_of(**self.parts)
+        like = reference_of(stack, **self.like)
+        names = tuple(name for name, _ in planned(stack, like, self.seed))
+        named = Named(str(stack), stack.describe(), stack.device, names)
+        yield named, partial(resumed, stack, like, self.seed, self.guard)
+
+
+@dataclass(frozen=True)
+class AskedTrainer:
+    """A trainer as a command line says it, see ``trainer_of``, and the rules that it is meant to follow."""
+
+    name: str | None
+    arguments: tuple[str, ...]
+    command: str | None
+    accept: tuple[str, ...]
+    ranks: int
+    seed: int
+    guard: float
+    quiet = True  # frameworks draw bars, warn and write what is temporary
+    alone = True  # its first row is all, where that fails
+
+    @contextmanager
+    def made(self) -> Iterator[Measured]:
+        """The trainer on its bench; raises InputError or MissingError."""
+        from identity_props.conformance.training import check_accepted, check_trainer, planned
+        from identity_props.trainers.running import bench_of, trainer_of
+
+        check_accepted(self.accept)
+        trainer = trainer_of(self.name, self.arguments, self.command)
+        with bench_of(trainer, self.seed, self.ranks) as bench:
+            names = tuple(name for name, _ in planned(bench))
+            parts = {"trainer": str(trainer), "ranks": self.ranks}
+            designs = trainer.designs()
+
+            def rows(done: Sequence[Row]) -> Iterator[Row]:
+                return check_trainer(bench, self.accept, self.guard, designs, done)
+
+            yield Named(str(trainer), parts, "cpu", names), rows
+
+
+Asked = AskedParts | AskedTrainer
+
+
+class Made(Protocol):
+    """What a process makes and measures: something by name, and results after those that are done."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what it prints is nobody's."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the first result is all, where that fails."""
+
+    def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
+        """What is measured, in the process."""
+
+
+@contextmanager
+def here(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
+    """What is judged by name, and its rows as they come, in this process, which a part may end."""
+    with asked.made() as (named, rows):
+        yield named, rows(())
 
 
 @contextmanager
 def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
-    """The stack by name, and the rows of ``checking.check`` as they come; nothing is left running.
+    """What is judged by name, and its rows as they come; nothing is left running.
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
-    judge = _Judge(asked)
-    try:
+    with working(asked) as judge:
         named = judge.named()
         yield named, judge.rows(named)
-    finally:
-        judge.end()
 
 
-class _Judge:
+@contextmanager
+def working(asked: Made) -> Iterator[Judge]:
+    """The process that makes and measures; it ends here, and what it has left in its temporary folder."""
+    with TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True) as folder:
+        judge = Judge(asked, folder)
+        try:
+            yield judge
+        finally:
+            judge.end()
+
+
+class Judge:
     """The process that measures rows, and the next one where it ends before they do."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked, self.patience = asked, 0.0
+    def __init__(self, asked: Made, folder: str) -> None:
+        self.asked, self.folder, self.patience = asked, folder, 0.0
         self.done: list[Row] = []
         self._start()
 
@@ -96,7 +173,7 @@ class _Judge:
         self.heard, said = SPAWN.Pipe(duplex=False)
         self.leash = Leash()
         self.process = SPAWN.Process(
-            target=_judge, args=(self.asked, pickle.dumps(self.done), said, self.leash.end)
+            target=_judge, args=(self.asked, pickle.dumps(self.done), self.folder, said, self.leash.end)
         )
         self.process.start()
         said.close()
@@ -104,15 +181,15 @@ class _Judge:
 
     def named(self) -> Named:
         """What the stack is called, the first that is heard of it."""
-        told, what = self._next()
+        told, what = self.next()
         if told == ENDED:
-            raise InputError(f"parts: expected modules that can be imported, got one that {_how(what)[1]}")
+            raise InputError(f"parts: expected modules that can be imported, got one that {how(what)[1]}")
         named: Named = what
         return named
 
     def rows(self, named: Named) -> Iterator[Row]:
         """All rows, a failure for each that ends the process."""
-        from identity_props.conformance.rows import enough, not_run
+        from identity_props.conformance.rows import FAIL, enough, not_run
 
         for name in named.rows:
             if self.ended and enough(self.done):
@@ -121,14 +198,16 @@ class _Judge:
             if self.ended:
                 self._start()
                 self.named()
-            told, what = self._next()
+            told, what = self.next()
             if told == FINISHED:  # with fewer rows, where the first says all
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
             yield self.done[-1]
+            if self.asked.alone and self.done[0].verdict == FAIL:
+                break
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
-    def _next(self) -> tuple[str, Any]:
+    def next(self) -> tuple[str, Any]:
         """What the process says next, else its exit code; raises what it raised."""
         while not wait([self.heard, self.process.sentinel], LOOK_EVERY) and self.process.is_alive():
             pass
@@ -163,11 +242,11 @@ def _ended(name: str, named: Named, code: int | None) -> Row:
     from identity_props.conformance.checking import failed
     from identity_props.conformance.rows import FAIL, Row
 
-    kind, note = _how(code)
+    kind, note = how(code)
     return failed(Row(name, FAIL, kind=kind, note=note), named)
 
 
-def _how(code: int | None) -> tuple[str, str]:
+def how(code: int | None) -> tuple[str, str]:
     """Kind and note of a process that ended by itself; without a code it has closed its pipe and went on."""
     from identity_props.conformance.rows import CRASHES, EXITS
 
@@ -185,11 +264,18 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
+def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
-    os.dup2(2, 1)  # the parent's stdout is for the result alone
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
+    )  # the parent's stdout is for the result alone
+    if asked.quiet:
+        os.dup2(1, 2)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        FOLDERS.append(folder)
+    as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
-    tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
+    tie_to_parent(leash, at_end=_end_all)
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))
@@ -197,12 +283,14 @@ def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> No
         said.send_bytes(pickle.dumps((RAISED, error)))
 
 
-def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
-    from identity_props.conformance.checking import planned, resumed
+def _end_all() -> None:
+    end_descendants(os.getpid())
+    _kill_group(os.getpid())
 
-    stack, like = asked.made()
-    names = tuple(name for name, _ in planned(stack, like, asked.seed))
-    yield NAMED, Named(str(stack), stack.describe(), stack.device, names)
-    for row in resumed(stack, like, asked.seed, asked.guard, done):
-        yield ROW, row
+
+def _told(asked: Made, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+    with asked.made() as (named, rows):
+        yield NAMED, named
+        for row in rows(done):
+            yield ROW, row
     yield FINISHED, None

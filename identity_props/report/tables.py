@@ -13,7 +13,7 @@ from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
 from identity_props.conformance.isolated import Named
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, NOT_RUN, PASS, Row, by_weight
+from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, NOT_RUN, PASS, Row, by_weight
 from identity_props.errors import InputError
 from identity_props.gate import Change
 from identity_props.report.documents import summary
@@ -82,7 +82,7 @@ def check_table(rows: Sequence[Row], stack: Stack | Named, all_rows: bool = Fals
     return grid
 
 
-_STYLES = {FAIL: "bold red", NOT_APPLICABLE: "dim", NOT_RUN: "yellow"}
+_STYLES = {FAIL: "bold red", NOT_APPLICABLE: "dim", NOT_RUN: "yellow", DESIGN: "cyan"}
 
 
 def _folded(rows: Sequence[Row]) -> list[Row]:
@@ -100,11 +100,14 @@ def _cells(row: Row) -> tuple[str | Text, ...]:
 
 
 def _counts(rows: Sequence[Row], all_rows: bool) -> str:
-    passed, failed, left, never = (
-        sum(row.verdict == verdict for row in rows) for verdict in (PASS, FAIL, NOT_APPLICABLE, NOT_RUN)
+    passed, failed, left, never, design = (
+        sum(row.verdict == verdict for row in rows)
+        for verdict in (PASS, FAIL, NOT_APPLICABLE, NOT_RUN, DESIGN)
     )
     laws = "law does" if left == 1 else "laws do"
     told = f"{passed} pass, {failed} fail" + (f", {never} not run" if never else "")
+    rules = ", ".join(dict.fromkeys(row.kind for row in rows if row.verdict == DESIGN))
+    told += f", {design} by design (--accept {rules})" if design else ""
     folded = f"; {left} {laws} not apply" if left else ""
     return f"{told}{folded}{'' if all_rows or not left else '; --all shows them and why'}"
 

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,85 +20,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from identity_props.errors import InputError, MissingError
+from identity_props.plugin.options import LIKE, OPTIONS, STACK, TRAINER
 
 if TYPE_CHECKING:
-    from identity_props.claims.verdict import Outcome, Trainer
-    from identity_props.conformance.rows import Reference
+    from identity_props.claims.verdict import Outcome
+    from identity_props.claims.verdict import Trainer as Train
+    from identity_props.conformance.rows import Reference, Row
     from identity_props.gate import Change
     from identity_props.stack.stack import Stack
     from identity_props.task.data import Pixels
+    from identity_props.trainers.running import Trainer
 
 RECORD = "identity"
 SUITE = "identity_props.suite"
-NAME = {"metavar": "PKG.MOD:NAME"}
-ARGUMENT = {"action": "append", "default": [], "metavar": "KEY=VALUE", "help": "argument of it; repeat"}
-# of --identity-...: those that make the stack, then the others
-STACK: dict[str, dict[str, Any]] = {
-    "optimizer": {**NAME, "help": "optimizer under test"},
-    "optimizer-arg": ARGUMENT,
-    "linear": {**NAME, "help": "linear layer under test"},
-    "activation": {**NAME, "help": "what stands in for ReLU"},
-    "init": {**NAME, "help": "draws a layer's parameters in place"},
-    "loss": {**NAME, "help": "loss(prediction, target)"},
-    "step": {**NAME, "help": "takes a training step, (optimizer, loss)"},
-    "batches": {**NAME, "help": "yields batches, (data, size, generators)"},
-    "like": {**NAME, "help": "optimizer that the one under test has to equal"},
-    "like-arg": ARGUMENT,
-    "like-linear": {**NAME, "help": "layer that the one under test has to equal"},
-    "like-loss": {**NAME, "help": "loss that the one under test has to equal"},
-    "like-step": {**NAME, "help": "step that the one under test has to equal"},
-    "like-batches": {**NAME, "help": "batches that those under test have to equal, of equal seeds"},
-    "clip": {"type": float, "metavar": "NORM", "help": "norm of all gradients at which the step clips"},
-    "like-tolerance": {
-        "type": float,
-        "default": 0.0,
-        "metavar": "X",
-        "help": "relative distance allowed to a part that rounds on purpose (default: rounding)",
-    },
-    "device": {
-        "default": "cpu",
-        "metavar": "DEVICE",
-        "help": "cpu, cuda (one GPU a worker, in turn) or cuda:N (default: cpu)",
-    },
-    "dtype": {
-        "choices": ("float64", "float32", "bfloat16"),
-        "default": "float32",
-        "help": "dtype of training (default: float32)",
-    },
-    "mode": {
-        "choices": ("eager", "compiled"),
-        "default": "eager",
-        "help": "compiled sends loss and step through torch.compile (default: eager)",
-    },
-    "ranks": {
-        "type": int,
-        "default": 1,
-        "metavar": "N",
-        "help": "processes that train data-parallel, with gloo (default: 1)",
-    },
-}
-# those that make the reference, in the order of reference_of
-LIKE = (
-    *("like", "like-arg", "like-linear", "like-loss", "like-step", "like-batches"),
-    *("clip", "like-tolerance"),
-)
-OPTIONS: dict[str, dict[str, Any]] = STACK | {
-    "data": {
-        "choices": ("digits", "mnist"),
-        "default": "digits",
-        "help": "data the claims are judged on (default: digits)",
-    },
-    "side": {"type": int, "choices": (7, 14, 28), "default": 7, "help": "pixels a side (default: 7)"},
-    "data-dir": {"metavar": "DIR", "help": "folder that holds MNIST/raw (default: $IDENTITY_PROPS_DATA)"},
-    "replicas": {
-        "type": int,
-        "metavar": "N",
-        "help": "networks a claim, doubled while it is undecided (default: 8, with a baseline 16)",
-    },
-    "seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the first replica (default: 0)"},
-    "baseline": {"metavar": "FILE", "help": "baseline that the claims are compared with, see gate"},
-    "strict": {"action": "store_true", "help": "better, faster or other machines fail there too"},
-}
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -122,11 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
     try:
-        if any(_given(config, name) != how.get("default") for name, how in STACK.items()):
+        if any(_given(config, name) != how.get("default") for name, how in {**STACK, **TRAINER}.items()):
             here = str(config.invocation_params.dir)
             sys.path.insert(0, here)  # names from there, as python -m has it, until the end of the session
             config.add_cleanup(partial(_forget, here))
             _like(config, _stack(config))
+            _trainer(config).fit()
         _gate(config)
     except (InputError, MissingError) as error:
         raise pytest.UsageError(str(error)) from error
@@ -192,6 +127,14 @@ def _stack(config: pytest.Config) -> Stack:
     stack = stack_of(arguments=_given(config, "optimizer-arg"), **given)
     build_once(stack)
     return stack
+
+
+def _trainer(config: pytest.Config) -> Trainer:
+    from identity_props.conformance.training import check_accepted
+    from identity_props.trainers.running import trainer_of
+
+    check_accepted(_given(config, "accept"))
+    return trainer_of(_given(config, "trainer"), _given(config, "trainer-arg"), None)
 
 
 def _like(config: pytest.Config, stack: Stack) -> Reference:
@@ -271,6 +214,18 @@ def identity_like(pytestconfig: pytest.Config, identity_stack: Stack) -> Referen
 
 
 @pytest.fixture(scope="session")
+def identity_trainer(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Row]]:
+    """What a law of trainers, by name, says of the trainer that --identity-trainer names."""
+    from identity_props.conformance.training import row_of
+    from identity_props.trainers import TRAINER_LAWS
+    from identity_props.trainers.running import bench_of
+
+    trainer, accept = _trainer(pytestconfig), _given(pytestconfig, "accept")
+    with bench_of(trainer, _given(pytestconfig, "seed"), _given(pytestconfig, "ranks")) as bench:
+        yield lambda law: row_of(TRAINER_LAWS[law], bench, accept, trainer.designs())
+
+
+@pytest.fixture(scope="session")
 def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
     """What the parts of the stack are found or declared to be; laws that need more do not apply."""
     from identity_props.conformance.rows import declared
@@ -280,7 +235,7 @@ def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozense
 
 
 @pytest.fixture(scope="session")
-def identity_train(identity_pixels: Pixels, identity_stack: Stack) -> Trainer:
+def identity_train(identity_pixels: Pixels, identity_stack: Stack) -> Train:
     """Trains trials on that data and stack; what two claims share is trained once a worker."""
     from identity_props.claims.verdict import trainer
 

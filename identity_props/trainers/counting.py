@@ -1,0 +1,296 @@
+"""Laws of what is counted: steps, examples, micro-batches, and the losses that are told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from identity_props.laws import Discrepancy
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import Bench, Reading, tolerance
+from identity_props.trainers.ledger import plan
+from identity_props.trainers.protocol import Asked, NotOffered
+
+LEDGER = "From (I - W) x_i = x_i times the product of (1 - q_t w_it), x_i orthonormal, W_0 = 0"
+
+
+@trainer_law(
+    "steps",
+    "Optimizer steps taken are those asked for: ceil(n / (batch x accumulate)) an epoch.",
+    "AiDotNet#1360: training stopped after one iteration",
+    kind="wrong count",
+)
+def steps(bench: Bench) -> Reading:
+    """A whole number, which has no tolerance."""
+    asked = bench.asked(10, 4, 3)
+    taken = bench.trained(asked).steps
+    if taken is None:
+        raise NotOffered("steps, which it does not report")
+    return Reading(Discrepancy(abs(taken - 9), 0.0, f"|steps - 9|, it took {taken}"))
+
+
+@trainer_law(
+    "trajectory",
+    "The weights are those of mini-batch gradient descent, each batch in the order read.",
+    "W_{k+1} = W_k - lr grad of the batch's mean squared error, in float64",
+)
+def trajectory(bench: Bench) -> Reading:
+    """8 (steps + 1) sum sqrt(n) eps for two sums a step of at most 64 terms, see laws.base.rounding."""
+    asked = bench.drawn(12, 4, 2)
+    return bench.matched(asked, {"": bench.expected(asked, plan(12, 4, epochs=2))})
+
+
+@trainer_law(
+    "every-example",
+    "Over E epochs each example is trained on E times, shuffled or not, and none held out moves anything.",
+    LEDGER,
+)
+def every_example(bench: Bench) -> Reading:
+    """Rounding as in trajectory. The order counts for nothing at a constant rate: examples do not meet."""
+    found = []
+    for options in ({}, *[{"shuffle": True}] * bool(bench.offers(shuffle=True))):
+        asked = bench.asked(12, 4, 3, **options)
+        found.append(bench.matched(asked, {"": bench.expected(asked, plan(12, 4, epochs=3))}))
+    return first_wrong(found)
+
+
+@trainer_law(
+    "last-batch",
+    "An incomplete last batch is a mean over what it holds.",
+    LEDGER,
+    rules={"mean": "a mean over what it holds"},
+    slips={"dropped": "its examples are not trained on", "fixed": "divided by the batch size asked for"},
+)
+def last_batch(bench: Bench) -> Reading:
+    """Rounding as in trajectory; the rules differ by a whole weight."""
+    asked = bench.asked(10, 4)
+    tables = {
+        "mean": plan(10, 4),
+        "dropped": plan(10, 4, drop_last=True),
+        "fixed": plan(10, 4, micro="fixed"),
+    }
+    return bench.matched(asked, _expected(bench, asked, tables))
+
+
+@trainer_law(
+    "drop-last",
+    "Where it is asked for, an incomplete last batch is dropped, and nothing else; shuffled, of any examples.",
+    LEDGER,
+    needs="drop_last",
+)
+def drop_last(bench: Bench) -> Reading:
+    """Rounding as in trajectory; the rules differ by a whole weight.
+
+    Null hypothesis: each epoch drops 2 of 10 examples, drawn uniformly. That one of them is dropped in all of 16
+    epochs has probability 10 (1/5)^16 < 7e-11; the smallest deviation seen is an example that never comes.
+    """
+    asked = bench.asked(10, 4, 2, drop_last=True)
+    found = bench.matched(asked, {"": bench.expected(asked, plan(10, 4, epochs=2, drop_last=True))})
+    if not found.found.holds or not bench.offers(shuffle=True):
+        return found
+    asked = bench.asked(10, 4, 16, drop_last=True, shuffle=True)
+    left = bench.trained(asked)
+    times = bench.account(asked, left).times(tolerance(bench.dtype, 16))
+    never = times.count(0) if sum(time or 0 for time in times) == 8 * 16 else math.inf
+    what = "examples never trained on in 16 shuffled epochs that drop 2 of 10 each"
+    return Reading(Discrepancy(never, 0.0, what), words=bench.words(asked, left))
+
+
+@trainer_law(
+    "accumulation",
+    "Micro-batches of equal size, accumulated, are one batch of all.",
+    LEDGER,
+    needs="accumulate",
+    rules={"mean": "one batch of all"},
+    slips={"summed": "the sum of the micro-batches' means: the rate times their number"},
+)
+def accumulation(bench: Bench) -> Reading:
+    """Rounding as in trajectory."""
+    asked = bench.asked(16, 2, 2, accumulate=4)
+    table = plan(16, 2, 4, 2)
+    return bench.matched(asked, _expected(bench, asked, {"mean": table, "summed": 4 * table}))
+
+
+@trainer_law(
+    "unequal",
+    "Micro-batches of unequal size, accumulated, are one batch of all.",
+    LEDGER + "; transformers#34191",
+    needs="accumulate",
+    rules={
+        "examples": "one batch of all",
+        "means": "a mean of the micro-batches' means: examples of a short one weigh more",
+        "fixed": "divided by the number of examples asked for",
+    },
+)
+def unequal(bench: Bench) -> Reading:
+    """Rounding as in trajectory; the rules differ by 1/8 of a weight at least."""
+    asked = bench.asked(14, 4, accumulate=4)
+    rules = ("examples", "means", "fixed")
+    return bench.matched(asked, _expected(bench, asked, {rule: plan(14, 4, 4, micro=rule) for rule in rules}))
+
+
+@trainer_law(
+    "window",
+    "An incomplete window of micro-batches at an epoch's end is stepped on, with the mean of what it holds.",
+    LEDGER,
+    needs="accumulate",
+    rules={
+        "mean": "stepped on with the mean of what it holds",
+        "fixed": "stepped on, divided by the number of micro-batches asked for",
+        "carried": "carried into the next epoch: the last one of a training is never stepped on",
+    },
+    slips={"dropped": "its examples are read and not trained on"},
+)
+def window(bench: Bench) -> Reading:
+    """Rounding as in trajectory; the rules differ by a whole weight. After three epochs, one and a half of carried
+    windows is left over: after one it is as if they were dropped, after two as if divided by a fixed number.
+    """
+    asked = bench.asked(12, 2, 3, accumulate=4)
+    rules = ("mean", "fixed", "carried", "dropped")
+    tables = {rule: plan(12, 2, 4, 3, window=rule) for rule in rules}
+    return bench.matched(asked, _expected(bench, asked, tables))
+
+
+@trainer_law(
+    "frozen",
+    "A frozen layer stays as it is, bit for bit, decay or not.",
+    "torch: requires_grad_(False) takes a parameter out of training",
+    needs="frozen",
+    kind="moved",
+)
+def frozen(bench: Bench) -> Reading:
+    """Nothing is computed, so nothing is rounded: 0."""
+    options = bench.offers(decay=0.1, momentum=0.5)
+    asked = bench.drawn(8, 4, 2, layers=2, frozen=(0,), **options)
+    first, second = bench.trained(asked).weights
+    moved = float((first.double() - asked.start[0].double()).abs().max())
+    trained = float((second.double() - asked.start[1].double()).abs().max())
+    stands = Discrepancy(math.inf if trained == 0 else 0.0, 0.0, "the other layer stands still")
+    return Reading(
+        stands if trained == 0 else Discrepancy(moved, 0.0, "largest change of a frozen layer's weight")
+    )
+
+
+# What is told -----------------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "training-loss",
+    "The training loss that it reports is the mean over the last epoch's examples, each as its batch met it.",
+    "the loss at the weights of each step of the recursion",
+    needs="loss",
+    kind="wrong figure",
+    rules={"examples": "a mean over examples", "final": "a mean over examples, all at the final weights"},
+    slips={
+        "means": "a mean of the batches' means: examples of the last one count for more",
+        "last": "the last batch's",
+        "training": "a mean over all epochs' examples",
+        "training means": "a mean over all epochs' batches",
+        "summed": "a sum over batches",
+    },
+)
+def training_loss(bench: Bench) -> Reading:
+    """Twice the relative rounding of weights, as a loss is a square; frameworks that add losses in float32 get its."""
+    asked = bench.drawn(10, 4, 2)
+    measured = bench.trained(asked).loss
+    if measured is None:
+        raise NotOffered("loss, which it does not report")
+    bench.reads_in_order(asked)
+    states = [*bench.recursion(asked, 6).states(plan(10, 4, epochs=2))]
+    losses = [bench.recursion(asked, 6).losses(layers) for layers in states]
+    batches = [losses[k][4 * (k % 3) : 4 * (k % 3) + 4] for k in range(6)]
+    last = batches[3:]
+    means = torch.stack([one.mean() for one in batches])
+    return nearest(
+        float(measured),
+        {
+            "examples": torch.cat(last).mean(),
+            "final": losses[-1].mean(),
+            "means": means[3:].mean(),
+            "last": means[-1],
+            "training": torch.cat(batches).mean(),
+            "training means": means.mean(),
+            "summed": means[3:].sum(),
+        },
+        f"loss that it reports, {float(measured):.6g}",
+    )
+
+
+@trainer_law(
+    "accumulated-loss",
+    "So it is over micro-batches: the loss that is reported does not depend on how a batch is cut.",
+    "the loss at the weights of each step of the recursion",
+    needs="loss accumulate",
+    kind="wrong figure",
+    rules={"examples": "a mean over examples"},
+    slips={
+        "summed": "a sum over each step's micro-batches",
+        "divided": "divided by the number of micro-batches once more",
+        "last": "the last micro-batch's",
+    },
+)
+def accumulated_loss(bench: Bench) -> Reading:
+    """As of training-loss."""
+    asked = bench.drawn(16, 2, 2, accumulate=4)
+    measured = bench.trained(asked).loss
+    if measured is None:
+        raise NotOffered("loss, which it does not report")
+    descent = bench.recursion(asked, 4)
+    *_, third, fourth, _ = descent.states(plan(16, 2, 4, 2))
+    losses = torch.cat([descent.losses(third)[:8], descent.losses(fourth)[8:]])
+    mean = losses.mean()
+    rules = {"examples": mean, "summed": 4 * mean, "divided": mean / 4, "last": losses[-2:].mean()}
+    return nearest(float(measured), rules, f"loss that it reports, {float(measured):.6g}")
+
+
+@trainer_law(
+    "evaluation-loss",
+    "The evaluation loss that it reports is the mean over held-out examples, with an incomplete last batch.",
+    "the loss at the final weights of the recursion",
+    needs="held",
+    kind="wrong figure",
+    rules={"examples": "a mean over examples"},
+    slips={"means": "a mean of the batches' means: examples of the last one count for more"},
+)
+def evaluation_loss(bench: Bench) -> Reading:
+    """As of training-loss."""
+    draw = torch.Generator().manual_seed(bench.seed + 1)
+    held = torch.randn(10, 12, generator=draw, dtype=torch.float64)
+    asked = bench.drawn(8, 4, 2, held=held.to(bench.dtype))
+    trained = bench.trained(asked)
+    if trained.evaluated is None:
+        raise NotOffered("evaluated, which it does not report")
+    out = held
+    for layer in trained.weights:
+        out = out @ layer.double().mT
+    losses = (out - held).square().mean(1)
+    means = torch.stack([one.mean() for one in losses.split(4)])
+    said = f"evaluation loss that it reports, {float(trained.evaluated):.6g}"
+    return nearest(float(trained.evaluated), {"examples": losses.mean(), "means": means.mean()}, said)
+
+
+# Shared -----------------------------------------------------------------------------------------------
+
+
+def _expected(bench: Bench, asked: Asked, tables: dict[str, Tensor]) -> dict[str, list[Tensor]]:
+    return {rule: bench.expected(asked, table) for rule, table in tables.items()}
+
+
+def nearest(measured: float, rules: dict[str, Any], what: str) -> Reading:
+    """A figure beside what each rule says, relative; figures are added in float32 by some, whose rounding is allowed."""
+    near = tolerance(torch.float32, 8)
+    offs = {rule: abs(measured - float(value)) / abs(float(value)) for rule, value in rules.items()}
+    fitting = [rule for rule, off in offs.items() if off <= near]
+    chosen = fitting[0] if fitting else next(iter(rules))
+    found = Discrepancy(offs[chosen], near, f"{what}, off by, relative")
+    return Reading(found, fitting[0] if fitting else "")
+
+
+def first_wrong(found: Iterable[Reading]) -> Reading:
+    """The first that is near no rule, else the last."""
+    *_, last = readings = [*found]
+    return next((one for one in readings if not one.found.holds), last)

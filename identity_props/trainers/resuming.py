@@ -1,0 +1,223 @@
+"""Laws of what a trainer carries along: seeds, orders, and all that a stop, a resume or an evaluation may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from identity_props.laws import Discrepancy
+from identity_props.stack.guard import alive
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import Bench, Reading, apart, tolerance
+from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
+
+CARRIED: Mapping[str, Any] = {"shuffle": True, "momentum": 0.5, "schedule": "linear", "average": 0.75}
+AGAIN = "distance of the weights, relative to the way they went"
+
+
+def beside(bench: Bench, asked: Asked, one: Left, other: Left, what: str) -> Reading:
+    """Two runs of one training, their averages too; rounding is allowed, as sums may turn with memory's alignment."""
+    offs = [apart(one.weights, [w.double() for w in other.weights], asked.start)]
+    if one.averaged is not None and other.averaged is not None:
+        offs.append(apart(one.averaged, [w.double() for w in other.averaged], asked.start))
+    off = float(torch.tensor(offs, dtype=torch.float64).max())  # NaN stays
+    return Reading(Discrepancy(off, tolerance(bench.dtype, 16), f"{what}, {AGAIN}"))
+
+
+# Seeds and orders -------------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "repeat",
+    "The same training with the same seed leaves the same weights.",
+    "what is drawn is drawn from the seed",
+    kind="not repeatable",
+)
+def repeat(bench: Bench) -> Reading:
+    """Rounding as in trajectory. Shuffled where a seed is offered, at a rate that falls, so that the order counts."""
+    asked = bench.drawn(16, 2, 2, seed=3, **seeded(bench, shuffle=True, schedule="linear"))
+    found = beside(bench, asked, bench.trained(asked), bench.once(asked), "once more")
+    if not found.found.holds and "seed" not in bench.reads and not bench.in_order:
+        raise NotOffered("seed: it reads examples in an order of its own")
+    return found
+
+
+def seeded(bench: Bench, **options: Any) -> dict[str, Any]:
+    """Those of some options that are offered, without shuffling where that takes no seed."""
+    offered = bench.offers(**options)
+    return {name: value for name, value in offered.items() if name != "shuffle" or "seed" in bench.reads}
+
+
+@trainer_law(
+    "order",
+    "Shuffled, each epoch is a permutation of the examples, another one each epoch, and each seed has its own.",
+    "the falling rate names the step of each exposure, see ledger.decoded",
+    needs="shuffle schedule",
+    kind="wrong order",
+)
+def order(bench: Bench) -> Reading:
+    """Exact, as steps are whole numbers. Null hypothesis: orders are drawn uniformly, two seeds, two epochs each.
+
+    A pair of equal orders of 16 examples in 8 batches of 2 has probability 2^8 / 16! < 2e-11, so that a correct
+    trainer fails with less than 1e-10; the smallest deviation that is seen is one example out of its place. The
+    seeds lie far apart, as torch's DistributedSampler draws from seed + epoch; one is enough where none is offered.
+    """
+    bench.offers(shuffle=True)
+    seeds = (3, 1003) if "seed" in bench.reads else (3,)
+    epochs = [one for seed in seeds for one in _epochs(bench, seed)]
+    apart_ = {tuple(one.argmax(0).tolist()) for one in epochs}
+    whole = all(
+        bool((one != 0).sum(0).eq(1).all()) and bool((one - one.round()).abs().max() < 1e-3) for one in epochs
+    )
+    if not whole:
+        return _orders(
+            epochs, len(epochs), "an epoch is no permutation: an example is missing, or comes twice"
+        )
+    same = len(epochs) - len(apart_)
+    return _orders(epochs, same, _which(epochs) if same else "")
+
+
+def _which(epochs: list[torch.Tensor]) -> str:
+    first, second, other, *_ = (tuple(one.argmax(0).tolist()) for one in [*epochs, *epochs])
+    if first == tuple(place // 2 for place in range(16)):
+        return "nothing is shuffled"
+    return (
+        "each epoch has the same order"
+        if first == second
+        else "each seed has the same orders"
+        if first == other
+        else ""
+    )
+
+
+def _orders(epochs: list[torch.Tensor], wrong: int, words: str) -> Reading:
+    what = f"orders out of {len(epochs)}, two epochs a seed, that are no new ones"
+    return Reading(Discrepancy(float(wrong), 0.0, what), words=words)
+
+
+def _epochs(bench: Bench, seed: int) -> list[torch.Tensor]:
+    """Weights [8, 16] of each of two epochs."""
+    book = bench.ledger(16, 2, 2, shuffle=True, seed=seed)
+    if book.unclear:
+        raise NotApplicable(
+            "its order cannot be read: steps do not follow the rate asked for, or do not repeat"
+        )
+    return list(book.weights.split(8))
+
+
+# Stop and resume --------------------------------------------------------------------------------------
+
+
+def _resumed(bench: Bench, options: Mapping[str, Any], stop: int, batches: int) -> Reading:
+    asked = bench.drawn(2 * batches, 2, 2, **options)
+    whole = bench.trained(asked)
+    with TemporaryDirectory(prefix="identity-props-") as folder:
+        here = replace(asked, folder=Path(folder))
+        stopped = bench.once(replace(here, stop=stop))
+        if apart(stopped.weights, [w.double() for w in whole.weights], asked.start) == 0:
+            return Reading(Discrepancy(1.0, 0.0, f"it does not stop after {stop} micro-batches"))
+        alive()
+        resumed = (bench.again or bench.once)(replace(here, resume=True))
+    return beside(bench, asked, resumed, whole, f"resumed after {stop} micro-batches of {2 * batches}")
+
+
+def _resume(bench: Bench, stop: int, batches: int, **options: Any) -> Reading:
+    """All that is carried at once; where that fails, each by itself, so that it is known what is lost."""
+    if not bench.offers(stop=1):
+        raise NotOffered("stop")
+    _repeats(bench)
+    offered = seeded(bench, **CARRIED)
+    found = _resumed(bench, {**options, **offered}, stop, batches)
+    if found.found.holds:
+        return found
+    if not _resumed(bench, options, stop, batches).found.holds:
+        return replace(found, words="examples are read again, or passed over")
+    lost = [
+        name
+        for name in offered
+        if not _resumed(bench, {**options, name: offered[name]}, stop, batches).found.holds
+    ]
+    return replace(found, words=f"what is lost: {', '.join(map(CALLED.__getitem__, lost))}" if lost else "")
+
+
+CALLED = {
+    "shuffle": "the order",
+    "momentum": "the momentum",
+    "schedule": "the schedule",
+    "average": "the average",
+}
+
+
+def _repeats(bench: Bench) -> None:
+    holds = False
+    with suppress(NotOffered):
+        holds = repeat(bench).found.holds
+    if not holds:
+        raise NotApplicable("it is not repeatable, so that there is nothing to compare with")
+
+
+RESUMES = "an interrupted training is the same training: pytorch#65342, transformers#36361"
+
+
+@trainer_law(
+    "resume-epoch",
+    "Stopped at an epoch's end, saved and resumed in a new process, it ends as if it had gone on.",
+    RESUMES,
+    needs="stop resume",
+    kind="not resumed",
+)
+def resume_epoch(bench: Bench) -> Reading:
+    """Rounding as in trajectory, beside the same trainer's own uninterrupted run."""
+    return _resume(bench, 6, 6)
+
+
+@trainer_law(
+    "resume-inside",
+    "Stopped within an epoch, saved and resumed in a new process, it ends as if it had gone on.",
+    RESUMES,
+    needs="stop resume",
+    kind="not resumed",
+)
+def resume_inside(bench: Bench) -> Reading:
+    """As of resume-epoch."""
+    return _resume(bench, 4, 6)
+
+
+@trainer_law(
+    "resume-window",
+    "Stopped between two micro-batches of a step, saved and resumed in a new process, it ends as if it had gone on.",
+    RESUMES,
+    needs="stop resume accumulate",
+    kind="not resumed",
+)
+def resume_window(bench: Bench) -> Reading:
+    """As of resume-epoch."""
+    if not bench.offers(accumulate=2):
+        raise NotOffered("accumulate")
+    return _resume(bench, 3, 6, accumulate=2)
+
+
+# Evaluation -------------------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "evaluation",
+    "Evaluating in between changes no weight, and not which examples come next.",
+    "a look changes nothing",
+    needs="held",
+    kind="changed by a look",
+)
+def evaluation(bench: Bench) -> Reading:
+    """Rounding as in trajectory, beside the same trainer's own run without."""
+    asked = bench.drawn(12, 2, 3, **seeded(bench, **CARRIED))
+    draw = torch.Generator().manual_seed(bench.seed + 1)
+    held = torch.randn(6, asked.examples.shape[1], generator=draw, dtype=torch.float64).to(bench.dtype)
+    looked = bench.trained(replace(asked, held=held))
+    _repeats(bench)
+    return beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")

@@ -1,0 +1,216 @@
+"""Laws of a step: clipping, the rate, momentum, decay, and averages of the weights."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from identity_props.laws import Discrepancy
+from identity_props.task.minibatch import Layers, linear_rates
+from identity_props.trainers.base import trainer_law
+from identity_props.trainers.bench import OFF, Bench, Reading, apart, tolerance
+from identity_props.trainers.counting import first_wrong
+from identity_props.trainers.ledger import plan
+from identity_props.trainers.protocol import Asked, NotOffered
+
+DESCENT = "the recursion of mini-batch gradient descent, in float64"
+
+
+# Clipping ---------------------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "clip",
+    "The gradient of all layers and of a whole step is multiplied by min(1, c / its norm), once.",
+    "Pascanu, Mikolov, Bengio 2013; Lightning#9330: clipped while still scaled",
+    needs="clip",
+    rules={"norm": "by the norm of all of it"},
+    slips={"unclipped": "nothing is clipped", "layers": "each layer by its own norm"},
+)
+def clip(bench: Bench) -> Reading:
+    """Rounding as in trajectory, and 2e-6 / c, as torch adds 1e-6 to the norm and others do not.
+
+    Clipped to half of the first gradient, and to a norm that none reaches; then, where those are offered, over
+    micro-batches, and over two layers.
+    """
+    accumulated = bench.offers(accumulate=4)
+    asked = [bench.drawn(12, 4, 2), bench.drawn(16, 2, 2, **accumulated)]
+    found = [_clipped(bench, one, share) for one in asked for share in (1 / 2, 16.0)]
+    with suppress(NotOffered):  # by a program that trains one layer
+        found.append(_clipped(bench, bench.drawn(12, 4, 2, layers=2), 1 / 2))
+    return first_wrong(found)
+
+
+def _clipped(bench: Bench, asked: Asked, share: float) -> Reading:
+    """Clipped at a share of the first gradient's norm."""
+    table = plan(len(asked.examples), asked.batch_size, asked.accumulate, asked.epochs)
+    free = bench.recursion(asked, len(table))
+    norms = [g.norm() for g in free.gradients([one.double() for one in asked.start], table[0])]
+    asked = replace(asked, clip=share * float(torch.stack(norms).norm()))
+    assert asked.clip is not None
+    rules = {"norm": bench.expected(asked, table)}
+    if share < 1:
+        rules["unclipped"] = free.end(table)
+    return bench.matched(asked, rules, slack=2e-6 / asked.clip)
+
+
+# The rate ---------------------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "schedule",
+    "The rate of step k of K is the one asked for, counted in optimizer steps.",
+    "linear: lr (1 - k / K), k from 0; accelerate#3256, pytorch#60265",
+    needs="schedule",
+    rules={"steps": "counted in optimizer steps from 0"},
+    slips={
+        "constant": "the rate does not change",
+        "early": "a step ahead",
+        "late": "a step behind",
+        "micro-batches": "counted in micro-batches",
+        "epochs": "changed at an epoch's end alone",
+    },
+)
+def schedule(bench: Bench) -> Reading:
+    """Rounding as in trajectory; a rate off by one step is off by 1/12 of the largest."""
+    found = [_scheduled(bench, bench.asked(12, 2, 2, schedule="linear"))]
+    if accumulated := bench.offers(accumulate=2):
+        found.append(_scheduled(bench, bench.asked(16, 2, 2, schedule="linear", **accumulated)))
+    return first_wrong(found)
+
+
+def _scheduled(bench: Bench, asked: Asked) -> Reading:
+    table = plan(len(asked.examples), asked.batch_size, asked.accumulate, asked.epochs)
+    count = len(table)
+    exact = linear_rates(asked.lr, count)
+    epoch = count // asked.epochs
+    rates = {
+        "steps": exact,
+        "constant": [asked.lr] * count,
+        "early": [*exact[1:], 0.0],
+        "late": [asked.lr, *exact[:-1]],
+        "epochs": [asked.lr * (1 - k // epoch / asked.epochs) for k in range(count)],
+    }
+    if asked.accumulate > 1:
+        rates["micro-batches"] = [asked.lr * max(0.0, 1 - asked.accumulate * k / count) for k in range(count)]
+    return bench.matched(
+        asked, {rule: bench.expected(asked, table, rates=one) for rule, one in rates.items()}
+    )
+
+
+# Momentum and decay -----------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "velocity",
+    "The velocity is v = m v + g, and the weights move by rate v.",
+    "Polyak 1964, as torch.optim.SGD has it",
+    needs="momentum",
+    rules={"velocity": "v = m v + g"},
+    slips={"none": "no momentum", "dampened": "v = m v + (1 - m) g"},
+)
+def velocity(bench: Bench) -> Reading:
+    """Rounding as in trajectory: 1 / (1 - m) = 2 times as far at most, which its factor of 8 covers."""
+    asked = bench.drawn(12, 4, 3, momentum=0.5)
+    table = plan(12, 4, epochs=3)
+    plain = bench.expected(replace(asked, momentum=0.0), table)
+    dampened = bench.expected(asked, table, rates=[asked.lr / 2] * len(table))
+    exact = bench.expected(asked, table)
+    return bench.matched(asked, {"velocity": exact, "none": plain, "dampened": dampened})
+
+
+@trainer_law(
+    "momentum-rate",
+    "Under a rate that changes, the velocity is a sum of gradients, times the rate of the step.",
+    "v = m v + g, w = w - rate v (torch), or v = m v - rate g, w = w + v (Sutskever 2013, Keras)",
+    needs="momentum schedule",
+    rules={
+        "torch": "v = m v + g, w = w - rate v",
+        "keras": "v = m v - rate g, w = w + v: steps taken at a higher rate go on at it",
+    },
+)
+def momentum_rate(bench: Bench) -> Reading:
+    """Rounding as of velocity; the rules differ by the change of the rate."""
+    asked = bench.drawn(12, 4, 3, momentum=0.5, schedule="linear")
+    table = plan(12, 4, epochs=3)
+    rules = {
+        name: bench.expected(asked, table, rate_inside=inside)
+        for name, inside in (("torch", False), ("keras", True))
+    }
+    return bench.matched(asked, rules)
+
+
+@trainer_law(
+    "decay",
+    "Weight decay adds decay w to the gradient.",
+    "Krogh, Hertz 1991 (coupled, as torch.optim.SGD); Loshchilov, Hutter 2019 (decoupled)",
+    needs="decay",
+    rules={
+        "coupled": "decay w is added to the gradient",
+        "decoupled": "the weights are multiplied by 1 - rate decay",
+    },
+    slips={"none": "nothing decays"},
+)
+def decay(bench: Bench) -> Reading:
+    """Rounding as in trajectory. Without momentum the two are one, so it is tried with momentum where that is offered."""
+    asked = bench.drawn(12, 4, 3, decay=0.1, **bench.offers(momentum=0.5))
+    table = plan(12, 4, epochs=3)
+    rules = {
+        "coupled": bench.expected(asked, table),
+        "decoupled": bench.expected(asked, table, decoupled=True),
+        "none": bench.expected(replace(asked, decay=0.0), table),
+    }
+    return bench.matched(asked, rules)
+
+
+# Averages ---------------------------------------------------------------------------------------------
+
+
+@trainer_law(
+    "average",
+    "The averaged weights are a <- beta a + (1 - beta) w after each optimizer step, and training goes on from w.",
+    "Polyak, Juditsky 1992; torch.optim.swa_utils",
+    needs="average",
+    rules={"start": "from the weights at the start", "first": "from those after the first step"},
+    slips={"zeros": "from 0, and not corrected for it"},
+)
+def average(bench: Bench) -> Reading:
+    """Rounding as in trajectory."""
+    found = [_averaged(bench, bench.drawn(8, 2, 2, average=0.75))]
+    if accumulated := bench.offers(accumulate=2):
+        found.append(_averaged(bench, bench.drawn(8, 2, 2, average=0.75, **accumulated)))
+    return first_wrong(found)
+
+
+def _averaged(bench: Bench, asked: Asked) -> Reading:
+    trained = bench.trained(asked)
+    if trained.averaged is None:
+        raise NotOffered("averaged, which it does not report")
+    table = plan(8, 2, asked.accumulate, 2)
+    states = [*bench.recursion(asked, len(table)).states(table)]
+    weights = bench.matched(asked, {"": states[-1]})
+    if not weights.found.holds:
+        return replace(
+            weights, words="the weights that are trained are not those of a training without average"
+        )
+    zeros = [torch.zeros_like(one) for one in states[0]]
+    rules = {
+        "start": _mean(states[0], states[1:]),
+        "first": _mean(states[1], states[2:]),
+        "zeros": _mean(zeros, states[1:]),
+    }
+    offs = {rule: apart(trained.averaged, one, asked.start) for rule, one in rules.items()}
+    near = tolerance(bench.dtype, 16)
+    fitting = [rule for rule, off in offs.items() if off <= near]
+    chosen = fitting[0] if fitting else "start"
+    what = f"of the averaged weights, {OFF}"
+    return Reading(Discrepancy(offs[chosen], near, what), fitting[0] if fitting else "")
+
+
+def _mean(start: Layers, states: list[Layers], beta: float = 0.75) -> Layers:
+    mean = start
+    for state in states:
+        mean = [beta * a + (1 - beta) * w for a, w in zip(mean, state, strict=True)]
+    return mean
