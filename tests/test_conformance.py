@@ -60,9 +60,11 @@ class Scaled(SGD):
     factor = 0.9
 
     def step(self, closure=None):
+        loss = closure() if closure else None
         for p in self.param_groups[0]["params"]:
             p.grad = None if p.grad is None else p.grad * self.factor
-        return super().step(closure)
+        super().step()
+        return loss
 
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.9, "too slow"), (1.1, "too fast"), (0.0, "flat")])

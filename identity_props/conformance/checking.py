@@ -34,8 +34,17 @@ from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
-from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
+from identity_props.laws.base import (
+    LAYER,
+    SGD,
+    changed,
+    descend,
+    ensemble_of,
+    optimizer_of,
+    snapshot,
+)
 from identity_props.laws.strategies import Family
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
 from identity_props.stack.guard import ForkError, HangError, go_on, time_limit
 from identity_props.stack.stack import Stack, at_home
@@ -172,12 +181,12 @@ def _law_row(
         return Row(law.name, NOT_APPLICABLE, note=note)
     stack = replace(for_laws(stack, fits), dtype=dtype)
     replicas = 1 if alone() else REPLICAS
-    # compiled code is compiled anew for each shape, a second or more each
-    families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
+    # compiled code is compiled anew for each shape, a second or more each; the contract is not about data
+    families = FAMILIES[:1] if stack.mode == "compiled" or law.kind == "contract" else FAMILIES
     cases = [replace(family, seed=seed).case(replicas) for family in families]
     try:
         worst = worst_of(law.measure(unclipped(law, stack, like), case) for case in cases)
-    except ClipsError as error:
+    except (ClipsError, NotOfferedError) as error:
         return Row(law.name, NOT_APPLICABLE, note=str(error))
     return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
 
