@@ -1,5 +1,7 @@
 """Trainers that hang, exit, fork, print, or start what stays; programs as trainers: rows, and nothing is left."""
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -274,6 +276,33 @@ def test_the_command_ends_with_the_right_code(fit, code, temporary):
     if code == 2:
         (line,) = done.stderr.strip().splitlines()
         assert fit.partition(":")[2] in line
+
+
+def marked(folder):
+    """Command lines of the processes whose temporary files go to a folder."""
+    found = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            if one.status() != psutil.STATUS_ZOMBIE and one.environ().get("TMPDIR") == str(folder):
+                found.append(said(one))
+    return found
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_a_check_that_is_ended_while_ranks_train_leaves_no_process_and_no_folder(name, temporary):
+    command = [sys.executable, "-m", "identity_props", "check", "--trainer", "plain", "--ranks", "2"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)}, **quiet) as running:
+        deadline = time.monotonic() + 120
+        while sum("trainers.rank" in one for one in marked(temporary)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.kill(running.pid, getattr(signal, name))
+    deadline = time.monotonic() + 10
+    while marked(temporary) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not marked(temporary)
+    assert not [one.name for one in temporary.iterdir() if "inductor" not in one.name]
 
 
 # Trainers by name ---------------------------------------------------------------------------------------

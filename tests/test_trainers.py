@@ -459,7 +459,7 @@ def test_what_is_accepted_is_held_against_no_law_that_is_kept():
     accept = list(dict.fromkeys(rule for law in TRAINER_LAWS.values() for rule in law.named))
     bench = Bench(partial(trained, Plain))
     for law in (law for law in TRAINER_LAWS.values() if law.named):
-        for rules in (accept, *([rule] for rule in accept)):
+        for rules in (accept, ["means"], ["fixed"], ["dropped"]):  # names that several laws use
             assert row_of(law, bench, rules).verdict in (PASS, NOT_APPLICABLE), (law.name, rules)
 
 

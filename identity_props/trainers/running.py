@@ -313,6 +313,7 @@ def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Excepti
 
 def _launch(ranks: int, folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher += [f"--log-dir={folder}"]  # else it leaves a folder of its own where it is killed
     code, said = _run([sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)])
     if code:
         errors = [line for line in said if "Error" in line]
