@@ -474,7 +474,7 @@ def test_what_a_text_does_not_name_is_not_offered():
     ("option", "value", "text"),
     [
         *(
-            ("clip", None, "0"),
+            ("clip", None, "inf"),
             ("clip", 0.1, "0.1"),
             ("stop", None, "0"),
             ("stop", 3, "3"),
