@@ -434,6 +434,7 @@ CONVENTIONS = [
     ("decay", "decoupled", Decoupled),
     ("average", "first", AveragesFromFirst),
     ("training-loss", "final", FinalLoss),
+    ("accumulated-loss", "final", FinalLoss),
     ("ranks-uneven", "padded", padded),
     ("ranks-uneven", "wrapped", wrapped),
 ]

@@ -15,7 +15,7 @@ from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, in_dtype
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
-from identity_props.trainers.resuming import beside
+from identity_props.trainers.resuming import beside, repeats
 
 HALVES = 2.0**-4  # of a movement: a dozen terms, each rounded to 2^-9 a few times, and rests of those
 
@@ -106,6 +106,9 @@ def resume_scale(bench: Bench) -> Reading:
     x = torch.eye(4).repeat(2, 1) * lengths[:, None]
     asked = Asked((torch.zeros(4, 4),), x, lr=2.0**-6, batch_size=2, epochs=1, precision="float16")
     whole = bench.trained(asked)
+    if not bench.offers(stop=1):
+        raise NotOffered("stop")
+    repeats(bench)
     with temporary_folder() as folder:
         here = replace(asked, folder=Path(folder))
         bench.once(replace(here, stop=2))

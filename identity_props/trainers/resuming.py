@@ -131,7 +131,7 @@ def _resume(bench: Bench, stop: int, batches: int, **options: Any) -> Reading:
     """All that is carried at once; where that fails, each by itself, so that it is known what is lost."""
     if not bench.offers(stop=1):
         raise NotOffered("stop")
-    _repeats(bench)
+    repeats(bench)
     offered = seeded(bench, **CARRIED)
     found = _resumed(bench, {**options, **offered}, stop, batches)
     if found.found.holds:
@@ -154,7 +154,8 @@ CALLED = {
 }
 
 
-def _repeats(bench: Bench) -> None:
+def repeats(bench: Bench) -> None:
+    """Raise NotApplicable where two runs of one training differ."""
     holds = False
     with suppress(NotOffered):
         holds = repeat(bench).found.holds
@@ -219,5 +220,5 @@ def evaluation(bench: Bench) -> Reading:
     draw = torch.Generator().manual_seed(bench.seed + 1)
     held = torch.randn(6, asked.examples.shape[1], generator=draw, dtype=torch.float64).to(bench.dtype)
     looked = bench.trained(replace(asked, held=held))
-    _repeats(bench)
+    repeats(bench)
     return beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")
