@@ -10,10 +10,10 @@ from torch import nn
 from identity_props.claims.registry import budget
 from identity_props.conformance import checking, learning
 from identity_props.conformance.assertions import assert_conforms, assert_learns_identity, assert_like
-from identity_props.conformance.checking import HANGS, MOVES, check
+from identity_props.conformance.checking import MOVES, check
 from identity_props.conformance.learning import LEARNS, find_rate
 from identity_props.conformance.likeness import same_layer, same_steps
-from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference
+from identity_props.conformance.rows import FAIL, HANGS, NOT_APPLICABLE, PASS, Reference
 from identity_props.conformance.traits import traits
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Trial

@@ -34,15 +34,7 @@ from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
-from identity_props.laws.base import (
-    LAYER,
-    SGD,
-    changed,
-    descend,
-    ensemble_of,
-    optimizer_of,
-    snapshot,
-)
+from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
 from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
