@@ -170,6 +170,20 @@ def test_what_the_page_of_loops_says_of_a_broken_step_is_so(edit, kind, few_laws
     assert (rows["gd-trajectory"].verdict, rows["gd-trajectory"].kind) == ("fail", kind)
 
 
+def test_what_the_page_of_trainers_shows_is_so(beside, capsys):
+    beside("docs/how-to/trainer.md")
+    design, account = [text.splitlines() for _, text in blocks("docs/how-to/trainer.md", "text")]
+    command = "identity-props ledger --trainer my_training:fit"
+    (shown,) = [line for line in lines("docs/how-to/trainer.md") if line.startswith(command)]
+    assert main([*shlex.split(shown)[1:], "--in-process"]) == 0
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in account if line not in said] == []
+    assert main(["check", "--trainer", "my_training:fit", "--in-process", "--json"]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["verdict"] == "design"]
+    notes = [f"{row['name']:<14} design   {row['kind']}: {row['note']}" for row in rows]
+    assert [note.partition(";")[0] for note in notes] == design[1:]
+
+
 def test_the_tutorial_s_table_names_every_claim_of_the_default_run():
     (_, table), *_ = blocks("docs/tutorial.md", "text")
     rows = [line.split()[0] for line in table.splitlines()[3:] if not line[0].isdigit()]
@@ -298,7 +312,7 @@ def test_text_of_a_registry_is_shown_as_it_is(hooks):
 
 def test_a_schema_is_a_file_of_the_site(hooks):
     pages = hooks.generated()
-    for name in ("results", "check", "gate", "audit", "explanation", "baseline"):
+    for name in ("results", "check", "ledger", "gate", "audit", "explanation", "baseline"):
         Draft202012Validator.check_schema(json.loads(pages[f"reference/schemas/{name}.json"]))
 
 

@@ -165,6 +165,7 @@ def test_a_run_that_is_ended_leaves_no_process_and_no_file_and_keeps_what_is_fin
 OTHERS = [
     ("check", "--optimizer", "torch.optim:SGD", "--ranks", "2"),
     ("audit", "--faults", "rate-0.9-sgd", "--jobs", "2"),
+    ("ledger", "--trainer", "plain", "--examples", "256", "--epochs", "64"),
 ]
 
 

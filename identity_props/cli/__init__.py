@@ -13,7 +13,7 @@ from types import FrameType
 
 import click
 
-from identity_props.cli import audit, check, claims, explain, faults, gate, laws, run
+from identity_props.cli import audit, check, claims, explain, faults, gate, laws, ledger, run
 from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, PIPE_CLOSED, drop, lost, say
 from identity_props.errors import InputError, MissingError
 
@@ -32,6 +32,7 @@ def commands() -> None:
 for command in (
     run.run,
     check.check,
+    ledger.ledger,
     explain.explain,
     gate.gate,
     audit.audit,

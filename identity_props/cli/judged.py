@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from identity_props.cli.given import TRAINER
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,24 +78,8 @@ PARTS = [
         help="Processes that train data-parallel, under DistributedDataParallel with gloo.",
     ),
 ]
-TRAINER = [
-    click.option(
-        "--trainer",
-        metavar="NAME|PKG.MOD:FIT",
-        help="Whole trainer to judge: plain, lightning, accelerate, transformers, or fit(asked).",
-    ),
-    click.option(
-        "--trainer-arg",
-        "trainer_arguments",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Its arguments; repeat.",
-    ),
-    click.option(
-        "--command",
-        metavar="TEXT",
-        help="A program as trainer: 'python train.py {data} {start} {out} --lr {lr} ...'.",
-    ),
+JUDGED = [
+    *TRAINER,
     click.option(
         "--accept",
         multiple=True,
@@ -106,7 +91,7 @@ TRAINER = [
 
 def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what is judged."""
-    for option in reversed([*PARTS, *TRAINER]):
+    for option in reversed([*PARTS, *JUDGED]):
         function = option(function)
     return function
 

@@ -11,15 +11,22 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import FOLDERS, SPAWN, Leash, end_descendants, tie_to_parent
+from identity_props.stack.processes import (
+    FOLDERS,
+    SPAWN,
+    Leash,
+    as_started_by_the_user,
+    end_descendants,
+    tie_to_parent,
+)
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Row
@@ -110,6 +117,21 @@ class AskedTrainer:
 Asked = AskedParts | AskedTrainer
 
 
+class Made(Protocol):
+    """What a process makes and measures: something by name, and results after those that are done."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what it prints is nobody's."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the first result is all, where that fails."""
+
+    def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
+        """What is measured, in the process."""
+
+
 @contextmanager
 def here(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
     """What is judged by name, and its rows as they come, in this process, which a part may end."""
@@ -123,19 +145,26 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
+    with working(asked) as judge:
+        named = judge.named()
+        yield named, judge.rows(named)
+
+
+@contextmanager
+def working(asked: Made) -> Iterator[Judge]:
+    """The process that makes and measures; it ends here, and what it has left in its temporary folder."""
     with TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True) as folder:
-        judge = _Judge(asked, folder)
+        judge = Judge(asked, folder)
         try:
-            named = judge.named()
-            yield named, judge.rows(named)
+            yield judge
         finally:
             judge.end()
 
 
-class _Judge:
+class Judge:
     """The process that measures rows, and the next one where it ends before they do."""
 
-    def __init__(self, asked: Asked, folder: str) -> None:
+    def __init__(self, asked: Made, folder: str) -> None:
         self.asked, self.folder, self.patience = asked, folder, 0.0
         self.done: list[Row] = []
         self._start()
@@ -152,9 +181,9 @@ class _Judge:
 
     def named(self) -> Named:
         """What the stack is called, the first that is heard of it."""
-        told, what = self._next()
+        told, what = self.next()
         if told == ENDED:
-            raise InputError(f"parts: expected modules that can be imported, got one that {_how(what)[1]}")
+            raise InputError(f"parts: expected modules that can be imported, got one that {how(what)[1]}")
         named: Named = what
         return named
 
@@ -169,7 +198,7 @@ class _Judge:
             if self.ended:
                 self._start()
                 self.named()
-            told, what = self._next()
+            told, what = self.next()
             if told == FINISHED:  # with fewer rows, where the first says all
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
@@ -178,7 +207,7 @@ class _Judge:
                 break
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
-    def _next(self) -> tuple[str, Any]:
+    def next(self) -> tuple[str, Any]:
         """What the process says next, else its exit code; raises what it raised."""
         while not wait([self.heard, self.process.sentinel], LOOK_EVERY) and self.process.is_alive():
             pass
@@ -213,11 +242,11 @@ def _ended(name: str, named: Named, code: int | None) -> Row:
     from identity_props.conformance.checking import failed
     from identity_props.conformance.rows import FAIL, Row
 
-    kind, note = _how(code)
+    kind, note = how(code)
     return failed(Row(name, FAIL, kind=kind, note=note), named)
 
 
-def _how(code: int | None) -> tuple[str, str]:
+def how(code: int | None) -> tuple[str, str]:
     """Kind and note of a process that ended by itself; without a code it has closed its pipe and went on."""
     from identity_props.conformance.rows import CRASHES, EXITS
 
@@ -235,7 +264,7 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Asked, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
+def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
     os.dup2(
         os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
@@ -244,6 +273,7 @@ def _judge(asked: Asked, done: bytes, folder: str, said: Connection, leash: Conn
         os.dup2(1, 2)
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         FOLDERS.append(folder)
+    as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)
     try:
@@ -258,7 +288,7 @@ def _end_all() -> None:
     _kill_group(os.getpid())
 
 
-def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+def _told(asked: Made, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
     with asked.made() as (named, rows):
         yield NAMED, named
         for row in rows(done):

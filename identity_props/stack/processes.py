@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from mmap import ACCESS_READ, mmap
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from shutil import rmtree
@@ -68,6 +68,14 @@ def _watch(leashes: tuple[Connection, ...], at_end: Callable[[], None]) -> None:
         rmtree(folder, ignore_errors=True)
     at_end()
     os._exit(1)
+
+
+def as_started_by_the_user() -> None:
+    """Let what is tried here start its own processes as it does at home, a loader its workers: by fork, where that is.
+
+    A process that was spawned spawns in its turn, which takes seconds, and what cannot be pickled does not arrive.
+    """
+    set_start_method(None, force=True)
 
 
 def end_descendants(pid: int) -> None:

@@ -123,6 +123,19 @@ class Bench:
         self.trained(in_dtype(asked, torch.float32))  # raises what it raises
         return torch.float32
 
+    def on_ranks(self, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
+        """What each rank left of each thing asked; raises NotOffered."""
+        spread = self.see_ranks()
+        alive()
+        return spread(asked)
+
+    def see_ranks(self) -> Callable[[Sequence[Asked]], list[list[Left | Exception]]]:
+        """What starts ranks; raises NotOffered for a trainer that does not look at their number."""
+        self.trained(self.asked(4, 2))
+        if self.spread is None or "ranks" not in self.reads:
+            raise NotOffered("ranks")
+        return self.spread
+
     def _rounds(self, asked: Asked) -> bool:
         """Whether it is as far from what is expected of 8 examples in batches of 4 as float32 is."""
         off = self.off(asked, self.trained(asked), self.expected(asked, plan(8, 4)))
@@ -213,7 +226,7 @@ class Bench:
             for group in (asked, [replace(one, schedule="linear") for one in asked])
         )
         near = tolerance(self.dtype, epochs)
-        books = [decoded(constant, clocked, steps, near, q) for steps in _totals(asked[0], epochs)]
+        books = [decoded(constant, clocked, steps, near, q) for steps in totals(asked[0], epochs)]
         return min(books, key=lambda book: len(book.unclear))
 
     def words(self, asked: Asked, trained: Left) -> str:
@@ -227,7 +240,7 @@ class Bench:
         return told(self.account(slow, self.trained(slow)), near, asked.epochs, SMALL)
 
 
-def _totals(asked: Asked, epochs: int) -> Iterator[list[int]]:
+def totals(asked: Asked, epochs: int) -> Iterator[list[int]]:
     """What a trainer may take for the optimizer steps of 1 to ``epochs`` epochs, as its windows are."""
     batches = -(-len(asked.examples) // (asked.batch_size * asked.ranks))
     whole, kept = -(-batches // asked.accumulate), batches // asked.accumulate

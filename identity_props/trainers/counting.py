@@ -94,7 +94,7 @@ def drop_last(bench: Bench) -> Reading:
         return found
     asked = bench.asked(10, 4, 16, drop_last=True, shuffle=True)
     left = bench.trained(asked)
-    times = bench.account(asked, left).times(4 * tolerance(bench.dtype, 32))
+    times = bench.account(asked, left).times(tolerance(bench.dtype, 16))
     never = times.count(0) if sum(time or 0 for time in times) == 8 * 16 else math.inf
     what = "examples never trained on in 16 shuffled epochs that drop 2 of 10 each"
     return Reading(Discrepancy(never, 0.0, what), words=bench.words(asked, left))

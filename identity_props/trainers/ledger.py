@@ -155,12 +155,14 @@ def places(found: Sequence[int]) -> str:
 class Ledger:
     """Weights [steps, n] that each example had in each step, and what each lost of itself to others [n].
 
-    ``unclear`` are places of examples whose account fits no steps: their columns hold NaN.
+    ``unclear`` are places of examples whose account fits no steps: their columns hold NaN. ``ends`` are the numbers
+    of steps by the end of each epoch.
     """
 
     weights: Tensor
     leaks: Tensor
     unclear: list[int]
+    ends: list[int]
 
 
 Entries = list[tuple[int, float]]  # steps that trained on an example, and its weight in each
@@ -189,7 +191,7 @@ def decoded(
         if entries is None:
             weights[:, place] = math.nan
     unclear = [place for place, entries in enumerate(columns) if entries is None]
-    return Ledger(weights, constant[-1].leaks, unclear)
+    return Ledger(weights, constant[-1].leaks, unclear, [*steps])
 
 
 def _entries(

@@ -6,6 +6,7 @@ at all, which says the same.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -212,6 +213,21 @@ def trained_by(fit: Fit, asked: Asked, reads: set[str] | None = None) -> Left:
     if unread := given.unread():
         raise NotOffered(", ".join(unread))
     return checked(found, asked)
+
+
+def attempted(fit: Fit, asked: Asked) -> Left | Exception:
+    """What a trainer makes of what is asked, or what it raises, either of which can be sent to another process."""
+    try:
+        return trained_by(fit, asked)
+    except Exception as error:
+        return error if _can_be_sent(error) else TrainedError(f"raises {type(error).__name__}: {error}")
+
+
+def _can_be_sent(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))
+    except Exception:  # one that is made of more than its message
+        return False
 
 
 def checked(found: Any, asked: Asked) -> Left:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.stack.guard import alive
 from identity_props.task.minibatch import linear_rates
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
@@ -168,15 +167,12 @@ def _spread(bench: Bench, name: str) -> tuple[Asked, list[Left]]:
     """What is asked of ranks, and what each left; all at once, since starting ranks takes longest."""
     if bench.ranks == 1:
         raise NotApplicable("asked for with --ranks 2")
-    bench.trained(bench.asked(4, 2))
-    if bench.spread is None or "ranks" not in bench.reads:
-        raise NotOffered("ranks")
+    bench.see_ranks()
     asked = _asked(bench)
     if name not in asked:
         raise NotOffered(OPTION[name])
     if not bench.spreads:
-        alive()
-        bench.spreads = bench.spread([*asked.values()])
+        bench.spreads = bench.on_ranks([*asked.values()])
     left = bench.spreads[[*asked].index(name)]
     for one in left:
         if isinstance(one, Exception):

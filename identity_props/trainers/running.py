@@ -24,7 +24,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from identity_props.errors import InputError, MissingError
-from identity_props.stack.processes import SPAWN, Leash, end_descendants, tie_to_parent
+from identity_props.stack.processes import (
+    SPAWN,
+    Leash,
+    as_started_by_the_user,
+    end_descendants,
+    tie_to_parent,
+)
 from identity_props.stack.stack import arguments_of, resolve
 from identity_props.trainers.bench import Bench
 from identity_props.trainers.protocol import (
@@ -35,7 +41,7 @@ from identity_props.trainers.protocol import (
     NotOffered,
     Trained,
     TrainedError,
-    trained_by,
+    attempted,
 )
 
 NAMES = {
@@ -202,15 +208,16 @@ def _read(out: Path) -> Any:
 
 
 @contextmanager
-def bench_of(trainer: Trainer, seed: int = 0, ranks: int = 1) -> Iterator[Bench]:
-    """A bench for a trainer; what it has started ends with it."""
+def bench_of(trainer: Trainer, seed: int = 0, ranks: int = 1, resumes: bool = True) -> Iterator[Bench]:
+    """A bench for a trainer, which will be asked to resume; what it has started ends with it."""
     fit = trainer.fit()
     if trainer.command:
         yield Bench(fit, None, partial(_by_itself, fit), seed, ranks)
         return
     second = _Second(trainer)
     try:
-        yield Bench(partial(_prepared, fit, second), second, partial(spread, trainer), seed, ranks)
+        first = partial(_prepared, fit, second) if resumes else fit
+        yield Bench(first, second, partial(spread, trainer), seed, ranks)
     finally:
         second.end()
 
@@ -225,14 +232,7 @@ def _prepared(fit: Fit, second: _Second, asked: Asked) -> Any:
 
 def _by_itself(fit: Fit, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
     """A program starts its ranks by itself."""
-    return [[_caught(fit, one)] for one in asked]
-
-
-def _caught(fit: Fit, asked: Asked) -> Left | Exception:
-    try:
-        return trained_by(fit, asked)
-    except Exception as error:
-        return error
+    return [[attempted(fit, one)] for one in asked]
 
 
 class _Second:
@@ -246,8 +246,8 @@ class _Second:
         """What the trainer makes of it there; raises what it raises."""
         self.start()
         try:
-            self.line.send(asked)
-            found = self.line.recv()
+            self.line.send_bytes(pickle.dumps(asked))  # not as torch sends tensors, through files and sockets
+            found = pickle.loads(self.line.recv_bytes())
         except (EOFError, OSError) as error:
             self.end()
             raise TrainedError("ends its process") from error
@@ -284,10 +284,12 @@ class _Second:
 
 def _second(trainer: Trainer, line: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)
+    as_started_by_the_user()
     tie_to_parent(leash, at_end=lambda: os.killpg(os.getpid(), signal.SIGKILL))
     fit = trainer.fit()
     while True:
-        line.send(_caught(fit, line.recv()))
+        asked = pickle.loads(line.recv_bytes())
+        line.send_bytes(pickle.dumps(attempted(fit, asked)))
 
 
 # Ranks ------------------------------------------------------------------------------------------------
