@@ -11,6 +11,7 @@ from torch import nn
 from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, PASS
 from identity_props.conformance.training import TRAINS, check_trainer, row_of
 from identity_props.errors import InputError
+from identity_props.faults.trainer_data import EvaluationDraws
 from identity_props.trainers import TRAINER_LAWS, Bench
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered, Trained, TrainedError, trained_by, weights_of
@@ -435,6 +436,7 @@ CONVENTIONS = [
     ("average", "first", AveragesFromFirst),
     ("training-loss", "final", FinalLoss),
     ("accumulated-loss", "final", FinalLoss),
+    ("evaluation", "stream", EvaluationDraws),
     ("ranks-uneven", "padded", padded),
     ("ranks-uneven", "wrapped", wrapped),
 ]

@@ -104,7 +104,7 @@ class AskedTrainer:
         trainer = trainer_of(self.name, self.arguments, self.command)
         with bench_of(trainer, self.seed, self.ranks) as bench:
             names = tuple(name for name, _ in planned(bench))
-            parts = {"trainer": str(trainer), "ranks": self.ranks}
+            parts = {"trainer": str(trainer), "version": trainer.version, "ranks": self.ranks}
             designs = trainer.designs()
 
             def rows(done: Sequence[Row]) -> Iterator[Row]:

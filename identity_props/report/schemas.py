@@ -82,7 +82,11 @@ _STACK = _object(
     "the parts that trained",
 )
 _TRAINER = _object(
-    {"trainer": _text("its name or command"), "ranks": _count("processes that train data-parallel")},
+    {
+        "trainer": _text("its name or command"),
+        "version": _of(["string", "null"], "that of its framework, where it is one of ours"),
+        "ranks": _count("processes that train data-parallel"),
+    },
     "the trainer",
 )
 _TRAINING = _object(

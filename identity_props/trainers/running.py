@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Trainer:
         """Of one of ours, the rules that its framework documents, and where, by the law that asks."""
         ours = self.name in NAMES
         return getattr(import_module(f"identity_props.trainers.{self.name}"), "DESIGNS", {}) if ours else {}
+
+    @property
+    def version(self) -> str | None:
+        """Of one of ours, that of its framework."""
+        return version(NAMES[self.name]) if self.name in NAMES else None
 
 
 def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) -> Trainer:
