@@ -127,7 +127,10 @@ def test_a_law_by_name_is_told_in_full_with_the_faults_that_break_it(capsys):
 
 def test_a_law_that_is_not_there_is_refused_with_the_nearest_name(capsys):
     assert main(["laws", "gd-trajectry"]) == 2
-    assert "expected gd-trajectory or trajectory or bias-trajectory, got 'gd-trajectry'" in capsys.readouterr().err
+    assert (
+        "expected gd-trajectory or trajectory or bias-trajectory, got 'gd-trajectry'"
+        in capsys.readouterr().err
+    )
 
 
 CHECK = (*HERE, "--optimizer", "torch.optim:SGD", "--lr", "1")
