@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +30,19 @@ def learning_trial(lr: float, steps: int) -> Trial:
     return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay", batch_size=None), steps)
 
 
-def find_rate(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> float:
+def find_rate(
+    stack: Stack,
+    pixels: Pixels,
+    seeds: range = SEARCHED,
+    trial: Callable[[float, int], Trial] = learning_trial,
+) -> float:
     """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
 
     The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
     on whitened pixels: decades from 1e-2 first, then half a decade to each side of the best, and all that are
     left where none of these ends clearly near-identity. Raises InputError where no rate leaves a finite FVU.
     """
-    return _searched(stack, pixels, seeds)[0]
+    return _searched(stack, pixels, seeds, trial)[0]
 
 
 def searched_rate(stack: Stack) -> str:
@@ -53,11 +58,16 @@ def _pixels() -> Pixels:
     return digits(7, train=512, test=512)
 
 
-def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[float, Run]:
+def _searched(
+    stack: Stack,
+    pixels: Pixels,
+    seeds: range = SEARCHED,
+    trial: Callable[[float, int], Trial] = learning_trial,
+) -> tuple[float, Run]:
     runs: dict[float, Run] = {}
 
     def best_of(rates: Iterable[float]) -> float:
-        runs.update({lr: _quarter(stack, pixels, lr, seeds) for lr in rates if lr not in runs})
+        runs.update({lr: _quarter(stack, pixels, lr, seeds, trial) for lr in rates if lr not in runs})
         return min(runs, key=lambda lr: _worst(runs[lr]))
 
     middle = RATES.index(best_of(RATES[4::2]))
@@ -69,8 +79,14 @@ def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[fl
     return best, runs[best]
 
 
-def _quarter(stack: Stack, pixels: Pixels, lr: float, seeds: range = SEARCHED) -> Run:
-    return train(learning_trial(lr, budget(pixels.d) // 4), pixels, seeds, replace(stack, lr=None))
+def _quarter(
+    stack: Stack,
+    pixels: Pixels,
+    lr: float,
+    seeds: range = SEARCHED,
+    trial: Callable[[float, int], Trial] = learning_trial,
+) -> Run:
+    return train(trial(lr, budget(pixels.d) // 4), pixels, seeds, replace(stack, lr=None))
 
 
 def _worst(run: Run) -> float:

@@ -87,5 +87,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the first replica (default: 0)"},
     "baseline": {"metavar": "FILE", "help": "baseline that the claims are compared with, see gate"},
+    "update": {
+        "action": "store_true",
+        "help": "record the claims in the baseline in place of comparing them; its others stay",
+    },
     "strict": {"action": "store_true", "help": "better, faster or other machines fail there too"},
 }

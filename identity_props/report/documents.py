@@ -111,9 +111,10 @@ def check_results(rows: Sequence[Row], stack: Stack | Named, seed: int) -> dict[
     }
 
 
-def gate_results(changes: Sequence[Change], passed: bool) -> dict[str, Any]:
+def gate_results(changes: Sequence[Change], passed: bool, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """What ``gate --json`` prints; null stands for a figure that is not finite."""
-    return {"schema": GATE_SCHEMA, "passed": passed, "rows": [_finite(change) for change in changes]}
+    rows = [_finite(change) for change in changes]
+    return {"schema": GATE_SCHEMA, "passed": passed, "left_out": [*left_out], "rows": rows}
 
 
 def _finite(row: Row | Change) -> dict[str, Any]:

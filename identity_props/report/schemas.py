@@ -214,6 +214,7 @@ SCHEMAS: dict[str, Schema] = {
         "What gate prints with --json",
         {
             "passed": _of("boolean", "whether the gate passes"),
+            "left_out": _list(_text("claim"), "claims of the baseline that --claims does not name"),
             "rows": _list(_CHANGE, "one a claim and figure, and one a difference between the runs"),
         },
     ),

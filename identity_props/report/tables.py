@@ -112,11 +112,17 @@ def _counts(rows: Sequence[Row], all_rows: bool) -> str:
     return f"{told}{folded}{'' if all_rows or not left else '; --all shows them and why'}"
 
 
-def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:
-    """A row a comparison, with the smallest change that would be seen; ``of_note`` leaves out the same."""
-    verdict = "passes" if passed else "fails"
+def gate_table(
+    changes: Sequence[Change], passed: bool, left_out: Sequence[str] = (), of_note: bool = False
+) -> Table:
+    """A row a comparison, with the smallest change that would be seen; ``of_note`` leaves out the same.
+
+    The last line says how it ends, of what, and why where it fails.
+    """
     compared = [change for change in changes if "/" in change.name]
-    caption = f"The gate {verdict}: {len(compared)} comparisons, {_words(compared)}."
+    caption = f"{len(compared)} comparisons, {_words(compared)}."
+    caption += f" Left out by --claims: {len(left_out)} of the baseline's." if left_out else ""
+    caption = f"The gate passes: {caption}" if passed else f"{caption}\nThe gate fails: {_reasons(changes)}."
     grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
     grid.add_column("claim / figure", no_wrap=True)
@@ -149,6 +155,14 @@ def gate_row(change: Change) -> tuple[str, ...]:
     found = f"{change.found:.2f}" if math.isfinite(change.found) else "-"
     figures = (f"{change.factor:.3g}", f"{change.p:.1g}", found)
     return (change.name, change.word, *figures, change.note)
+
+
+def _reasons(changes: Sequence[Change]) -> str:
+    """The first three rows that alarm, or that differ where none does, which a strict gate fails for."""
+    told = [change for change in changes if change.alarming] or [c for c in changes if c.verdict != "same"]
+    rows = [f"{c.name} {c.word}" + (f" x {c.factor:.3g}" if "/" in c.name else f", {c.note}") for c in told]
+    more = [f"and {len(rows) - 3} rows more"] if len(rows) > 3 else []
+    return "; ".join([*rows[:3], *more]) or "nothing was compared"
 
 
 def _words(compared: Sequence[Change]) -> str:
