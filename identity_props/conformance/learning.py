@@ -9,11 +9,12 @@ from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
+from identity_props.conformance.sizes import digits_of
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Run, Trial
 from identity_props.errors import InputError
 from identity_props.stack.stack import PARTS, Stack
-from identity_props.task.data import Pixels, digits
+from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY
 from identity_props.task.models import Variant
 
@@ -48,14 +49,14 @@ def find_rate(
 def searched_rate(stack: Stack) -> str:
     """What the search would have made of a stack whose rate was given."""
     try:
-        lr, run = _searched(stack, _pixels())
+        lr, run = _searched(stack, _pixels(stack))
     except InputError as error:
         return str(error)
     return f"the search, lr=None, takes lr {lr:.3g}, with FVU {_worst(run):.2g} in {run.steps[-1]} steps"
 
 
-def _pixels() -> Pixels:
-    return digits(7, train=512, test=512)
+def _pixels(stack: Stack) -> Pixels:
+    return digits_of(stack.features, train=512, test=512)
 
 
 def _searched(
@@ -99,7 +100,7 @@ def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
     What ends clearly near-identity in a quarter of the budget is judged by as many steps, and the same parts are
     trained once in a process, as long as their first steps are the same bit for bit.
     """
-    pixels = _pixels()
+    pixels = _pixels(stack)
     key = _fingerprint(stack, pixels, seed)
     if key not in _learned:
         _learned[key] = stack, *_learning(stack, pixels, seed)

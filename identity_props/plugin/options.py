@@ -29,6 +29,11 @@ STACK: dict[str, dict[str, Any]] = {
         "metavar": "X",
         "help": "relative distance allowed to a part that rounds on purpose (default: rounding)",
     },
+    "features": {
+        "default": "",
+        "metavar": "SIZES",
+        "help": "sizes that the layer takes, such as 16,64 (default: any)",
+    },
     "device": {
         "default": "cpu",
         "metavar": "DEVICE",
