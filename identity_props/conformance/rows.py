@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from identity_props.claims.verdict import Curves
 from identity_props.errors import InputError
-from identity_props.laws import Discrepancy
+from identity_props.laws import LAWS, Discrepancy
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
@@ -78,7 +78,7 @@ class Row:
 
 def figure(value: float) -> str:
     """Three digits, or all of a whole number, such as a count."""
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
 
 
 @cache
@@ -88,6 +88,14 @@ def _documentation() -> str:
         urls = (url.split(", ", 1) for url in metadata("identity-props").get_all("Project-URL") or ())
         return next((url for name, url in urls if name == "Documentation"), "")
     return ""
+
+
+def statement(name: str) -> str:
+    """What a row's law or comparison says, without a full stop; empty for a name of neither."""
+    from identity_props.trainers import TRAINER_LAWS
+
+    law = LAWS.get(name) or TRAINER_LAWS.get(name)
+    return (law.statement if law else OTHERS.get(name, "")).rstrip(".")
 
 
 def by_weight(rows: Sequence[Row]) -> list[Row]:

@@ -16,16 +16,15 @@ from identity_props.conformance.rows import (
     FAIL,
     NOT_APPLICABLE,
     NOT_RUN,
-    OTHERS,
     PASS,
     Reference,
     Row,
     figure,
+    statement,
 )
 from identity_props.errors import InputError
 from identity_props.faults import FAULTS
 from identity_props.faults.findings import breaking, findings
-from identity_props.laws import LAWS
 from identity_props.stack.stack import Stack
 
 FEW = 2  # of what commonly breaks a law
@@ -176,14 +175,13 @@ def _overridden(row: Row, allowed: float) -> Row:
 
 def told(row: Row, stack: Stack) -> list[str]:
     """Five lines: what fails and how, the law, what was measured and allowed, what commonly does this, where."""
-    statement = LAWS[row.name].statement if row.name in LAWS else OTHERS[row.name]
     # what few other laws see is the likelier, and what many see stands in their lines, too
     names = sorted(breaking(row.name), key=lambda name: len(findings()[name]["laws"]))
     known = [FAULTS[name].what.rstrip(".") for name in names]
     more = f"; {len(known) - FEW} more are listed there" if len(known) > FEW else ""
     return [
         f"{row.name} fails, {row.kind}: {stack}",
-        f"the law: {statement.rstrip('.')}",
+        f"the law: {statement(row.name)}",
         ": ".join(filter(None, (row.figures, row.note))),
         f"commonly: {'; '.join(known[:FEW]) or 'nothing that the audit plants'}{more}",
         f"in full: {row.address}",

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.explanation.explain import Advice, Explanation
+from identity_props.report.fitting import Fitted
 from identity_props.task.metrics import NEAR_IDENTITY
 
 FILE = "explanation.json"
@@ -32,8 +33,10 @@ def tables(found: Explanation) -> RenderableType:
             "█" * round(BAR * share),
             part.what if part.fvu else "",
         )
+    parts.columns[-1].min_width = 20
+    shown = Fitted(parts, ("", "what"))
     if not found.advice:
-        return parts
+        return shown
     advice = _grid(
         "What to do",
         ("change", "FVU before", "after", "why"),
@@ -41,7 +44,7 @@ def tables(found: Explanation) -> RenderableType:
     )
     for one in found.advice:
         advice.add_row(one.name, f"{one.before:.2e}", _after(one), one.why)
-    return Group(parts, "", advice)
+    return Group(shown, "", advice)
 
 
 def _grid(title: str, headings: Sequence[str], caption: str) -> Table:

@@ -12,7 +12,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from identity_props.conformance.rows import Row, by_weight
+from identity_props.conformance.rows import Row, by_weight, statement
 from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
 from identity_props.task.data import Pixels
@@ -120,7 +120,10 @@ def _verdicts(outcomes: Sequence[Outcome]) -> Table:
         rows.append((link, outcome.claim.expects, _verdict(outcome.verdict), seeds, *figures))
     headings = ("claim", "expects", "verdict", "seeds", "median FVU", "steps to near-identity", "budget")
     return Table(
-        "One row a claim; its name leads to its figures.", headings, tuple(rows), frozenset({3, 4, 5, 6})
+        "One row a claim; its name leads to its figures. One that expects “fails” holds where its networks fail.",
+        headings,
+        tuple(rows),
+        frozenset({3, 4, 5, 6}),
     )
 
 
@@ -132,10 +135,11 @@ def _rows(rows: Sequence[Row]) -> Table:
             _number(row.measured),
             _number(row.allowed),
             ": ".join(filter(None, (row.kind, row.note))),
+            f"{statement(row.name)}." if statement(row.name) else "",
         )
         for row in rows
     )
-    headings = ("law", "verdict", "measured", "allowed", "note")
+    headings = ("law", "verdict", "measured", "allowed", "note", "what it says")
     return Table("One row a law, claim or comparison.", headings, cells, frozenset({2, 3}))
 
 
