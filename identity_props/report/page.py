@@ -15,6 +15,7 @@ from torch import Tensor
 from identity_props.conformance.rows import Row, by_weight, statement
 from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
+from identity_props.report.explain import after
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate, expected_fvu, modes
@@ -147,9 +148,9 @@ def _parts(found: Explanation) -> Table:
     rows = tuple(
         (
             f"{pictures.letter(part.name)} {part.name}",
-            _number(part.fvu),
-            f"{_share(part.fvu, found.fvu):.1%}",
-            part.what if part.fvu else "",
+            _number(part.fvu) if part.measured else "-",
+            f"{_share(part.fvu, found.fvu):.1%}" if part.measured else "-",
+            part.what if part.fvu or not part.measured else "",
         )
         for part in found.parts
     )
@@ -159,7 +160,7 @@ def _parts(found: Explanation) -> Table:
 
 def _advice(found: Explanation) -> Table:
     rows = tuple(
-        (one.name, _number(one.before), "not tried" if one.after is None else _number(one.after), one.why)
+        (one.name, _number(one.before), after(one) if one.after is None else _number(one.after), one.why)
         for one in found.advice
     )
     caption = "Each change with the same seed and as many steps; FVU in grey levels."
