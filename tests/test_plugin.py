@@ -94,6 +94,33 @@ def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(
     assert "gd-trajectory: |W - predicted| / |predicted|: measured" in out
 
 
+COUNTED = """
+import pytest, torch
+from identity_props.suite.conftest import *
+
+before = torch.get_num_threads()
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+def test_a_law(): assert torch.get_num_threads() == 1
+
+def test_a_claim(identity_pixels): assert torch.get_num_threads() == {}
+"""
+
+
+@pytest.mark.parametrize(("side", "threads"), [("7", 1), ("28", 2)])
+def test_the_suite_has_one_thread_where_layers_are_narrow_and_gives_the_others_back(
+    side, threads, here, few_digits
+):
+    code, out, _ = here(COUNTED.format(threads), "--identity-side", side)
+    assert code == 0, out
+
+
 MINE = """
 import torch
 

@@ -279,10 +279,13 @@ def identity_trainer(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Ro
 @pytest.fixture(scope="session")
 def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
     """What the parts of the stack are found or declared to be; laws that need more do not apply."""
+    from identity_props.conformance.following import THREADS
     from identity_props.conformance.rows import declared
     from identity_props.conformance.traits import traits
+    from identity_props.stack.unchanged import unchanged
 
-    return traits(declared(identity_stack, identity_like))
+    with unchanged(THREADS):
+        return traits(declared(identity_stack, identity_like))
 
 
 @pytest.fixture(scope="session")
