@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from identity_props.laws import Case as Case
     from identity_props.laws import Discrepancy as Discrepancy
     from identity_props.laws import Law as Law
+    from identity_props.plugin.parametrized import parametrize_with_laws as parametrize_with_laws
     from identity_props.stack.stack import Stack as Stack
     from identity_props.task.data import Pixels as Pixels
     from identity_props.task.data import digits as digits
@@ -74,6 +75,7 @@ _HOME = {
     "judge": "claims.verdict",
     "judge_all": "claims.running",
     "mnist": "task.data",
+    "parametrize_with_laws": "plugin.parametrized",
     "train": "engine.training",
 }
 __all__ = sorted(_HOME)

@@ -11,7 +11,7 @@ from torch import nn
 from identity_props.claims.registry import RECIPES
 from identity_props.cli import main
 from identity_props.engine.trial import Recipe, Trial
-from identity_props.explanation.advice import CHANGES, advised, tried
+from identity_props.explanation.advice import CHANGES, advised, described, tried
 from identity_props.explanation.explain import explain
 from identity_props.explanation.networks import trained
 from identity_props.task.data import digits
@@ -63,7 +63,8 @@ def test_a_network_that_is_near_identity_gets_no_advice():
     pixels = digits(7, train=512, test=256)
     layer = nn.Linear(49, 49)
     nn.init.eye_(layer.weight), nn.init.zeros_(layer.bias)
-    assert advised(explain(layer, pixels), None, pixels) == ()
+    found = explain(layer, pixels)
+    assert advised(found, described(found, None, "none", 1), pixels) == ()
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_weights_that_cannot_be_used_are_refused_with_the_reason(module, tmp_pat
     ("arguments", "code", "message"),
     [
         (["--weights", "w.pt"], 2, "--weights: expected --model"),
-        (["--model", "torch.nn:Identity", "--try"], 2, "--try: expected a --variant"),
+        (["--model", "torch.nn:Identity", "--try"], 2, "--try: of a --model expected --optimizer, --lr and"),
         (["--model", "torch.nn:Identity", "--lr", "1"], 2, "expected --optimizer and --lr together"),
         (["--model", "torch.nn:Identity", "--weights", "absent.pt"], 3, "expected a file, there is none"),
         (["--model", "no_such:Net"], 3, "no module 'no_such' to import"),

@@ -76,7 +76,9 @@ def _loss_row(stack: Stack, reference: Loss, tolerance: float, seed: int) -> Row
 def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
     if like.linear is None:
         raise InputError("like: expected a linear layer to compare with, got none")
-    found = same_layer(stack.linear, like.linear, seed, like.tolerance, dtypes_of(stack)[0])
+    found = same_layer(
+        stack.linear, like.linear, seed, like.tolerance, dtypes_of(stack)[0], stack.sized(5, 7)
+    )
     return judged(
         "like-linear", found, "wrong output" if found.what.startswith("forward") else "wrong gradient"
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from identity_props.claims.verdict import Curves
 from identity_props.errors import InputError
-from identity_props.laws import Discrepancy
+from identity_props.laws import LAWS, Discrepancy
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
@@ -59,15 +59,26 @@ class Row:
     curves: Curves | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
-        said = ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, figures, self.note)))
+        said = ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, self.figures, self.note)))
         return f"{said}; see {self.address}" if self.verdict == FAIL else said
+
+    @property
+    def figures(self) -> str:
+        """What was measured and what is allowed, of counts as whole numbers; empty where there are none."""
+        if self.measured is None or self.allowed is None:
+            return ""
+        return f"measured {figure(self.measured)}, allowed {figure(self.allowed)}"
 
     @property
     def address(self) -> str:
         """Where its law is told in full: the page, where the package says where its pages are, else a command."""
         pages = _documentation()
         return f"{pages}reference/laws/{self.name}/" if pages else f"identity-props laws {self.name}"
+
+
+def figure(value: float) -> str:
+    """Three digits, or all of a whole number, such as a count."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
 
 
 @cache
@@ -77,6 +88,14 @@ def _documentation() -> str:
         urls = (url.split(", ", 1) for url in metadata("identity-props").get_all("Project-URL") or ())
         return next((url for name, url in urls if name == "Documentation"), "")
     return ""
+
+
+def statement(name: str) -> str:
+    """What a row's law or comparison says, without a full stop; empty for a name of neither."""
+    from identity_props.trainers import TRAINER_LAWS
+
+    law = LAWS.get(name) or TRAINER_LAWS.get(name)
+    return (law.statement if law else OTHERS.get(name, "")).rstrip(".")
 
 
 def by_weight(rows: Sequence[Row]) -> list[Row]:

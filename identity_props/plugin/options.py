@@ -29,6 +29,11 @@ STACK: dict[str, dict[str, Any]] = {
         "metavar": "X",
         "help": "relative distance allowed to a part that rounds on purpose (default: rounding)",
     },
+    "features": {
+        "default": "",
+        "metavar": "SIZES",
+        "help": "sizes that the layer takes, such as 16,64 (default: any)",
+    },
     "device": {
         "default": "cpu",
         "metavar": "DEVICE",
@@ -87,5 +92,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the first replica (default: 0)"},
     "baseline": {"metavar": "FILE", "help": "baseline that the claims are compared with, see gate"},
+    "update": {
+        "action": "store_true",
+        "help": "record the claims in the baseline in place of comparing them; its others stay",
+    },
     "strict": {"action": "store_true", "help": "better, faster or other machines fail there too"},
 }
