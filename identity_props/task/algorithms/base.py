@@ -31,8 +31,8 @@ class Algorithm:
     """A published optimizer: its paper, equation, arguments with defaults, and one step on a group's cells.
 
     Arguments are called as torch.optim calls them: lr, betas, eps, weight_decay, momentum. ``shown`` gives the
-    weights that the paper evaluates where they are not those that it trains, as an average. ``slips`` are known
-    deviations by name, each a step of its own.
+    weights that the paper evaluates where they are not those that it trains, as an average. ``variants`` are what
+    well-known packages make of it on purpose, by name, and ``slips`` known deviations, each a step of its own.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Algorithm:
     step: Step = field(repr=False)
     shown: Callable[[Cell, Arguments], Tensor] | None = field(default=None, repr=False)
     slips: Mapping[str, Step] = field(default_factory=dict, repr=False)
+    variants: Mapping[str, Step] = field(default_factory=dict, repr=False)
 
 
 def each(update: Update) -> Step:
