@@ -45,6 +45,9 @@ class Algorithm:
     slips: Mapping[str, Step] = field(default_factory=dict, repr=False)
     variants: Mapping[str, Step] = field(default_factory=dict, repr=False)
 
+    def __str__(self) -> str:
+        return f"{self.title} ({self.paper})"
+
 
 def each(update: Update) -> Step:
     """A step that treats each parameter by itself: update(w, g, memory, arguments) gives the new w.

@@ -91,12 +91,15 @@ def counted(step: Step, count: Count) -> Step:
 
     def recounted(cells: Sequence[Cell], arguments: Arguments) -> None:
         moving = active(cells)
+        if not moving:
+            return
         for cell, t in zip(moving, [count(cells, cell, place) for place, cell in enumerate(moving)], strict=True):
             cell.memory["t"] = t
         step(cells, arguments)
         for cell in cells:
             cell.memory["passed"] = cell.memory.get("passed", 0) + 1
             cell.memory["own"] = _own(cell) + (cell.g is not None)
+            cell.memory["led"] = cell.memory.get("led", 0) + (cell is moving[-1])
 
     return recounted
 
@@ -118,7 +121,12 @@ def by_parameter(cells: Sequence[Cell], cell: Cell, place: int) -> int:
 
 def by_last(cells: Sequence[Cell], cell: Cell, place: int) -> int:
     """The counter of the last parameter with a gradient serves the group."""
-    return _own(active(cells)[-1])
+    return int(active(cells)[-1].memory.get("t", 0))
+
+
+def by_leading(cells: Sequence[Cell], cell: Cell, place: int) -> int:
+    """It serves the group, and it alone advances."""
+    return int(active(cells)[-1].memory.get("led", 0))
 
 
 def paced(start: int, stride: int) -> Count:
@@ -193,6 +201,9 @@ DECAY_SLIPS: Mapping[str, Way] = {
 COUNTER_SLIPS: Mapping[str, Way] = {
     "one step counter advanced at each parameter": partial(counted, count=by_parameter),
     "the counter of the last parameter with a gradient served the group": partial(counted, count=by_last),
+    "the counter of the last parameter with a gradient served the group, and it alone advanced": partial(
+        counted, count=by_leading
+    ),
 }
 STEP_SLIPS: Mapping[str, Way] = {
     "the gradient had the other sign": ascending,

@@ -1,0 +1,159 @@
+"""Candidates: the algorithms of the zoo with a part's own arguments, as published, as varied, and gone wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from identity_props.conformance.following import AS_IT_IS, Circumstance, Departure, departure
+from identity_props.conformance.walks import Course, Walked
+from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
+from identity_props.task.algorithms.base import Step
+from identity_props.task.algorithms.conventions import (
+    COUNTER_SLIPS,
+    COUNTERS,
+    DECAY_SLIPS,
+    DECAYS,
+    STEP_SLIPS,
+    ascending,
+    given,
+)
+
+# what packages call the arguments that torch.optim names
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "momentum": ("beta", "beta1", "mu", "alpha"),
+    "alpha": ("rho", "decay", "smoothing", "beta2"),
+    "rho": ("alpha", "beta2"),
+    "eps": ("epsilon",),
+    "weight_decay": ("wd", "weight_decay_rate"),
+    "nus": ("nu",),
+}
+PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
+FRACTIONS = (0.5, 2.0, 0.9, 0.95, 0.98)  # of the rate, that a part may take for it
+
+Group = Mapping[str, Any]
+
+
+def arguments_of(algorithm: Algorithm, group: Group) -> Arguments:
+    """The algorithm's arguments as a part's group shows them, the paper's where it does not."""
+    found = {"weight_decay": 0.0, **algorithm.defaults}
+    for name, default in found.items():
+        shown = (group.get(alias) for alias in (name, *ALIASES.get(name, ())))
+        own = next((value for value in (_like(value, default) for value in shown) if value is not None), None)
+        pair = _pair(group) if name == "betas" and own is None and len(default) == 2 else None
+        found[name] = own if own is not None else pair or default
+    return found
+
+
+def _like(value: Any, default: Any) -> Any:
+    """The value if it is of the default's kind, else None."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return value if isinstance(value, bool) and isinstance(default, bool) else None
+    if isinstance(default, tuple):
+        fits = isinstance(value, tuple | list) and len(value) == len(default) and None not in value
+        return tuple(value) if fits else None
+    return value if isinstance(value, int | float) else None
+
+
+def _pair(group: Group) -> tuple[float, float] | None:
+    for first, second in PAIRS:
+        if all(isinstance(group.get(name), float) for name in (first, second)):
+            return group[first], group[second]
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An algorithm, how it is taken, and whether its arguments are the paper's whatever a part shows."""
+
+    algorithm: Algorithm
+    step: Step
+    way: str = ""
+    bare: bool = False
+
+    def arguments(self, groups: Sequence[Group]) -> list[Arguments]:
+        """For each group, decay of its own included."""
+        shown: list[Group] = [{} for _ in groups] if self.bare else [*groups]
+        return [arguments_of(self.algorithm, group) for group in shown]
+
+    def departure(self, seen: Seen, under: Circumstance = AS_IT_IS, spare: int = 0) -> Departure:
+        """Where it leaves what was seen of a part, in more parameters than are spared."""
+        step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
+        return departure(seen.walked.taken, step, seen.course, self.arguments(seen.groups), under, spare)
+
+    def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
+        """Whether it is what was seen, throughout."""
+        return not self.departure(seen, under).over
+
+    def __str__(self) -> str:
+        return f"{self.algorithm.title} ({self.algorithm.paper})" + (f", {self.way}" if self.way else "")
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A part's walk, its course, and what its groups showed before it."""
+
+    walked: Walked
+    course: Course
+    groups: list[Group]
+
+
+def published(algorithms: Iterable[Algorithm] = ALGORITHMS.values()) -> Iterator[Candidate]:
+    """Each as its paper has it, then as packages do on purpose, first with what a part shows."""
+    for algorithm in algorithms:
+        for bare in (False, True):
+            yield Candidate(algorithm, algorithm.step, "", bare)
+    for algorithm in algorithms:
+        for bare in (False, True):
+            for way, step in algorithm.variants.items():
+                yield Candidate(algorithm, step, way, bare)
+
+
+def decayed(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With decay as some take it where papers do not say."""
+    for one in candidates:
+        for way, changed in DECAYS.items():
+            yield replace(one, step=changed(one.step), way=_and(one.way, way))
+
+
+def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With t as some count it."""
+    for one in candidates:
+        for way, changed in COUNTERS.items():
+            yield replace(one, step=changed(one.step), way=_and(one.way, way))
+
+
+def gone_wrong(algorithms: Sequence[Algorithm]) -> Iterator[Candidate]:
+    """By their own slips, then by those that any can have."""
+    yield from own_slips(algorithms)
+    for algorithm in algorithms:
+        for bare in (False, True):
+            for way, changed in {**STEP_SLIPS, **COUNTER_SLIPS}.items():
+                yield Candidate(algorithm, changed(algorithm.step), way, bare)
+            for factor in FRACTIONS:
+                yield Candidate(algorithm, _at(algorithm.step, factor), f"steps were {factor:g} times as long", bare)
+
+
+def own_slips(algorithms: Iterable[Algorithm]) -> Iterator[Candidate]:
+    """By what is known to go wrong in each."""
+    for algorithm in algorithms:
+        for bare in (False, True):
+            for way, step in algorithm.slips.items():
+                yield Candidate(algorithm, step, way, bare)
+
+
+def decay_gone_wrong(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With decay taken as none does on purpose."""
+    for one in candidates:
+        for way, changed in DECAY_SLIPS.items():
+            yield replace(one, step=changed(one.step), way=way)
+        yield replace(one, step=given(one.step, weight_decay=0.0), way="decay were ignored")
+
+
+def _at(step: Step, factor: float) -> Step:
+    return lambda cells, a: step(cells, {**a, "lr": factor * a["lr"]})
+
+
+def _and(way: str, other: str) -> str:
+    return f"{way}, {other}" if way else other
