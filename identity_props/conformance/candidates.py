@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from identity_props.conformance.following import AS_IT_IS, Circumstance, Departure, departure
-from identity_props.conformance.walks import Course, Walked
+from identity_props.conformance.observed import Group, Seen
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
 from identity_props.task.algorithms.base import Step
 from identity_props.task.algorithms.conventions import (
@@ -17,7 +17,6 @@ from identity_props.task.algorithms.conventions import (
     DECAYS,
     STEP_SLIPS,
     ascending,
-    given,
 )
 
 # what packages call the arguments that torch.optim names
@@ -31,8 +30,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
 FRACTIONS = (0.5, 2.0, 0.9, 0.95, 0.98)  # of the rate, that a part may take for it
-
-Group = Mapping[str, Any]
 
 
 def arguments_of(algorithm: Algorithm, group: Group) -> Arguments:
@@ -72,15 +69,15 @@ class Candidate:
     way: str = ""
     bare: bool = False
 
-    def arguments(self, groups: Sequence[Group]) -> list[Arguments]:
-        """For each group, decay of its own included."""
-        shown: list[Group] = [{} for _ in groups] if self.bare else [*groups]
-        return [arguments_of(self.algorithm, group) for group in shown]
+    def arguments(self, seen: Seen) -> list[Arguments]:
+        """For each group; a bare one reads what a switch has set alone."""
+        read = [{n: v for n, v in group.items() if n in seen.set or not self.bare} for group in seen.groups]
+        return [arguments_of(self.algorithm, group) for group in read]
 
     def departure(self, seen: Seen, under: Circumstance = AS_IT_IS, spare: int = 0) -> Departure:
         """Where it leaves what was seen of a part, in more parameters than are spared."""
         step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
-        return departure(seen.walked.taken, step, seen.course, self.arguments(seen.groups), under, spare)
+        return departure(seen.walked.taken, step, seen.course, self.arguments(seen), under, spare)
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""
@@ -90,24 +87,21 @@ class Candidate:
         return f"{self.algorithm.title} ({self.algorithm.paper})" + (f", {self.way}" if self.way else "")
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A part's walk, its course, and what its groups showed before it."""
+def _taken(algorithm: Algorithm, ways: Mapping[str, Step], seen: Seen) -> Iterator[Candidate]:
+    """An algorithm taken in several ways, with what a part shows, then with the paper's where those differ."""
+    shown = [Candidate(algorithm, step, way) for way, step in ways.items()]
+    yield from shown
+    bare = [replace(one, bare=True) for one in shown]
+    if bare and bare[0].arguments(seen) != shown[0].arguments(seen):
+        yield from bare
 
-    walked: Walked
-    course: Course
-    groups: list[Group]
 
-
-def published(algorithms: Iterable[Algorithm] = ALGORITHMS.values()) -> Iterator[Candidate]:
-    """Each as its paper has it, then as packages do on purpose, first with what a part shows."""
-    for algorithm in algorithms:
-        for bare in (False, True):
-            yield Candidate(algorithm, algorithm.step, "", bare)
-    for algorithm in algorithms:
-        for bare in (False, True):
-            for way, step in algorithm.variants.items():
-                yield Candidate(algorithm, step, way, bare)
+def published(seen: Seen) -> Iterator[Candidate]:
+    """Each as its paper has it, then as packages do on purpose."""
+    for algorithm in ALGORITHMS.values():
+        yield from _taken(algorithm, {"": algorithm.step}, seen)
+    for algorithm in ALGORITHMS.values():
+        yield from _taken(algorithm, algorithm.variants, seen)
 
 
 def decayed(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -124,23 +118,26 @@ def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
             yield replace(one, step=changed(one.step), way=_and(one.way, way))
 
 
-def gone_wrong(algorithms: Sequence[Algorithm]) -> Iterator[Candidate]:
-    """By their own slips, then by those that any can have."""
-    yield from own_slips(algorithms)
-    for algorithm in algorithms:
-        for bare in (False, True):
-            for way, changed in {**STEP_SLIPS, **COUNTER_SLIPS}.items():
-                yield Candidate(algorithm, changed(algorithm.step), way, bare)
-            for factor in FRACTIONS:
-                yield Candidate(algorithm, _at(algorithm.step, factor), f"steps were {factor:g} times as long", bare)
+def gone_wrong(algorithms: Sequence[Algorithm], seen: Seen) -> Iterator[Candidate]:
+    """By slips that any can have, by their own, then by steps of another length."""
+    for one in algorithms:
+        ways = {way: changed(one.step) for way, changed in {**STEP_SLIPS, **COUNTER_SLIPS}.items()}
+        yield from _taken(one, ways, seen)
+    yield from own_slips(algorithms, seen)
+    for one in algorithms:
+        yield from longer_or_shorter(Candidate(one, one.step))
 
 
-def own_slips(algorithms: Iterable[Algorithm]) -> Iterator[Candidate]:
+def longer_or_shorter(one: Candidate) -> Iterator[Candidate]:
+    """With steps of another length."""
+    for factor in FRACTIONS:
+        yield replace(one, step=_at(one.step, factor), way=f"steps were {factor:g} times as long")
+
+
+def own_slips(algorithms: Iterable[Algorithm], seen: Seen) -> Iterator[Candidate]:
     """By what is known to go wrong in each."""
     for algorithm in algorithms:
-        for bare in (False, True):
-            for way, step in algorithm.slips.items():
-                yield Candidate(algorithm, step, way, bare)
+        yield from _taken(algorithm, algorithm.slips, seen)
 
 
 def decay_gone_wrong(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -148,7 +145,6 @@ def decay_gone_wrong(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     for one in candidates:
         for way, changed in DECAY_SLIPS.items():
             yield replace(one, step=changed(one.step), way=way)
-        yield replace(one, step=given(one.step, weight_decay=0.0), way="decay were ignored")
 
 
 def _at(step: Step, factor: float) -> Step:

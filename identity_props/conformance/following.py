@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from identity_props.conformance.walks import COLUMN, LOUD, ROWS, Course
+from identity_props.conformance.walks import LOUD, ROWS, Course
 from identity_props.task.algorithms import Arguments, Cell
 from identity_props.task.algorithms.base import Step
 
 SAME = 1e-6  # of a displacement: numbers that a part keeps in float32 come to 1e-7
 LEAST = torch.finfo(torch.float64).tiny
 EVEN_SHAPES = ((5, 4), (5, 4), (4, 6), (5, 4), (7,), (5, 4))
-SMALL = 3  # the parameter whose gradients are from 1 to 1e-9, which eps shows in
+COLUMN, SMALL = 2, 3  # with a column of zeros; with gradients from 1 to 1e-9, which show eps
 
 Rates = Callable[[Course, int], list[float]]
 
@@ -31,7 +31,7 @@ def even_course(seed: int, steps: int, shapes: Sequence[tuple[int, ...]] = EVEN_
     sizes = [torch.full(shape, 10.0 ** (place % 3 - 1), dtype=torch.float64) for place, shape in enumerate(shapes)]
     small = torch.logspace(0, -9, starts[SMALL].numel(), dtype=torch.float64).view(shapes[SMALL])
     sizes[SMALL], starts[SMALL] = small, 1e-3 * starts[SMALL]
-    sizes[COLUMN][:, 0] = 0
+    sizes[COLUMN][:, 0] = 0  # a pixel that is always 0
     gradients: list[list[Tensor | None]] = [
         [size * draw(size.shape) * LOUD[3 * step // steps] for size in sizes] for step in range(steps)
     ]

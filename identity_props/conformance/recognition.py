@@ -1,16 +1,23 @@
-"""Recognition: which published algorithm an optimizer is, found by stepping it beside all of them."""
+"""Recognition: which published algorithm an optimizer is, found by stepping it beside all of them.
+
+An optimizer walks 24 steps in float64, one group at one rate, on six parameters whose gradients are of sizes
+from 1e-9 to 10. It *is* an algorithm if no parameter is ever further from the algorithm's than 1e-6 of the way
+gone: numbers that torch keeps in float32 come to 4e-8. Then gradients are missing, groups have rates of their
+own under a schedule, it is saved and loaded, and decay, momentum and what else it takes are switched on.
+
+It is *accused* only where it is plainly meant to be what it is not: where it equals a known slip of an
+algorithm throughout, or an algorithm throughout the even walk but not where something befalls it. What
+packages do on purpose (eps, decay, counters) is a variant of its own. Whoever hears the loss is no such one.
+"""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-
-from torch import nn
 
 from identity_props.conformance.candidates import (
     Candidate,
-    Seen,
     counted,
     decay_gone_wrong,
     decayed,
@@ -18,43 +25,22 @@ from identity_props.conformance.candidates import (
     own_slips,
     published,
 )
-from identity_props.conformance.following import (
-    CIRCUMSTANCES,
-    EVEN_SHAPES,
-    SAME,
-    apart,
-    even_course,
-    followed,
-)
-from identity_props.conformance.walks import (
-    BEFELL,
-    EVERY,
-    PLAIN,
-    SHAPES,
-    SWITCHES,
-    Course,
-    Factory,
-    Switch,
-    WalkError,
-    course,
-    walked,
-)
+from identity_props.conformance.following import CIRCUMSTANCES, SAME, apart, followed
+from identity_props.conformance.observed import EVENLY, SHORTLY, Part, Seen
+from identity_props.conformance.walks import BEFELL, EVERY, SWITCHES, Factory, Switch, WalkError
 from identity_props.stack.guard import RAISED
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Cell
-from identity_props.task.algorithms.conventions import COUNTER_SLIPS
+from identity_props.task.algorithms.conventions import COUNTER_SLIPS, idle_decay
 
-EVENLY, SHORTLY = 24, 12  # steps of an even walk, and with a switch
-EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
 IS, WRONG, DEPARTS, NONE = "is", "gone wrong", "departs", "none known"
-UNDECAYED, DECAYED = Switch("weight_decay", 0.0), Switch("weight_decay", 0.1, 0.3)
+DECAYED, MOVING = Switch("weight_decay", 0.1, 0.3), Switch("momentum", 0.9)
+CODES = ("foreach", "fused")  # switches of the code, not of the algorithm
+TRIED = {
+    *("momentum", "nesterov", "dampening", "betas", "eps", "amsgrad", "decoupled_weight_decay", "alpha"),
+    *("centered", "rho", "lr_decay", "momentum_decay", *CODES),
+}
+PLACES = {0: "the first parameter", 1: "a parameter that is not contiguous", -1: "the last parameter"}
 NEARLY = 1.1  # of the least distance: the first so near is named, as AMSGrad is Adam where squares do not fall
-TRIED = (
-    "momentum nesterov dampening betas eps amsgrad decoupled_weight_decay alpha centered rho lr_decay momentum_decay"
-)
-USED = ("momentum", "nesterov", "betas")  # arguments that change every step of what has them
-PLACES = {0: "the first parameter", 1: "a parameter that is not contiguous", 5: "the last parameter"}
-NOT_DECAYED = "parameters without gradient decayed as well"
-FIRST_DECAY = "all groups decayed by the first one's decay"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,53 +59,15 @@ class Recognised:
 
 
 def recognise(make: Factory, seed: int = 0) -> Recognised:
-    """The algorithm of the zoo that an optimizer is, by its steps in float64 and by the arguments it shows.
-
-    Equal means that no parameter is ever further from the algorithm's than 1e-6 of the way gone.
-    """
+    """The algorithm of the zoo that an optimizer is, by its steps in float64 and by the arguments it shows."""
+    part = Part(make, seed)
     try:
-        return _found(Part(make, seed))
+        found = _found(part)
     except (WalkError, *RAISED) as error:
-        return Recognised(NONE, note=f"not stepping on given gradients: {type(error).__name__}: {error}")
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """An optimizer as it is seen on courses and with switches."""
-
-    make: Factory
-    seed: int
-
-    @cached_property
-    def plain(self) -> Switch:
-        """Without decay, if it takes that."""
-        return UNDECAYED if UNDECAYED.taken_by(self.make) else PLAIN
-
-    @cached_property
-    def matrices(self) -> bool:
-        """Whether it takes matrices alone."""
-        try:
-            walked(self.make, even_course(self.seed, 1))
-        except RAISED:
-            return True
-        return False
-
-    def evenly(self, switch: Switch, steps: int = SHORTLY) -> Seen:
-        """One group at one rate, all gradients there."""
-        shapes = [shape for shape in EVEN_SHAPES if len(shape) > 1 or not self.matrices]
-        return self._seen(even_course(self.seed, steps, shapes), switch)
-
-    def eventfully(self, switch: Switch) -> Seen:
-        """Two groups under a schedule, gradients missing, loaded half-way."""
-        shapes = SHAPES[:-1] if self.matrices else SHAPES
-        return self._seen(course(self.seed, shapes, EVENTFULLY), switch)
-
-    def _seen(self, course: Course, switch: Switch) -> Seen:
-        shown = self.make([nn.Parameter(course.starts[0].clone())], lr=1.0, **switch.arguments).param_groups[0]
-        groups = [{name: value for name, value in shown.items() if name != "params"}] * len(course.rates(0))
-        if switch.other is not None:
-            groups[1:] = [{**group, switch.name: switch.other} for group in groups[1:]]
-        return Seen(walked(self.make, course, switch), course, groups)
+        return Recognised(NONE, note=f"it raises on given gradients: {type(error).__name__}: {error}")
+    if found.verdict != NONE and part.hears_losses():
+        return replace(found, verdict=NONE, note=f"its steps depend on the loss; without one: {found.note}")
+    return found
 
 
 def _found(part: Part) -> Recognised:
@@ -128,152 +76,183 @@ def _found(part: Part) -> Recognised:
         return Recognised(NONE, note="its weights are not finite")
     matches = _known(even)
     if not matches:
-        return _gone_wrong(even) or _but_for_one(even) or _nearest(even)
-    eventful = part.eventfully(part.plain)
-    fitting = [one for one in (*matches, *counted(matches)) if one.fits(eventful)]
-    if not fitting:
-        return _departed(matches, eventful)
-    return _with_switches(part, fitting, even, eventful)
+        return _first_that_fits(gone_wrong([*ALGORITHMS.values()], even), even) or _but_for_one(even) or _nearest(even)
+    for seen in (part.lacking(part.plain), part.eventfully(part.plain)):
+        fitting = [one for one in (*matches, *counted(matches)) if one.fits(seen)]
+        if not fitting:
+            return _departed(matches, seen)
+        matches = fitting
+    return _decaying(part, matches, even)
 
 
 def _known(seen: Seen) -> list[Candidate]:
     """Those that it is, among all that are published, with each way to decay where it decays."""
-    fitting = [one for one in published() if one.fits(seen)]
-    if fitting or not any(one.get("weight_decay") for one in seen.groups):
+    fitting = [one for one in published(seen) if one.fits(seen)]
+    if fitting or not any(group.get("weight_decay") for group in seen.groups):
         return fitting
-    return [one for one in decayed(published()) if one.fits(seen)]
+    return [one for one in decayed(published(seen)) if one.fits(seen)]
 
 
 # What it is not -----------------------------------------------------------------------------------
 
 
-def _gone_wrong(seen: Seen) -> Recognised | None:
-    for one in gone_wrong([*ALGORITHMS.values()]):
-        if one.fits(seen):
-            return wrong(one, seen)
-    return None
+def _first_that_fits(slips: Iterable[Candidate], seen: Seen, when: str = "") -> Recognised | None:
+    return next((_wrong(slip, seen, when) for slip in slips if slip.fits(seen)), None)
 
 
-def wrong(slip: Candidate, seen: Seen, way: str = "") -> Recognised:
+def _wrong(slip: Candidate, seen: Seen, when: str = "") -> Recognised:
     """Which algorithm it is nearest to, until when, and how it went wrong."""
-    proper = Candidate(slip.algorithm, slip.algorithm.step, bare=slip.bare).departure(seen)
-    note = f"nearest is {slip.algorithm}: {proper}, as if {way or slip.way}"
+    proper = replace(slip, step=slip.algorithm.step).departure(seen)
+    note = f"nearest is {slip.algorithm}{when}: {proper}, as if {slip.way}"
     return Recognised(WRONG, slip.algorithm, note, proper.apart)
 
 
 def _but_for_one(seen: Seen) -> Recognised | None:
     """It moves all parameters but one as an algorithm does, and that one otherwise than others of its shape."""
-    for one in published():
+    for one in published(seen):
         left = one.departure(seen, spare=1)
-        if not left.over and (place := PLACES.get(min(left.places))):
-            proper = one.departure(seen)
-            return Recognised(DEPARTS, one.algorithm, f"nearest is {one}: {proper}, in {place} alone", proper.apart)
+        of = min(left.places)
+        if not left.over and (place := PLACES.get(-1 if of == len(seen.course.starts) - 1 else of)):
+            note = f"nearest is {one}: {one.departure(seen)}, in {place} alone"
+            return Recognised(DEPARTS, one.algorithm, note, one.departure(seen).apart)
     return None
 
 
 def _nearest(seen: Seen) -> Recognised:
     """None, and the algorithm that is nearest, by the median over parameters of how far apart they end."""
-    short = Seen(seen.walked, replace(seen.course, gradients=seen.course.gradients[:SHORTLY]), seen.groups)
+    short = replace(seen, course=replace(seen.course, gradients=seen.course.gradients[:SHORTLY]))
     found = [(_end(Candidate(one, one.step), short), one) for one in ALGORITHMS.values()]
     least = min(distance for distance, _ in found)
     distance, nearest = next(pair for pair in found if pair[0] <= NEARLY * least)
-    note = f"none known; nearest is {nearest}, apart by {distance:.1e} of the way after {SHORTLY} steps"
+    note = f"nearest is {nearest}, apart by {distance:.1e} of the way after {SHORTLY} steps"
     return Recognised(NONE, nearest, note, distance)
 
 
 def _end(one: Candidate, seen: Seen) -> float:
-    *_, cells = followed(one.step, seen.course, one.arguments(seen.groups))
+    *_, cells = followed(one.step, seen.course, one.arguments(seen))
     return statistics.median(apart(seen.walked.taken[seen.course.steps - 1], cells, seen.course))
 
 
 def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
     """It is what it is while nothing befalls it: what goes wrong, by name where it is known."""
+    slips = [replace(one, step=to(one.step), way=way) for one in matches for way, to in COUNTER_SLIPS.items()]
+    if (found := _first_that_fits(slips, seen) or _circumstance(matches, seen)) is not None:
+        return found
     first = matches[0]
-    for one in matches:
-        for way, changed in COUNTER_SLIPS.items():
-            if (slip := replace(one, step=changed(one.step), way=way)).fits(seen):
-                return wrong(slip, seen)
-        for way, under in CIRCUMSTANCES.items():
-            if one.fits(seen, under):
-                return wrong(one, seen, way)
     left = first.departure(seen)
     places = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(left.places))
-    note = f"{first} at one rate with all gradients there; in two groups under a schedule {left}, in parameter {places}"
+    where = "where gradients are missing" if seen.course.even else "in two groups under a schedule"
+    note = f"nearest is {first}, which it is where all gradients are there; {where} {left}, in parameter {places}"
     return Recognised(DEPARTS, first.algorithm, note, left.apart)
+
+
+def _circumstance(matches: list[Candidate], seen: Seen, when: str = "") -> Recognised | None:
+    """By which rates it goes, or what it lost."""
+    for one in matches:
+        for way, under in CIRCUMSTANCES.items():
+            if one.fits(seen, under):
+                return _wrong(replace(one, way=way), seen, when)
+    return None
 
 
 # What it takes ------------------------------------------------------------------------------------
 
 
-def _with_switches(part: Part, fitting: list[Candidate], even: Seen, eventful: Seen) -> Recognised:
-    """What it is with decay, and with each other switch."""
-    said: list[str] = []
-    if DECAYED.taken_by(part.make):
-        found = _decaying(part, fitting)
-        if isinstance(found, Recognised):
-            return found
-        fitting, more = found
-        said += more
+def _decaying(part: Part, fitting: list[Candidate], even: Seen) -> Recognised:
+    """With decay, on those that it still is, or on none if it decays in its own way."""
+    if not DECAYED.taken_by(part.make):
+        return _switching(part, fitting, even, [])
+    seen = part.evenly(DECAYED)
+    own = own_slips(dict.fromkeys(one.algorithm for one in fitting), seen)
+    kept, said = [one for one in fitting if one.fits(seen)], []
+    wrong = None if kept else _first_that_fits(own, seen, f" {DECAYED}")
+    if not kept and wrong is None:
+        kept = [one for one in decayed(fitting) if one.fits(seen)]
+        wrong = None if kept else _first_that_fits(decay_gone_wrong(fitting), seen, f" {DECAYED}")
+        said = [] if kept else ["none known with weight_decay"]
+    if wrong or (kept and (wrong := _decays_of_groups(part, kept))):
+        return wrong
+    return _switching(part, kept or fitting, even, said)
+
+
+def _decays_of_groups(part: Part, kept: list[Candidate]) -> Recognised | None:
+    """Each group by its own, and parameters with a gradient alone."""
+    seen = part.eventfully(DECAYED)
+    if any(one.fits(seen) for one in kept):
+        return None
+    firsts = replace(seen, groups=[seen.groups[0] for _ in seen.groups])
+    if any(one.fits(firsts) for one in kept):
+        return _wrong(replace(kept[0], way="all groups decayed by the first one's decay"), seen)
+    way = "parameters without gradient decayed as well"
+    return _first_that_fits((replace(one, step=idle_decay(one.step), way=way) for one in kept), seen)
+
+
+def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]) -> Recognised:
+    """With each other switch that it takes."""
     for switch in SWITCHES:
-        if switch.name in TRIED.split() and switch.taken_by(part.make):
-            found = _switched(part, fitting, switch)
+        if switch.name in TRIED and switch.taken_by(part.make):
+            try:
+                found = _switched(part, fitting, switch)
+            except (WalkError, *RAISED):  # a value of another kind than the part's
+                continue
             if isinstance(found, Recognised):
                 return found
             said += found
     one = fitting[0]
-    if (shown := _shown(one, eventful)) is not None:
-        return shown
-    return Recognised(IS, one.algorithm, "; ".join([f"{one}{_arguments(one, even)}", *said]), one.departure(even).apart)
-
-
-def _decaying(part: Part, fitting: list[Candidate]) -> Recognised | tuple[list[Candidate], list[str]]:
-    """Those that it still is with decay, and what is to be said of that."""
-    seen = part.evenly(DECAYED)
-    kept = [one for one in fitting if one.fits(seen)]
-    if not kept:
-        for one in (*own_slips(dict.fromkeys(one.algorithm for one in fitting)),):
-            if one.fits(seen):
-                return wrong(one, seen)
-        kept = [one for one in decayed(fitting) if one.fits(seen)]
-    if not kept:
-        for one in decay_gone_wrong(fitting):
-            if one.fits(seen):
-                return wrong(one, seen)
-        return fitting, ["none known with decay"]
-    return kept, []
+    if (wrong := _moving(part, fitting) or _shown(one, even)) is not None:
+        return wrong
+    note = "; ".join([f"{one}{_arguments(one, even)}", *dict.fromkeys(said)])
+    return Recognised(IS, one.algorithm, note, one.departure(even).apart)
 
 
 def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognised | list[str]:
     """What is to be said of it with a switch."""
-    beside = dict(part.plain.arguments) | dict(switch.beside)
-    switch = replace(switch, other=None, beside=tuple(beside.items()))
-    seen = part.evenly(switch)
+    beside = tuple({**part.plain.arguments, **dict(switch.beside)}.items())
+    seen = part.evenly(replace(switch, other=None, beside=beside))
     if any(one.fits(seen) for one in fitting):
         return []
-    for one in own_slips(dict.fromkeys(one.algorithm for one in fitting)):
+    when = f" with {switch.name}={switch.value}"
+    if switch.name in CODES:
+        one, left = fitting[0], fitting[0].departure(seen)
+        return Recognised(DEPARTS, one.algorithm, f"nearest is {one}, which it is without;{when} {left}", left.apart)
+    slips = own_slips(dict.fromkeys(one.algorithm for one in fitting), seen)
+    if (wrong := _first_that_fits(slips, seen, when)) is not None:
+        return wrong
+    for one in (*published(seen), *decayed(published(seen))):
         if one.fits(seen):
-            return replace(wrong(one, seen), note=f"{wrong(one, seen).note}, {switch}")
-    for one in (*published(), *decayed(published())):
-        if one.fits(seen):
-            return [f"{switch}: {one.algorithm.title}" + (f", {one.way}" if one.way else "")]
-    return [f"{switch}: none known"]
+            return [f"{switch.name}={switch.value}: {one.algorithm.title}" + (f", {one.way}" if one.way else "")]
+    return [f"none known with {switch.name}"]
+
+
+def _moving(part: Part, fitting: list[Candidate]) -> Recognised | None:
+    """What goes wrong with momentum where something befalls it, by name."""
+    beside = tuple(part.plain.arguments.items())
+    moving = replace(MOVING, beside=beside)
+    if not moving.taken_by(part.make):
+        return None
+    seen = part.eventfully(moving)
+    if any(one.fits(seen) for one in fitting):
+        return None
+    return _circumstance(fitting, seen, " with momentum")
 
 
 def _shown(one: Candidate, seen: Seen) -> Recognised | None:
     """What eval() shows that is not what the paper evaluates."""
-    if one.algorithm.shown is None or not len(seen.walked.shown):
+    show = one.algorithm.shown
+    if show is None or not len(seen.walked.shown):
         return None
-    for k, cells in enumerate(followed(one.step, seen.course, one.arguments(seen.groups)), 1):
+    for k, cells in enumerate(followed(one.step, seen.course, one.arguments(seen)), 1):
         if k == EVERY:
-            weights = [Cell(one.algorithm.shown(cell, one.algorithm.defaults)) for cell in cells]
+            (arguments,) = one.arguments(seen)
+            weights = [Cell(show(cell, arguments)) for cell in cells]
             far = max(apart(seen.walked.shown[0], weights, seen.course))
             if not far <= SAME:
-                note = f"nearest is {one}: what eval() shows is apart by {far:.1e} from the average that is evaluated"
+                note = f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"
                 return Recognised(WRONG, one.algorithm, note, far)
     return None
 
 
 def _arguments(one: Candidate, seen: Seen) -> str:
-    (arguments,) = one.arguments(seen.groups)
+    (arguments,) = one.arguments(seen)
     own = {name: value for name, value in arguments.items() if name not in ("lr", "weight_decay")}
     return "".join(f", {name}={value}" for name, value in own.items())

@@ -169,19 +169,26 @@ EVERY = 10  # steps from one evaluation to the next
 
 
 def walked(
-    make: Factory, course: Course, switch: Switch = PLAIN, dtype: torch.dtype = torch.float64
+    make: Factory,
+    course: Course,
+    switch: Switch = PLAIN,
+    dtype: torch.dtype = torch.float64,
+    told: bool = False,
 ) -> Walked:
-    """Walk it in two groups whose rates a schedule moves, saved and loaded half-way, evaluated now and then."""
+    """Walk it in two groups whose rates a schedule moves, saved and loaded half-way, evaluated now and then.
+
+    One that is told hears a loss at each step, from a closure.
+    """
     parameters = [nn.Parameter(start.to(dtype, copy=True)) for start in course.starts]
     if len(parameters) > FROZEN and not course.even:
         parameters[FROZEN].requires_grad_(False)
     with seeded(0):
-        taken, shown = _steps(partial(_made, make, parameters, course, switch), parameters, course, switch)
+        taken, shown = _steps(partial(_made, make, parameters, course, switch), parameters, course, switch, told)
     return Walked(torch.stack(taken), torch.stack([*taken[:1], *shown])[1:])
 
 
 def _steps(
-    fresh: Callable[[], Any], parameters: list[nn.Parameter], course: Course, switch: Switch
+    fresh: Callable[[], Any], parameters: list[nn.Parameter], course: Course, switch: Switch, told: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
     optimizer, taken, shown = fresh(), [], []
     for step, gradients in enumerate(course.gradients):
@@ -192,7 +199,7 @@ def _steps(
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = None if gradient is None else torch.empty_like(p.detach()).copy_(gradient)  # p's layout
         try:
-            optimizer.step()
+            optimizer.step(*[partial(_loss, step)] * told)
         except Exception as error:
             raise WalkError(f"{switch}, step {step + 1}: {type(error).__name__}: {error}") from error
         taken.append(_flat(parameters))
@@ -203,6 +210,11 @@ def _steps(
             shown.append(_flat(parameters))
             ready(optimizer)
     return taken, shown
+
+
+def _loss(step: int) -> Tensor:
+    """It falls, and rises now and then."""
+    return torch.tensor(4.0 / (1 + step % 7) + 1.0 / (1 + step))
 
 
 def _made(make: Factory, parameters: list[nn.Parameter], course: Course, switch: Switch) -> Any:

@@ -14,6 +14,18 @@ UNDECAYED = {"weight_decay": 0.0}
 LONG_AGO = 10**6  # steps, after which no correction of an average that began at 0 is left
 
 
+def idle_decay(step: Step) -> Step:
+    """Parameters without gradient shrink as well: w (1 - lr wd)."""
+
+    def decayed(cells: Sequence[Cell], arguments: Arguments) -> None:
+        for cell in cells:
+            if cell.g is None:
+                cell.w = cell.w * (1 - arguments["lr"] * arguments["weight_decay"])
+        step(cells, arguments)
+
+    return decayed
+
+
 def given(step: Step, **values: Any) -> Step:
     """The step with these arguments, whatever it is given."""
     return lambda cells, arguments: step(cells, {**arguments, **values})
@@ -73,7 +85,7 @@ def proximal(step: Step) -> Step:
 
 
 def decayed_after(step: Step) -> Step:
-    """Weights that the step has moved shrink: (w - lr u) (1 - lr wd)."""
+    """Weights that the step has moved shrink: (w - lr u) (1 - lr wd), as in the AdamW that transformers had."""
 
     def decayed(cells: Sequence[Cell], arguments: Arguments) -> None:
         step(cells, {**arguments, **UNDECAYED})
@@ -119,9 +131,14 @@ def by_parameter(cells: Sequence[Cell], cell: Cell, place: int) -> int:
     return sum(map(_own, cells)) + place
 
 
+def by_parameter_with_state(cells: Sequence[Cell], cell: Cell, place: int) -> int:
+    """The same, but a parameter's first step is its first."""
+    return by_parameter(cells, cell, place) if _own(cell) else 0
+
+
 def by_last(cells: Sequence[Cell], cell: Cell, place: int) -> int:
-    """The counter of the last parameter with a gradient serves the group."""
-    return int(active(cells)[-1].memory.get("t", 0))
+    """The counter of the last parameter with a gradient serves all that moved before."""
+    return int(active(cells)[-1].memory.get("t", 0)) if _own(cell) else 0
 
 
 def by_leading(cells: Sequence[Cell], cell: Cell, place: int) -> int:
@@ -188,18 +205,22 @@ DECAYS: Mapping[str, Way] = {
     "decoupled decay": decoupled,
     "decoupled decay, not times the rate": constant_decay,
     "proximal decay": proximal,
+    "decoupled decay, of the weights that the step has moved": decayed_after,
 }
 COUNTERS: Mapping[str, Way] = {
     "t counts the steps of the group": partial(counted, count=by_group),
     "a missing gradient is 0": zeros_for_none,
 }
 DECAY_SLIPS: Mapping[str, Way] = {
-    "decay taken of the weights that the step has moved": decayed_after,
-    "coupled decay with the other sign": partial(coupled, sign=-1.0),
-    "decoupled decay with the other sign": partial(decoupled, sign=-1.0),
+    "coupled decay had the other sign": partial(coupled, sign=-1.0),
+    "decoupled decay had the other sign": partial(decoupled, sign=-1.0),
+    "decay were ignored": partial(given, weight_decay=0.0),
 }
 COUNTER_SLIPS: Mapping[str, Way] = {
     "one step counter advanced at each parameter": partial(counted, count=by_parameter),
+    "one step counter advanced at each parameter, after its first step": partial(
+        counted, count=by_parameter_with_state
+    ),
     "the counter of the last parameter with a gradient served the group": partial(counted, count=by_last),
     "the counter of the last parameter with a gradient served the group, and it alone advanced": partial(
         counted, count=by_leading

@@ -133,6 +133,11 @@ def laprop_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Te
     return w - m * a["lr"] / memory["rates"]
 
 
+def laprop_eps_hat(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The same with eps not corrected."""
+    return laprop_rate_inside(w, g, memory, {**a, "eps": a["eps"] / corrections(memory, a)[1] ** 0.5})
+
+
 LAPROP = Algorithm(
     name="laprop",
     title="LaProp",
@@ -140,7 +145,7 @@ LAPROP = Algorithm(
     equation="m <- b1 m + (1 - b1) g / (sqrt(v^) + eps); w <- w - lr m / (1 - b1^t)",
     defaults={**ADAM_DEFAULTS, "lr": 4e-4, "eps": 1e-15},
     step=decoupled(each(laprop)),
-    variants={"the rate inside the average, as its authors' code": decoupled(each(laprop_rate_inside))},
+    variants={"the rate inside the average, as its authors' code": decoupled(each(laprop_eps_hat))},
 )
 
 
@@ -251,6 +256,12 @@ AGGMO = Algorithm(
 )
 
 
+def diffgrad_eps_hat(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The same with eps not corrected."""
+    second = 1 - a["betas"][1] ** memory["t"]
+    return diffgrad(w, g, memory, {**a, "eps": a["eps"] / second**0.5})
+
+
 def diffgrad(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Adam times the sigmoid of how much the gradient changed."""
     m, v = moments(g, memory, a)
@@ -266,6 +277,7 @@ DIFFGRAD = Algorithm(
     equation="w <- w - lr sigmoid(|g - g_before|) m^ / (sqrt(v^) + eps)",
     defaults=ADAM_DEFAULTS,
     step=coupled(each(diffgrad)),
+    variants={"eps not corrected, as its authors' code": coupled(each(diffgrad_eps_hat))},
 )
 
 KIN = (ADABELIEF, YOGI, ADOPT, LAPROP, ADEMAMIX, ADAN, QHM, QHADAM, AGGMO, DIFFGRAD)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from identity_props.task.algorithms.base import Algorithm, Arguments, Step, Update, each
-from identity_props.task.algorithms.conventions import coupled, decayed_after, decoupled, given
+from identity_props.task.algorithms.conventions import coupled, decoupled, given
 from identity_props.task.algorithms.descent import Memory, average
 
 ADAM_DEFAULTS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
@@ -64,6 +64,13 @@ def adam_second_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) 
     return w - a["lr"] * m / ((v * corrections(memory, a)[1]).sqrt() + a["eps"])
 
 
+def adam_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Neither is, but eps is as if they were."""
+    m, v = moments(g, memory, a)
+    first, second = corrections(memory, a)
+    return w - a["lr"] * m * first / second**0.5 / (v.sqrt() + a["eps"])
+
+
 def adam_rootless(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The second moment's root is not taken."""
     m, v = moments(g, memory, a)
@@ -98,6 +105,7 @@ ADAM_SLIPS: dict[str, Step] = {
     "eps were inside the root": each(adam_eps_inside),
     "the first moment were not corrected": each(adam_first_uncorrected),
     "the second moment were not corrected": each(adam_second_uncorrected),
+    "neither moment were corrected": each(adam_uncorrected),
     "the second moment's root were not taken": each(adam_rootless),
     "moments were corrected in place, again at each step": each(adam_corrected_in_place),
     "it moved by the first moment of the step before": each(adam_stale),
@@ -124,10 +132,7 @@ ADAMW = Algorithm(
     defaults={**ADAM_DEFAULTS, "weight_decay": 1e-2},
     step=decoupled(each(adam)),
     variants={"eps not corrected, as section 2 of Adam's paper": decoupled(each(adam_eps_hat))},
-    slips={
-        "decay were taken of the weights that the step has moved": decayed_after(each(adam)),
-        **{name: decoupled(step) for name, step in ADAM_SLIPS.items()},
-    },
+    slips={name: decoupled(step) for name, step in ADAM_SLIPS.items()},
 )
 
 

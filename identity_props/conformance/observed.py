@@ -1,0 +1,111 @@
+"""Observed: an optimizer as it is seen on courses, with its arguments as its groups show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.conformance.following import even_course
+from identity_props.conformance.walks import (
+    FIRST_GROUP,
+    PLAIN,
+    SHAPES,
+    Course,
+    Factory,
+    Switch,
+    Walked,
+    WalkError,
+    course,
+    walked,
+)
+from identity_props.stack.guard import RAISED
+
+Group = Mapping[str, Any]
+EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
+EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
+UNDECAYED = Switch("weight_decay", 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A part's walk, its course, what its groups showed before it, and the names that a switch has set."""
+
+    walked: Walked
+    course: Course
+    groups: list[Group]
+    set: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """An optimizer under test."""
+
+    make: Factory
+    seed: int
+
+    @cached_property
+    def plain(self) -> Switch:
+        """Without decay, if it takes that."""
+        return UNDECAYED if UNDECAYED.taken_by(self.make) else PLAIN
+
+    @cached_property
+    def layout(self) -> tuple[bool, bool]:
+        """Whether it takes parameters that are not contiguous, and vectors; raises what it raises without."""
+        for layout in ((True, True), (False, True), (True, False)):
+            with suppress(*RAISED, WalkError):
+                walked(self.make, self._laid(even_course(self.seed, 1), *layout))
+                return layout
+        return False, False
+
+    def evenly(self, switch: Switch, steps: int = SHORTLY) -> Seen:
+        """One group at one rate, all gradients there."""
+        return self._seen(self._laid(even_course(self.seed, steps), *self.layout), switch)
+
+    def lacking(self, switch: Switch) -> Seen:
+        """One group at one rate, gradients missing."""
+        return self._seen(replace(self._eventful(), even=True), switch)
+
+    def eventfully(self, switch: Switch) -> Seen:
+        """Two groups under a schedule, gradients missing, saved and loaded half-way."""
+        return self._seen(self._eventful(), switch)
+
+    def hears_losses(self) -> bool:
+        """Whether its steps depend on the loss that a closure gives."""
+        even = self.evenly(self.plain)
+        with suppress(*RAISED, WalkError):
+            told = walked(self.make, even.course, self.plain, told=True)
+            return not torch.equal(told.taken, even.walked.taken)
+        return False
+
+    def _eventful(self) -> Course:
+        """Also the last parameter of each group is now and then without gradient."""
+        eventful = self._laid(course(self.seed, SHAPES, EVENTFULLY), *self.layout)
+        for k, row in enumerate(eventful.gradients):
+            for place, at in ((FIRST_GROUP - 1, 3), (-1, 2)):
+                row[place] = None if k % 5 == at else row[place]
+        return eventful
+
+    def _laid(self, course: Course, strided: bool, vectors: bool) -> Course:
+        """The course with such parameters alone."""
+        kept = [k for k, start in enumerate(course.starts) if vectors or start.ndim > 1]
+        starts = [course.starts[k] for k in kept]
+        gradients = [[row[k] for k in kept] for row in course.gradients]
+        laid = replace(course, starts=starts, gradients=gradients)
+        return laid if strided else laid.through(Tensor.contiguous)
+
+    def _seen(self, course: Course, switch: Switch) -> Seen:
+        start = nn.Parameter(course.starts[0].clone())
+        shown = self.make([start], lr=1.0, **switch.arguments).param_groups[0]
+        group = {name: value for name, value in shown.items() if name != "params"}
+        groups = [group for _ in course.rates(0)]
+        if switch.other is not None:
+            groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]
+        return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments))
+
+
