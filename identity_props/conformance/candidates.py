@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from identity_props.conformance.following import AS_IT_IS, Circumstance, Departure, departure
+from identity_props.conformance.following import AS_IT_IS, SAME, Circumstance, Departure, departure
 from identity_props.conformance.observed import Group, Seen
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
 from identity_props.task.algorithms.base import Step
@@ -26,7 +26,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "rho": ("alpha", "beta2"),
     "eps": ("epsilon",),
     "weight_decay": ("wd", "weight_decay_rate"),
-    "nus": ("nu",),
+    "beta2_decay": ("decay", "decay_rate"),
+    "precondition_frequency": ("preconditioning_frequency", "every"),
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
 FRACTIONS = (0.5, 2.0, 0.9, 0.95, 0.98)  # of the rate, that a part may take for it
@@ -77,7 +78,13 @@ class Candidate:
     def departure(self, seen: Seen, under: Circumstance = AS_IT_IS, spare: int = 0) -> Departure:
         """Where it leaves what was seen of a part, in more parameters than are spared."""
         step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
-        return departure(seen.walked.taken, step, seen.course, self.arguments(seen), under, spare)
+        arguments = self.arguments(seen)
+        return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near)
+
+    @property
+    def near(self) -> float:
+        """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
+        return max(SAME, self.algorithm.rounding)
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""
@@ -98,9 +105,10 @@ def _taken(algorithm: Algorithm, ways: Mapping[str, Step], seen: Seen) -> Iterat
 
 def published(seen: Seen) -> Iterator[Candidate]:
     """Each as its paper has it, then as packages do on purpose."""
-    for algorithm in ALGORITHMS.values():
+    exact_first = sorted(ALGORITHMS.values(), key=lambda algorithm: algorithm.rounding)
+    for algorithm in exact_first:
         yield from _taken(algorithm, {"": algorithm.step}, seen)
-    for algorithm in ALGORITHMS.values():
+    for algorithm in exact_first:
         yield from _taken(algorithm, algorithm.variants, seen)
 
 

@@ -115,6 +115,7 @@ def departure(
     arguments: Sequence[Arguments],
     under: Circumstance = AS_IT_IS,
     spare: int = 0,
+    near: float = SAME,
 ) -> Departure:
     """Where an algorithm leaves a part's weights [steps, numbers] in more parameters than are spared.
 
@@ -123,7 +124,7 @@ def departure(
     worst, places = 0.0, frozenset[int]()
     for k, cells in enumerate(followed(step, course, arguments, under)):
         distances = apart(taken[k], cells, course)
-        places |= {place for place, far in enumerate(distances) if not far <= SAME}
+        places |= {place for place, far in enumerate(distances) if not far <= near}
         worst = max(worst, *(far for place, far in enumerate(distances) if len(places) > spare or place not in places))
         if len(places) > spare:
             return Departure(k, max(distances), places, True)

@@ -77,7 +77,10 @@ def _found(part: Part) -> Recognised:
     matches = _known(even)
     if not matches:
         return _first_that_fits(gone_wrong([*ALGORITHMS.values()], even), even) or _but_for_one(even) or _nearest(even)
-    for seen in (part.lacking(part.plain), part.eventfully(part.plain)):
+    for look in (part.lacking, part.eventfully):
+        if any(one.algorithm.whole for one in matches):  # TODO
+            continue
+        seen = look(part.plain)
         fitting = [one for one in (*matches, *counted(matches)) if one.fits(seen)]
         if not fitting:
             return _departed(matches, seen)
@@ -136,9 +139,12 @@ def _end(one: Candidate, seen: Seen) -> float:
 def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
     """It is what it is while nothing befalls it: what goes wrong, by name where it is known."""
     slips = [replace(one, step=to(one.step), way=way) for one in matches for way, to in COUNTER_SLIPS.items()]
+    slips += own_slips(dict.fromkeys(one.algorithm for one in matches), seen)
     if (found := _first_that_fits(slips, seen) or _circumstance(matches, seen)) is not None:
         return found
     first = matches[0]
+    if first.near > SAME:
+        return Recognised(NONE, first.algorithm, f"nearest is {first}, within {first.near:.0e}, not where TODO")
     left = first.departure(seen)
     places = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(left.places))
     where = "where gradients are missing" if seen.course.even else "in two groups under a schedule"

@@ -33,6 +33,8 @@ class Algorithm:
     Arguments are called as torch.optim calls them: lr, betas, eps, weight_decay, momentum. ``shown`` gives the
     weights that the paper evaluates where they are not those that it trains, as an average. ``variants`` are what
     well-known packages make of it on purpose, by name, and ``slips`` known deviations, each a step of its own.
+    ``rounding`` is the relative distance of a step that the paper's own lower precision may make, and ``whole``
+    says that a step measures the parameters of all groups at once.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Algorithm:
     shown: Callable[[Cell, Arguments], Tensor] | None = field(default=None, repr=False)
     slips: Mapping[str, Step] = field(default_factory=dict, repr=False)
     variants: Mapping[str, Step] = field(default_factory=dict, repr=False)
+    rounding: float = 0.0
+    whole: bool = False
 
     def __str__(self) -> str:
         return f"{self.title} ({self.paper})"
