@@ -87,8 +87,6 @@ def _prodigy(pairs: Sequence[tuple[Cell, Tensor]], memory: Memory, a: Arguments)
 
 
 FIRST_STEPS = 1e-5  # d is 1e-6 there, and whether eps is scaled by d before or after the step tells
-    1e-5  # d is 1e-6 there: of a step that long, a weight near 1 keeps no more in float64 and eps counts
-)
 _ADAM = {"lr": 1.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "d0": 1e-6}
 _DADAPTATION = "Defazio, Mishchenko 2023, 2301.07733"
 _R = "r = sqrt(beta_2) r + (1 - sqrt(beta_2)) "
