@@ -121,27 +121,36 @@ def departure(
 
     Distances are relative to the way from the start, for each parameter; NaN is infinitely far.
     """
-    worst, places = 0.0, frozenset[int]()
+    worst, places, scale = 0.0, frozenset[int](), Scale(course)
     for k, cells in enumerate(followed(step, course, arguments, under)):
-        distances = apart(taken[k], cells, course)
+        distances = scale.apart(taken[k], cells)
         places |= {place for place, far in enumerate(distances) if not far <= near}
-        worst = max(worst, *(far for place, far in enumerate(distances) if len(places) > spare or place not in places))
         if len(places) > spare:
             return Departure(k, max(distances), places, True)
+        worst = max(worst, *(far for place, far in enumerate(distances) if place not in places))
     return Departure(course.steps, worst, places)
 
 
-def apart(taken: Tensor, cells: Sequence[Cell], course: Course) -> list[float]:
-    """Of each parameter: |p - its algorithm's| / the way that it has gone, or the algorithm's."""
-    ours = torch.cat([cell.w.reshape(-1) for cell in cells])
-    starts = torch.cat([start.reshape(-1) for start in course.starts])
-    difference, gone, other, size = (
-        _norms(x, course.sizes) for x in (taken - ours, taken - starts, ours - starts, starts)
-    )
-    ways = torch.maximum(torch.maximum(gone, other), 1e-8 * size).clamp_min(LEAST)
-    found: list[float] = (difference / ways).nan_to_num(math.inf).tolist()
-    return found
+class Scale:
+    """Measures distances on a course."""
 
+    def __init__(self, course: Course) -> None:
+        sizes = torch.tensor(course.sizes)
+        self.parameters = len(sizes)
+        self.of = torch.arange(self.parameters).repeat_interleave(sizes)
+        self.starts = torch.cat([start.reshape(-1) for start in course.starts])
+        (self.least,) = (1e-8 * self._norms(self.starts[None])).clamp_min(LEAST)
 
-def _norms(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.stack([part.norm() for part in x.split([*sizes])])
+    def apart(self, taken: Tensor, cells: Sequence[Cell]) -> list[float]:
+        """Of each parameter: |p - its algorithm's| / the way that it has gone, or the algorithm's."""
+        ours = torch.cat([cell.w.reshape(-1) for cell in cells])
+        difference, gone, other = self._norms(
+            torch.stack([taken - ours, taken - self.starts, ours - self.starts])
+        )
+        far = difference / torch.maximum(torch.maximum(gone, other), self.least)
+        found: list[float] = far.nan_to_num(math.inf).tolist()
+        return found
+
+    def _norms(self, x: Tensor) -> Tensor:
+        """Of each parameter's part of the rows [n, numbers]."""
+        return x.new_zeros(len(x), self.parameters).index_add_(1, self.of, x.square()).sqrt()

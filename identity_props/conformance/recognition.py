@@ -25,7 +25,7 @@ from identity_props.conformance.candidates import (
     own_slips,
     published,
 )
-from identity_props.conformance.following import CIRCUMSTANCES, SAME, apart, followed
+from identity_props.conformance.following import CIRCUMSTANCES, SAME, Scale, followed
 from identity_props.conformance.observed import EVENLY, SHORTLY, Part, Seen
 from identity_props.conformance.walks import BEFELL, EVERY, SWITCHES, Factory, Switch, WalkError
 from identity_props.stack.guard import RAISED
@@ -81,19 +81,23 @@ def _found(part: Part) -> Recognised:
         if any(one.algorithm.whole for one in matches):  # TODO
             continue
         seen = look(part.plain)
-        fitting = [one for one in (*matches, *counted(matches)) if one.fits(seen)]
+        fitting = _fitting(matches, seen) or _fitting(counted(matches), seen)
         if not fitting:
             return _departed(matches, seen)
         matches = fitting
     return _decaying(part, matches, even)
 
 
+def _fitting(candidates: Iterable[Candidate], seen: Seen) -> list[Candidate]:
+    return [one for one in candidates if one.fits(seen)]
+
+
 def _known(seen: Seen) -> list[Candidate]:
     """Those that it is, among all that are published, with each way to decay where it decays."""
-    fitting = [one for one in published(seen) if one.fits(seen)]
+    fitting = _fitting(published(seen), seen)
     if fitting or not any(group.get("weight_decay") for group in seen.groups):
         return fitting
-    return [one for one in decayed(published(seen)) if one.fits(seen)]
+    return _fitting(decayed(published(seen)), seen)
 
 
 # What it is not -----------------------------------------------------------------------------------
@@ -133,7 +137,7 @@ def _nearest(seen: Seen) -> Recognised:
 
 def _end(one: Candidate, seen: Seen) -> float:
     *_, cells = followed(one.step, seen.course, one.arguments(seen))
-    return statistics.median(apart(seen.walked.taken[seen.course.steps - 1], cells, seen.course))
+    return statistics.median(Scale(seen.course).apart(seen.walked.taken[seen.course.steps - 1], cells))
 
 
 def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
@@ -170,10 +174,10 @@ def _decaying(part: Part, fitting: list[Candidate], even: Seen) -> Recognised:
         return _switching(part, fitting, even, [])
     seen = part.evenly(DECAYED)
     own = own_slips(dict.fromkeys(one.algorithm for one in fitting), seen)
-    kept, said = [one for one in fitting if one.fits(seen)], []
+    kept, said = _fitting(fitting, seen), []
     wrong = None if kept else _first_that_fits(own, seen, f" {DECAYED}")
     if not kept and wrong is None:
-        kept = [one for one in decayed(fitting) if one.fits(seen)]
+        kept = _fitting(decayed(fitting), seen)
         wrong = None if kept else _first_that_fits(decay_gone_wrong(fitting), seen, f" {DECAYED}")
         said = [] if kept else ["none known with weight_decay"]
     if wrong or (kept and (wrong := _decays_of_groups(part, kept))):
@@ -251,7 +255,7 @@ def _shown(one: Candidate, seen: Seen) -> Recognised | None:
         if k == EVERY:
             (arguments,) = one.arguments(seen)
             weights = [Cell(show(cell, arguments)) for cell in cells]
-            far = max(apart(seen.walked.shown[0], weights, seen.course))
+            far = max(Scale(seen.course).apart(seen.walked.shown[0], weights))
             if not far <= SAME:
                 note = f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"
                 return Recognised(WRONG, one.algorithm, note, far)
