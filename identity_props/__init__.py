@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from identity_props.conformance.assertions import assert_conforms as assert_conforms
     from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
     from identity_props.conformance.checking import check as check
+    from identity_props.conformance.recognition import Recognised as Recognised
+    from identity_props.conformance.recognition import recognise as recognise
     from identity_props.conformance.rows import Reference as Reference
     from identity_props.conformance.rows import Row as Row
     from identity_props.engine.training import train as train
@@ -48,6 +50,7 @@ _HOME = {
     "MissingError": "errors",
     "Outcome": "claims.verdict",
     "Pixels": "task.data",
+    "Recognised": "conformance.recognition",
     "Recipe": "engine.trial",
     "Reference": "conformance.rows",
     "Row": "conformance.rows",
@@ -64,6 +67,7 @@ _HOME = {
     "judge": "claims.verdict",
     "judge_all": "claims.running",
     "mnist": "task.data",
+    "recognise": "conformance.recognition",
     "train": "engine.training",
 }
 __all__ = sorted(_HOME)

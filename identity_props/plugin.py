@@ -42,7 +42,7 @@ STACK: dict[str, dict[str, Any]] = {
     "loss": {**NAME, "help": "loss(prediction, target)"},
     "step": {**NAME, "help": "takes a training step, (optimizer, loss)"},
     "batches": {**NAME, "help": "yields batches, (data, size, generators)"},
-    "like": {**NAME, "help": "optimizer that the one under test has to equal"},
+    "like": {**NAME, "help": "optimizer that the one under test has to equal, or paper:adam"},
     "like-arg": ARGUMENT,
     "like-linear": {**NAME, "help": "layer that the one under test has to equal"},
     "like-loss": {**NAME, "help": "loss that the one under test has to equal"},
@@ -54,6 +54,11 @@ STACK: dict[str, dict[str, Any]] = {
         "default": 0.0,
         "metavar": "X",
         "help": "relative distance allowed to a part that rounds on purpose (default: rounding)",
+    },
+    "novel": {
+        "action": "store_true",
+        "default": False,
+        "help": "the optimizer under test is meant to be none that is published",
     },
     "device": {
         "default": "cpu",
@@ -80,7 +85,7 @@ STACK: dict[str, dict[str, Any]] = {
 # those that make the reference, in the order of reference_of
 LIKE = (
     *("like", "like-arg", "like-linear", "like-loss", "like-step", "like-batches"),
-    *("clip", "like-tolerance"),
+    *("clip", "like-tolerance", "novel"),
 )
 OPTIONS: dict[str, dict[str, Any]] = STACK | {
     "data": {

@@ -26,7 +26,7 @@ from identity_props.errors import InputError
 @click.option("--loss", metavar="PKG.MOD:NAME", help="Loss(prediction, target).  [default: mse_loss]")
 @click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss).")
 @click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators).")
-@click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step.")
+@click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal; or paper:adam.")
 @click.option("--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Repeat for more.")
 @click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal.")
 @click.option("--like-loss", metavar="PKG.MOD:NAME", help="Loss that it has to equal.")
@@ -36,6 +36,7 @@ from identity_props.errors import InputError
 @click.option(
     "--like-tolerance", default=0.0, metavar="X", help="Distance allowed, relative, beside rounding."
 )
+@click.option("--novel", is_flag=True, help="It is meant to be no published optimizer.")
 @click.option("--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one.")
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N", help="Where to train.")
 @click.option(
@@ -82,6 +83,7 @@ def check(
     like_batches: str | None,
     clip: float | None,
     like_tolerance: float,
+    novel: bool,
     lr: str,
     guard: float,
     seed: int,
@@ -110,6 +112,7 @@ def check(
         "batches": like_batches,
         "clip": clip,
         "tolerance": like_tolerance,
+        "novel": novel,
     }
     asked = isolated.Asked({**parts, "lr": rate}, reference, seed, guard)
     with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):

@@ -51,6 +51,7 @@ class Recognised:
     algorithm: Algorithm | None = None
     note: str = ""
     distance: float | None = None
+    near: float = SAME
 
     @property
     def accused(self) -> bool:
@@ -212,7 +213,7 @@ def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]
     if (wrong := _moving(part, fitting) or _shown(one, even)) is not None:
         return wrong
     note = "; ".join([f"{one}{_arguments(one, even)}", *dict.fromkeys(said)])
-    return Recognised(IS, one.algorithm, note, one.departure(even).apart)
+    return Recognised(IS, one.algorithm, note, one.departure(even).apart, one.near)
 
 
 def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognised | list[str]:
