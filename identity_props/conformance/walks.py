@@ -92,13 +92,14 @@ LONG, SHORT, FEW = 100, 16, 3  # steps
 class Course:
     """Start and gradients of each parameter, in float64; None where there is no gradient at a step.
 
-    An even one is a single group at a single rate, and is not loaded.
+    An even one is a single group at a single rate, and is not loaded; a steady one keeps its groups' rates.
     """
 
     starts: list[Tensor]
     gradients: list[list[Tensor | None]]
     faster: float = 1.0
     even: bool = False
+    steady: bool = False
 
     @property
     def steps(self) -> int:
@@ -124,7 +125,8 @@ class Course:
         """Of each group, at a step from 0, as a schedule moves them."""
         if self.even:
             return [RATES[1] * self.faster]
-        return [rate * self.faster * FACTORS[step % len(FACTORS)] for rate in RATES]
+        factor = 1.0 if self.steady else FACTORS[step % len(FACTORS)]
+        return [rate * self.faster * factor for rate in RATES]
 
     def through(self, change: Callable[[Tensor], Tensor]) -> Course:
         """The same with each number changed, such as rounded."""

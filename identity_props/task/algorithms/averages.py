@@ -55,10 +55,28 @@ def _sgd(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Ten
     return _warm(memory, a), g + a["weight_decay"] * y
 
 
+def _of_group(step: Step, rate: Callable[[Memory, Arguments], float] = _warm) -> Step:
+    """T and the weights go on at each step of the group, as in its authors' code, for what has no gradient too."""
+
+    def stepped(cells: Sequence[Cell], a: Arguments) -> None:
+        for cell in cells:
+            cell.memory["t"] = cell.memory["k"] = cell.memory.get("k", 0) + 1
+            if cell.g is None:
+                _share(cell.memory, rate(cell.memory, a))
+            else:
+                cell.memory["t"] -= 1
+        step(cells, a)
+
+    return stepped
+
+
+def _warm_uncorrected(memory: Memory, a: Arguments) -> float:
+    return _warm(memory, a) * float((1 - a["betas"][1] ** memory["t"]) ** 0.5)
+
+
 def _adamw(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Tensor]:
     v = _squares(g, memory, a)
-    rate = _warm(memory, a) * (1 - a["betas"][1] ** memory["t"]) ** 0.5
-    return rate, g / (v.sqrt() + a["eps"]) + a["weight_decay"] * y
+    return _warm_uncorrected(memory, a), g / (v.sqrt() + a["eps"]) + a["weight_decay"] * y
 
 
 def _adamw_corrected(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Tensor]:
@@ -114,6 +132,7 @@ def _free_member(
 
 _SGD = {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.0, "warmup_steps": 0}
 _ADAMW = {"lr": 0.0025, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "warmup_steps": 0}
+_GROUP = "weights and t of the group"
 _WEIGHTED = "lr_t^2 / sum of lr^2"
 
 SCHEDULE_FREE = (
@@ -124,7 +143,7 @@ SCHEDULE_FREE = (
         ("(g + weight_decay y)", _WEIGHTED),
         _SGD,
         _free(_sgd),
-        {"all points weigh alike": _free(_sgd, alike=0)},
+        {_GROUP: _of_group(_free(_sgd)), "all points weigh alike": _free(_sgd, alike=0)},
     ),
     _free_member(
         "schedule-free-sgd-mean",
@@ -141,6 +160,7 @@ SCHEDULE_FREE = (
         ("sqrt(1 - beta_2^t) (g / (sqrt(v) + eps) + weight_decay y)", "squares of lr sqrt(1 - beta_2^t)"),
         _ADAMW,
         _free(_adamw),
+        {_GROUP: _of_group(_free(_adamw), _warm_uncorrected)},
     ),
     _free_member(
         "schedule-free-adamw-corrected",
@@ -149,6 +169,7 @@ SCHEDULE_FREE = (
         ("(g / (sqrt(v / (1 - beta_2^t)) + eps) + weight_decay y)", _WEIGHTED),
         _ADAMW,
         _free(_adamw_corrected),
+        {_GROUP: _of_group(_free(_adamw_corrected))},
     ),
 )
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from identity_props.task.algorithms.base import Arguments, Cell, Step
 
 Way = Callable[[Step], Step]  # a step made into another
@@ -189,6 +191,44 @@ def stale(step: Step) -> Step:
     return late
 
 
+def never_again(step: Step) -> Step:
+    """A parameter once without gradient is left out from then on."""
+
+    def stepped(cells: Sequence[Cell], arguments: Arguments) -> None:
+        for cell in cells:
+            if cell.g is None:
+                cell.memory["gone"] = True
+            elif cell.memory.get("gone"):
+                cell.g = None
+        step(cells, arguments)
+
+    return stepped
+
+
+def first_alone(step: Step) -> Step:
+    """Only what had a gradient at the first step moves."""
+
+    def stepped(cells: Sequence[Cell], arguments: Arguments) -> None:
+        for cell in cells:
+            seen = cell.memory.setdefault("seen", cell.g is not None)
+            cell.g = cell.g if seen else None
+        step(cells, arguments)
+
+    return stepped
+
+
+def revived(step: Step) -> Step:
+    """Where a gradient is 0, 1e-6 is taken."""
+
+    def stepped(cells: Sequence[Cell], arguments: Arguments) -> None:
+        for cell in active(cells):
+            if cell.g is not None:
+                cell.g = torch.where(cell.g == 0, 1e-6, cell.g)
+        step(cells, arguments)
+
+    return stepped
+
+
 def zeros_for_none(step: Step) -> Step:
     """A missing gradient is one of 0, as where gradients are functions' values."""
 
@@ -226,8 +266,13 @@ COUNTER_SLIPS: Mapping[str, Way] = {
         counted, count=by_leading
     ),
 }
+IDLE_SLIPS: Mapping[str, Way] = {
+    "a parameter once without gradient never moved again": never_again,
+    "only what had a gradient at the first step ever moved": first_alone,
+}
 STEP_SLIPS: Mapping[str, Way] = {
     "the gradient had the other sign": ascending,
+    "1e-6 were taken where a gradient is 0": revived,
     "each step updated twice": twice,
     "each step took the gradient of the one before": stale,
     "averages were not corrected for their start at 0": partial(counted, count=paced(LONG_AGO, 0)),

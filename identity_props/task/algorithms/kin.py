@@ -52,13 +52,14 @@ ADABELIEF = Algorithm(
 )
 
 
-def yogi(corrected: bool, start: float | None) -> Update:
+def yogi(corrected: bool, start: float | None, first_moment: float = 0.0) -> Update:
     """V moves towards g^2 by (1 - b2) g^2 at most; it begins at the number given, else at the first g^2."""
 
     def update(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
         square = g * g
         v = memory.get("v", square if start is None else torch.full_like(g, start))
         v = memory["v"] = v - (1 - a["betas"][1]) * (v - square).sign() * square
+        memory.setdefault("m", first_moment)
         m, (first, second) = average(memory, "m", g, a["betas"][0]), corrections(memory, a)
         if not corrected:
             first = second = 1.0
@@ -77,6 +78,8 @@ YOGI = Algorithm(
     step=coupled(each(yogi(False, None))),
     variants={
         "moments corrected, squares from 1e-6": coupled(each(yogi(True, 1e-6))),
+        "moments corrected, both from 1e-6": coupled(each(yogi(True, 1e-6, 1e-6))),
+        "squares uncorrected, both from 1e-6": coupled(each(yogi(False, 1e-6, 1e-6))),
         "squares from 1e-6": coupled(each(yogi(False, 1e-6))),
         "moments corrected, squares from 0": coupled(each(yogi(True, 0.0))),
     },
@@ -86,8 +89,8 @@ YOGI = Algorithm(
 # Orders -------------------------------------------------------------------------------------------
 
 
-def adopt(power: float) -> Update:
-    """The gradient is scaled by the squares before it, clipped at t^power, then averaged."""
+def adopt(power: float, ahead: int = 0) -> Update:
+    """The gradient is scaled by the squares before it, clipped at (t + ahead)^power, then averaged."""
 
     def update(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
         if "v" not in memory:
@@ -96,7 +99,7 @@ def adopt(power: float) -> Update:
         memory["before"] += 1
         scaled = g / memory["v"].sqrt().clamp_min(a["eps"])
         if power:
-            most = memory["before"] ** power
+            most = (memory["before"] + ahead) ** power
             scaled = scaled.clamp(-most, most)
         moved = w - a["lr"] * average(memory, "m", scaled, a["betas"][0])
         average(memory, "v", g * g, a["betas"][1])
@@ -112,7 +115,10 @@ ADOPT = Algorithm(
     equation="m <- b1 m + (1 - b1) g / max(sqrt(v), eps); w <- w - lr m; v <- b2 v + (1 - b2) g^2, at first g^2 alone",
     defaults={**ADAM_DEFAULTS, "betas": (0.9, 0.9999), "eps": 1e-6},
     step=coupled(each(adopt(0))),
-    variants={"clipped at t^(1/4), as its authors' code": coupled(each(adopt(0.25)))},
+    variants={
+        "clipped at t^(1/4), as its authors' code": coupled(each(adopt(0.25))),
+        "clipped at (t + 1)^(1/4)": coupled(each(adopt(0.25, 1))),
+    },
 )
 
 

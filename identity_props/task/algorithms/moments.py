@@ -83,6 +83,14 @@ def adam_corrected_in_place(w: Tensor, g: Tensor, memory: Memory, a: Arguments) 
     return w - a["lr"] * m / (v.sqrt() + a["eps"])
 
 
+def adam_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The first moment averages lr g."""
+    m = average(memory, "m", a["lr"] * g, a["betas"][0])
+    first, second = corrections(memory, a)
+    v = average(memory, "v", g * g, a["betas"][1])
+    return w - m / first / ((v / second).sqrt() + a["eps"])
+
+
 def adam_stale(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Moves by the first moment before this gradient."""
     stale = memory.get("m", torch.zeros_like(g))
@@ -108,6 +116,7 @@ ADAM_SLIPS: dict[str, Step] = {
     "neither moment were corrected": each(adam_uncorrected),
     "the second moment's root were not taken": each(adam_rootless),
     "moments were corrected in place, again at each step": each(adam_corrected_in_place),
+    "the rate were inside the first moment": each(adam_rate_inside),
     "it moved by the first moment of the step before": each(adam_stale),
     "the two betas were swapped": each(swapped(adam)),
     "the second beta were 0.99": each(second_beta(adam, 0.99)),
