@@ -15,6 +15,7 @@ from identity_props.task.algorithms.conventions import (
     COUNTERS,
     DECAY_SLIPS,
     DECAYS,
+    IDLE_SLIPS,
     STEP_SLIPS,
     ascending,
 )
@@ -37,6 +38,8 @@ def arguments_of(algorithm: Algorithm, group: Group) -> Arguments:
     """The algorithm's arguments as a part's group shows them, the paper's where it does not."""
     found = {"weight_decay": 0.0, **algorithm.defaults}
     for name, default in found.items():
+        if name == "lr":  # that of the course
+            continue
         shown = (group.get(alias) for alias in (name, *ALIASES.get(name, ())))
         own = next((value for value in (_like(value, default) for value in shown) if value is not None), None)
         pair = _pair(group) if name == "betas" and own is None and len(default) == 2 else None
@@ -69,6 +72,7 @@ class Candidate:
     step: Step
     way: str = ""
     bare: bool = False
+    together: bool = False  # parameters have to be seen together
 
     def arguments(self, seen: Seen) -> list[Arguments]:
         """For each group; a bare one reads what a switch has set alone."""
@@ -88,6 +92,9 @@ class Candidate:
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""
+        alone = seen.course.even and not (self.together or self.algorithm.whole)
+        if alone and self.departure(seen.first, under).over:
+            return False  # most are told by one parameter
         return not self.departure(seen, under).over
 
     def __str__(self) -> str:
@@ -123,17 +130,24 @@ def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """With t as some count it."""
     for one in candidates:
         for way, changed in COUNTERS.items():
-            yield replace(one, step=changed(one.step), way=_and(one.way, way))
+            yield replace(one, step=changed(one.step), way=_and(one.way, way), together=True)
 
 
 def gone_wrong(algorithms: Sequence[Algorithm], seen: Seen) -> Iterator[Candidate]:
     """By slips that any can have, by their own, then by steps of another length."""
     for one in algorithms:
-        ways = {way: changed(one.step) for way, changed in {**STEP_SLIPS, **COUNTER_SLIPS}.items()}
-        yield from _taken(one, ways, seen)
+        yield from _taken(one, {way: changed(one.step) for way, changed in STEP_SLIPS.items()}, seen)
+        yield from miscounted([Candidate(one, one.step)])
     yield from own_slips(algorithms, seen)
     for one in algorithms:
         yield from longer_or_shorter(Candidate(one, one.step))
+
+
+def miscounted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With a step counter or a memory of its parameters that others move."""
+    for one in candidates:
+        for way, changed in {**COUNTER_SLIPS, **IDLE_SLIPS}.items():
+            yield replace(one, step=changed(one.step), way=way, together=True)
 
 
 def longer_or_shorter(one: Candidate) -> Iterator[Candidate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -19,23 +19,24 @@ SAME = 1e-6  # of a displacement: numbers that a part keeps in float32 come to 1
 LEAST = torch.finfo(torch.float64).tiny
 EVEN_SHAPES = ((5, 4), (5, 4), (4, 6), (5, 4), (7,), (5, 4))
 COLUMN, SMALL = 2, 3  # with a column of zeros; with gradients from 1 to 1e-9, which show eps
+SIZES = (1.0, 1.0, 10.0, 1.0, 0.1, 1.0)  # of gradients: what has shape and size of another moves as that does
 
 Rates = Callable[[Course, int], list[float]]
 
 
-def even_course(seed: int, steps: int, shapes: Sequence[tuple[int, ...]] = EVEN_SHAPES) -> Course:
+def even_course(seed: int, steps: int, faster: float = 1.0) -> Course:
     """One group at one rate, each gradient there: of sizes from 1e-9 to 10, a column of zeros, one not contiguous."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    starts = [draw(shape) for shape in shapes]
+    starts = [draw(shape) for shape in EVEN_SHAPES]
     starts[ROWS] = starts[ROWS].mT.contiguous().mT
-    sizes = [torch.full(shape, 10.0 ** (place % 3 - 1), dtype=torch.float64) for place, shape in enumerate(shapes)]
-    small = torch.logspace(0, -9, starts[SMALL].numel(), dtype=torch.float64).view(shapes[SMALL])
+    sizes = [torch.full_like(start, size) for start, size in zip(starts, SIZES, strict=True)]
+    small = torch.logspace(0, -9, starts[SMALL].numel(), dtype=torch.float64).view(EVEN_SHAPES[SMALL])
     sizes[SMALL], starts[SMALL] = small, 1e-3 * starts[SMALL]
     sizes[COLUMN][:, 0] = 0  # a pixel that is always 0
     gradients: list[list[Tensor | None]] = [
         [size * draw(size.shape) * LOUD[3 * step // steps] for size in sizes] for step in range(steps)
     ]
-    return Course(starts, gradients, even=True)
+    return Course(starts, gradients, faster, even=True)
 
 
 # As if ----------------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def departure(
 
     Distances are relative to the way from the start, for each parameter; NaN is infinitely far.
     """
-    worst, places, scale = 0.0, frozenset[int](), Scale(course)
+    worst, places, scale = 0.0, frozenset[int](), scale_of(course)
     for k, cells in enumerate(followed(step, course, arguments, under)):
         distances = scale.apart(taken[k], cells)
         places |= {place for place, far in enumerate(distances) if not far <= near}
@@ -154,3 +155,6 @@ class Scale:
     def _norms(self, x: Tensor) -> Tensor:
         """Of each parameter's part of the rows [n, numbers]."""
         return x.new_zeros(len(x), self.parameters).index_add_(1, self.of, x.square()).sqrt()
+
+
+scale_of = lru_cache(8)(Scale)  # a course is its own key

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from identity_props.conformance.following import even_course
+from identity_props.conformance.following import SMALL, even_course
 from identity_props.conformance.walks import (
     FIRST_GROUP,
     PLAIN,
@@ -26,6 +26,7 @@ from identity_props.conformance.walks import (
 )
 from identity_props.stack.guard import RAISED
 
+T = TypeVar("T")
 Group = Mapping[str, Any]
 EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
 EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
@@ -41,6 +42,26 @@ class Seen:
     groups: list[Group]
     set: frozenset[str]
 
+    @cached_property
+    def first(self) -> Seen:
+        """The first parameter alone."""
+        (start, *_), rows = self.course.starts, [row[:1] for row in self.course.gradients]
+        walked = Walked(self.walked.taken[:, : start.numel()], self.walked.shown[:, : start.numel()])
+        return replace(self, walked=walked, course=replace(self.course, starts=[start], gradients=rows))
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is ever elsewhere than at its start."""
+        starts = torch.cat([start.reshape(-1) for start in self.course.starts])
+        return bool((self.walked.taken != starts).any())
+
+    @property
+    def plain(self) -> frozenset[int]:
+        """Places of parameters that always have a gradient, or never."""
+        rows = self.course.gradients
+        there = {place: sum(row[place] is not None for row in rows) for place in range(len(rows[0]))}
+        return frozenset(place for place, steps in there.items() if steps in (0, len(rows)))
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -48,6 +69,7 @@ class Part:
 
     make: Factory
     seed: int
+    small: bool = True  # whether small gradients are among those of even walks, which show eps
 
     @cached_property
     def plain(self) -> Switch:
@@ -63,13 +85,21 @@ class Part:
                 return layout
         return False, False
 
-    def evenly(self, switch: Switch, steps: int = SHORTLY) -> Seen:
+    def evenly(self, switch: Switch, steps: int = SHORTLY, faster: float = 1.0) -> Seen:
         """One group at one rate, all gradients there."""
-        return self._seen(self._laid(even_course(self.seed, steps), *self.layout), switch)
+        even = even_course(self.seed, steps, faster)
+        if not self.small:
+            starts, gradients = even.starts, even.gradients
+            even = replace(even, starts=_but(SMALL, starts), gradients=[_but(SMALL, row) for row in gradients])
+        return self._seen(self._laid(even, *self.layout), switch)
 
     def lacking(self, switch: Switch) -> Seen:
         """One group at one rate, gradients missing."""
         return self._seen(replace(self._eventful(), even=True), switch)
+
+    def steadily(self, switch: Switch) -> Seen:
+        """Two groups with rates of their own, gradients missing, saved and loaded half-way."""
+        return self._seen(replace(self._eventful(), steady=True), switch)
 
     def eventfully(self, switch: Switch) -> Seen:
         """Two groups under a schedule, gradients missing, saved and loaded half-way."""
@@ -109,3 +139,6 @@ class Part:
         return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments))
 
 
+def _but(place: int, of: list[T]) -> list[T]:
+    """All but one."""
+    return of[:place] + of[place + 1 :]

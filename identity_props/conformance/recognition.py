@@ -22,15 +22,16 @@ from identity_props.conformance.candidates import (
     decay_gone_wrong,
     decayed,
     gone_wrong,
+    miscounted,
     own_slips,
     published,
 )
-from identity_props.conformance.following import CIRCUMSTANCES, SAME, Scale, followed
+from identity_props.conformance.following import CIRCUMSTANCES, SAME, followed, scale_of
 from identity_props.conformance.observed import EVENLY, SHORTLY, Part, Seen
-from identity_props.conformance.walks import BEFELL, EVERY, SWITCHES, Factory, Switch, WalkError
+from identity_props.conformance.walks import BEFELL, EVERY, RATES, ROWS, SWITCHES, Factory, Switch, WalkError
 from identity_props.stack.guard import RAISED
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Cell
-from identity_props.task.algorithms.conventions import COUNTER_SLIPS, idle_decay
+from identity_props.task.algorithms.conventions import idle_decay
 
 IS, WRONG, DEPARTS, NONE = "is", "gone wrong", "departs", "none known"
 DECAYED, MOVING = Switch("weight_decay", 0.1, 0.3), Switch("momentum", 0.9)
@@ -39,7 +40,6 @@ TRIED = {
     *("momentum", "nesterov", "dampening", "betas", "eps", "amsgrad", "decoupled_weight_decay", "alpha"),
     *("centered", "rho", "lr_decay", "momentum_decay", *CODES),
 }
-PLACES = {0: "the first parameter", 1: "a parameter that is not contiguous", -1: "the last parameter"}
 NEARLY = 1.1  # of the least distance: the first so near is named, as AMSGrad is Adam where squares do not fall
 
 
@@ -75,18 +75,40 @@ def _found(part: Part) -> Recognised:
     even = part.evenly(part.plain, EVENLY)
     if not even.walked.taken.isfinite().all():
         return Recognised(NONE, note="its weights are not finite")
-    matches = _known(even)
-    if not matches:
-        return _first_that_fits(gone_wrong([*ALGORITHMS.values()], even), even) or _but_for_one(even) or _nearest(even)
-    for look in (part.lacking, part.eventfully):
-        if any(one.algorithm.whole for one in matches):  # TODO
-            continue
+    if not even.moves:
+        return Recognised(NONE, note="it moves nothing")
+    if matches := _known(even):
+        return _befallen(part, matches, even)
+    if found := _first_that_fits(gone_wrong([*ALGORITHMS.values()], even), even) or _but_for_few(even):
+        return found
+    coarse = replace(part, small=False)
+    if matches := _known(even := coarse.evenly(part.plain, EVENLY)):
+        found = _befallen(coarse, matches, even)
+        return replace(found, note=f"{found.note}; but with an eps of its own, which gradients below 1e-3 show")
+    return _nearest(even)
+
+
+def _befallen(part: Part, matches: list[Candidate], even: Seen) -> Recognised:
+    """Where gradients are missing, in groups, saved and loaded, then under a schedule."""
+    if matches[0].algorithm.whole:
+        return _rate_free(part, matches)
+    for look in (part.lacking, part.steadily, part.eventfully):
         seen = look(part.plain)
         fitting = _fitting(matches, seen) or _fitting(counted(matches), seen)
         if not fitting:
             return _departed(matches, seen)
         matches = fitting
     return _decaying(part, matches, even)
+
+
+def _rate_free(part: Part, matches: list[Candidate]) -> Recognised:
+    """Those that find their rate, at 1: at the small ones of other walks they have not begun to."""
+    seen = part.evenly(part.plain, EVENLY, 1 / RATES[1])
+    fitting = _fitting(matches, seen)
+    if fitting:
+        one = fitting[0]
+        return Recognised(IS, one.algorithm, f"{one}{_arguments(one, seen)}", one.departure(seen).apart, one.near)
+    return Recognised(NONE, matches[0].algorithm, f"nearest is {matches[0]}, at a small rate alone")
 
 
 def _fitting(candidates: Iterable[Candidate], seen: Seen) -> list[Candidate]:
@@ -105,7 +127,8 @@ def _known(seen: Seen) -> list[Candidate]:
 
 
 def _first_that_fits(slips: Iterable[Candidate], seen: Seen, when: str = "") -> Recognised | None:
-    return next((_wrong(slip, seen, when) for slip in slips if slip.fits(seen)), None)
+    """The first, of algorithms that are told from others to the same precision."""
+    return next((_wrong(slip, seen, when) for slip in slips if slip.near == SAME and slip.fits(seen)), None)
 
 
 def _wrong(slip: Candidate, seen: Seen, when: str = "") -> Recognised:
@@ -115,15 +138,27 @@ def _wrong(slip: Candidate, seen: Seen, when: str = "") -> Recognised:
     return Recognised(WRONG, slip.algorithm, note, proper.apart)
 
 
-def _but_for_one(seen: Seen) -> Recognised | None:
-    """It moves all parameters but one as an algorithm does, and that one otherwise than others of its shape."""
+def _but_for_few(seen: Seen) -> Recognised | None:
+    """From the first step on it moves one or two parameters otherwise than others of their shape and size."""
     for one in published(seen):
-        left = one.departure(seen, spare=1)
-        of = min(left.places)
-        if not left.over and (place := PLACES.get(-1 if of == len(seen.course.starts) - 1 else of)):
-            note = f"nearest is {one}: {one.departure(seen)}, in {place} alone"
-            return Recognised(DEPARTS, one.algorithm, note, one.departure(seen).apart)
+        left = one.departure(seen, spare=2)
+        if not left.over and (where := _few(left.places, len(seen.course.starts))):
+            proper = one.departure(seen)
+            if proper.places == left.places:
+                note = f"nearest is {one}: {proper}, in {where} alone"
+                return Recognised(DEPARTS, one.algorithm, note, proper.apart)
     return None
+
+
+def _few(places: frozenset[int], parameters: int) -> str:
+    """Those that differ from others in their place alone, or in their layout."""
+    known = {
+        frozenset({0}): "the first parameter",
+        frozenset({ROWS}): "a parameter that is not contiguous",
+        frozenset({parameters - 1}): "the last parameter",
+        frozenset({parameters - 2, parameters - 1}): "the last two parameters",
+    }
+    return known.get(places, "")
 
 
 def _nearest(seen: Seen) -> Recognised:
@@ -138,23 +173,30 @@ def _nearest(seen: Seen) -> Recognised:
 
 def _end(one: Candidate, seen: Seen) -> float:
     *_, cells = followed(one.step, seen.course, one.arguments(seen))
-    return statistics.median(Scale(seen.course).apart(seen.walked.taken[seen.course.steps - 1], cells))
+    return statistics.median(scale_of(seen.course).apart(seen.walked.taken[seen.course.steps - 1], cells))
 
 
 def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
-    """It is what it is while nothing befalls it: what goes wrong, by name where it is known."""
-    slips = [replace(one, step=to(one.step), way=way) for one in matches for way, to in COUNTER_SLIPS.items()]
-    slips += own_slips(dict.fromkeys(one.algorithm for one in matches), seen)
+    """It is what it is while nothing befalls it: what goes wrong, by name where it is known.
+
+    Without a name it is accused where rates are constant and parameters depart that always have a gradient, or
+    never: what t counts, and what a rate multiplies, is told apart by the others and by schedules.
+    """
+    slips = [*miscounted(matches), *own_slips(dict.fromkeys(one.algorithm for one in matches), seen)]
     if (found := _first_that_fits(slips, seen) or _circumstance(matches, seen)) is not None:
         return found
-    first = matches[0]
-    if first.near > SAME:
-        return Recognised(NONE, first.algorithm, f"nearest is {first}, within {first.near:.0e}, not where TODO")
-    left = first.departure(seen)
-    places = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(left.places))
-    where = "where gradients are missing" if seen.course.even else "in two groups under a schedule"
-    note = f"nearest is {first}, which it is where all gradients are there; {where} {left}, in parameter {places}"
-    return Recognised(DEPARTS, first.algorithm, note, left.apart)
+    one, left = matches[0], matches[0].departure(seen)
+    places = one.departure(seen, spare=len(seen.course.starts)).places
+    plainly = one.near == SAME and (seen.course.even or seen.course.steady) and places & seen.plain
+    told = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(places))
+    note = f"nearest is {one}, which it is where all gradients are there; {_where(seen)} {left}, in parameter {told}"
+    return Recognised(DEPARTS if plainly else NONE, one.algorithm, note, left.apart)
+
+
+def _where(seen: Seen) -> str:
+    if seen.course.even:
+        return "where some are missing"
+    return "in two groups, saved and loaded" if seen.course.steady else "under a schedule"
 
 
 def _circumstance(matches: list[Candidate], seen: Seen, when: str = "") -> Recognised | None:
@@ -223,7 +265,7 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
     if any(one.fits(seen) for one in fitting):
         return []
     when = f" with {switch.name}={switch.value}"
-    if switch.name in CODES:
+    if switch.name in CODES and fitting[0].near == SAME:
         one, left = fitting[0], fitting[0].departure(seen)
         return Recognised(DEPARTS, one.algorithm, f"nearest is {one}, which it is without;{when} {left}", left.apart)
     slips = own_slips(dict.fromkeys(one.algorithm for one in fitting), seen)
@@ -256,7 +298,7 @@ def _shown(one: Candidate, seen: Seen) -> Recognised | None:
         if k == EVERY:
             (arguments,) = one.arguments(seen)
             weights = [Cell(show(cell, arguments)) for cell in cells]
-            far = max(Scale(seen.course).apart(seen.walked.shown[0], weights))
+            far = max(scale_of(seen.course).apart(seen.walked.shown[0], weights))
             if not far <= SAME:
                 note = f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"
                 return Recognised(WRONG, one.algorithm, note, far)
