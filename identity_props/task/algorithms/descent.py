@@ -174,11 +174,6 @@ def lion_after(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     return w - a["lr"] * (first * m + (1 - first) * g).sign()
 
 
-def lion_one_beta(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-    """One beta for both averages."""
-    return lion(w, g, memory, {**a, "betas": (a["betas"][0],) * 2})
-
-
 def lion_swapped(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The betas the other way round."""
     return lion(w, g, memory, {**a, "betas": a["betas"][::-1]})
@@ -194,7 +189,6 @@ LION = Algorithm(
     slips={
         "decay were coupled, inside the sign": coupled(each(lion)),
         "the momentum were updated before it is read": decoupled(each(lion_after)),
-        "one beta served both averages": decoupled(each(lion_one_beta)),
         "the two betas were swapped": decoupled(each(lion_swapped)),
     },
 )
