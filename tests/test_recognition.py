@@ -127,7 +127,11 @@ def test_decay_of_what_has_no_gradient_is_named():
     assert found.verdict == WRONG and "without gradient decayed" in found.note
 
 
-UNNAMED = {"gradient-clipped", "weights-rounded", "copies-trained"}  # no algorithm is near, or it moves nothing
+UNNAMED = {
+    "gradient-clipped",
+    "weights-rounded",
+    "copies-trained",
+}  # no algorithm is near, or it moves nothing
 WHOLE = {"decay-decoupled", "clip-unreached"}  # AdamW, and what is equivalent
 
 
@@ -253,9 +257,19 @@ def test_novel_wants_an_optimizer():
 
 def test_a_paper_is_a_reference_by_name():
     like = reference_of(Stack(optimizer=O.Adam), "paper:adam", ["eps=1e-3"])
-    assert next(r for r in check_laws(Stack(optimizer=O.Adam), Stack(), like) if r.name == "like-optimizer").verdict == FAIL
+    assert (
+        next(
+            r for r in check_laws(Stack(optimizer=O.Adam), Stack(), like) if r.name == "like-optimizer"
+        ).verdict
+        == FAIL
+    )
     like = reference_of(Stack(optimizer=O.Adam), "paper:adam")
-    assert next(r for r in check_laws(Stack(optimizer=O.Adam), Stack(), like) if r.name == "like-optimizer").verdict == PASS
+    assert (
+        next(
+            r for r in check_laws(Stack(optimizer=O.Adam), Stack(), like) if r.name == "like-optimizer"
+        ).verdict
+        == PASS
+    )
 
 
 def test_a_paper_that_is_not_known_names_what_is_near():

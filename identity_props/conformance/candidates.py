@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from identity_props.conformance.following import AS_IT_IS, SAME, Circumstance, Departure, departure
+from identity_props.conformance.following import AS_IT_IS, Circumstance, Departure, departure
 from identity_props.conformance.observed import Group, Seen
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
 from identity_props.task.algorithms.base import Step
@@ -83,12 +83,11 @@ class Candidate:
         """Where it leaves what was seen of a part, in more parameters than are spared."""
         step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
         arguments = self.arguments(seen)
-        return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near)
+        return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
 
-    @property
-    def near(self) -> float:
+    def near(self, seen: Seen) -> float:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
-        return max(SAME, self.algorithm.rounding)
+        return max(seen.near, self.algorithm.rounding)
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""

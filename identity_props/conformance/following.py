@@ -15,7 +15,8 @@ from identity_props.conformance.walks import LOUD, ROWS, Course
 from identity_props.task.algorithms import Arguments, Cell
 from identity_props.task.algorithms.base import Step
 
-SAME = 1e-6  # of a displacement: numbers that a part keeps in float32 come to 1e-7
+SAME = 1e-6  # of the way gone: numbers that torch keeps in float32 come to 4e-8
+SINGLE = 1e-4  # where all weights are kept in float32, by rounding
 LEAST = torch.finfo(torch.float64).tiny
 EVEN_SHAPES = ((5, 4), (5, 4), (4, 6), (5, 4), (7,), (5, 4))
 COLUMN, SMALL = 2, 3  # with a column of zeros; with gradients from 1 to 1e-9, which show eps
@@ -24,8 +25,11 @@ SIZES = (1.0, 1.0, 10.0, 1.0, 0.1, 1.0)  # of gradients: what has shape and size
 Rates = Callable[[Course, int], list[float]]
 
 
-def even_course(seed: int, steps: int, faster: float = 1.0) -> Course:
-    """One group at one rate, each gradient there: of sizes from 1e-9 to 10, a column of zeros, one not contiguous."""
+def even_course(seed: int, steps: int, faster: float = 1.0, drift: float = 0.0) -> Course:
+    """One group at one rate, each gradient there: of sizes from 1e-9 to 10, a column of zeros, one not contiguous.
+
+    With a drift they point away from the start, by which those that find their rate find it.
+    """
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     starts = [draw(shape) for shape in EVEN_SHAPES]
     starts[ROWS] = starts[ROWS].mT.contiguous().mT
@@ -34,7 +38,11 @@ def even_course(seed: int, steps: int, faster: float = 1.0) -> Course:
     sizes[SMALL], starts[SMALL] = small, 1e-3 * starts[SMALL]
     sizes[COLUMN][:, 0] = 0  # a pixel that is always 0
     gradients: list[list[Tensor | None]] = [
-        [size * draw(size.shape) * LOUD[3 * step // steps] for size in sizes] for step in range(steps)
+        [
+            size * (draw(size.shape) * LOUD[3 * step // steps] + drift * start.sign())
+            for size, start in zip(sizes, starts, strict=True)
+        ]
+        for step in range(steps)
     ]
     return Course(starts, gradients, faster, even=True)
 

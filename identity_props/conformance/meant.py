@@ -66,7 +66,9 @@ def _recognised_row(stack: Stack, like: Reference, seed: int) -> Row:
         go_on()
         return Row("recognised", NOT_APPLICABLE, note="its steps hang")
     if found.verdict == NONE or (found.accused and like.novel):
-        return Row("recognised", NOT_APPLICABLE, note=f"{'novel' if found.accused else 'none known'}; {found.note}")
+        return Row(
+            "recognised", NOT_APPLICABLE, note=f"{'novel' if found.accused else 'none known'}; {found.note}"
+        )
     verdict, kind = (FAIL, "wrong step") if found.accused else (PASS, "")
     return Row("recognised", verdict, found.distance, found.near, kind, found.note)
 

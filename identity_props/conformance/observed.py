@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from identity_props.conformance.following import SMALL, even_course
+from identity_props.conformance.following import COLUMN, SAME, SINGLE, SMALL, even_course
 from identity_props.conformance.walks import (
     FIRST_GROUP,
     PLAIN,
+    RATES,
     SHAPES,
     Course,
     Factory,
@@ -26,7 +27,6 @@ from identity_props.conformance.walks import (
 )
 from identity_props.stack.guard import RAISED
 
-T = TypeVar("T")
 Group = Mapping[str, Any]
 EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
 EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
@@ -43,17 +43,22 @@ class Seen:
     set: frozenset[str]
 
     @cached_property
+    def near(self) -> float:
+        """How far is equal, by what the part keeps its weights in."""
+        moved = self.walked.taken[self.moved]
+        return SINGLE if torch.equal(moved, moved.float().double()) else SAME
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """Which numbers are elsewhere than at their start, at each step."""
+        return self.walked.taken != torch.cat([start.reshape(-1) for start in self.course.starts])
+
+    @cached_property
     def first(self) -> Seen:
         """The first parameter alone."""
-        (start, *_), rows = self.course.starts, [row[:1] for row in self.course.gradients]
-        walked = Walked(self.walked.taken[:, : start.numel()], self.walked.shown[:, : start.numel()])
-        return replace(self, walked=walked, course=replace(self.course, starts=[start], gradients=rows))
-
-    @property
-    def moves(self) -> bool:
-        """Whether anything is ever elsewhere than at its start."""
-        starts = torch.cat([start.reshape(-1) for start in self.course.starts])
-        return bool((self.walked.taken != starts).any())
+        size = self.course.starts[0].numel()
+        walked = Walked(self.walked.taken[:, :size], self.walked.shown[:, :size])
+        return replace(self, walked=walked, course=_of(self.course, [0]))
 
     @property
     def plain(self) -> frozenset[int]:
@@ -69,7 +74,7 @@ class Part:
 
     make: Factory
     seed: int
-    small: bool = True  # whether small gradients are among those of even walks, which show eps
+    small: bool = True  # whether small gradients and zeros are among those of even walks, which show eps
 
     @cached_property
     def plain(self) -> Switch:
@@ -85,12 +90,15 @@ class Part:
                 return layout
         return False, False
 
-    def evenly(self, switch: Switch, steps: int = SHORTLY, faster: float = 1.0) -> Seen:
+    def evenly(self, switch: Switch, steps: int = SHORTLY) -> Seen:
         """One group at one rate, all gradients there."""
-        even = even_course(self.seed, steps, faster)
-        if not self.small:
-            starts, gradients = even.starts, even.gradients
-            even = replace(even, starts=_but(SMALL, starts), gradients=[_but(SMALL, row) for row in gradients])
+        even = even_course(self.seed, steps)
+        even = even if self.small else _without_small(even)
+        return self._seen(self._laid(even, *self.layout), switch)
+
+    def drifting(self, switch: Switch) -> Seen:
+        """The same at a rate of 1, with gradients that point the same way."""
+        even = _without_small(even_course(self.seed, EVENLY, 1 / RATES[1], drift=2.0))
         return self._seen(self._laid(even, *self.layout), switch)
 
     def lacking(self, switch: Switch) -> Seen:
@@ -123,10 +131,7 @@ class Part:
 
     def _laid(self, course: Course, strided: bool, vectors: bool) -> Course:
         """The course with such parameters alone."""
-        kept = [k for k, start in enumerate(course.starts) if vectors or start.ndim > 1]
-        starts = [course.starts[k] for k in kept]
-        gradients = [[row[k] for k in kept] for row in course.gradients]
-        laid = replace(course, starts=starts, gradients=gradients)
+        laid = _of(course, [k for k, start in enumerate(course.starts) if vectors or start.ndim > 1])
         return laid if strided else laid.through(Tensor.contiguous)
 
     def _seen(self, course: Course, switch: Switch) -> Seen:
@@ -139,6 +144,14 @@ class Part:
         return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments))
 
 
-def _but(place: int, of: list[T]) -> list[T]:
-    """All but one."""
-    return of[:place] + of[place + 1 :]
+def _without_small(course: Course) -> Course:
+    """Of parameters whose gradients are neither small nor 0."""
+    return _of(course, [place for place in range(len(course.starts)) if place not in (COLUMN, SMALL)])
+
+
+def _of(course: Course, places: Sequence[int]) -> Course:
+    """Of some of its parameters."""
+    starts = [course.starts[place] for place in places]
+    return replace(
+        course, starts=starts, gradients=[[row[place] for place in places] for row in course.gradients]
+    )

@@ -35,7 +35,9 @@ class Paper(torch.optim.Optimizer):
         defaults = {**self.algorithm.defaults, **arguments}
         if unknown := sorted(defaults.keys() - self.algorithm.defaults.keys()):
             known = ", ".join(self.algorithm.defaults)
-            raise InputError(f"{self.algorithm.title}: expected arguments of {known}, got {', '.join(unknown)}")
+            raise InputError(
+                f"{self.algorithm.title}: expected arguments of {known}, got {', '.join(unknown)}"
+            )
         super().__init__(params, defaults)
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ from identity_props.conformance.candidates import (
 )
 from identity_props.conformance.following import CIRCUMSTANCES, SAME, followed, scale_of
 from identity_props.conformance.observed import EVENLY, SHORTLY, Part, Seen
-from identity_props.conformance.walks import BEFELL, EVERY, RATES, ROWS, SWITCHES, Factory, Switch, WalkError
+from identity_props.conformance.walks import BEFELL, EVERY, ROWS, SWITCHES, Factory, Switch, WalkError
 from identity_props.stack.guard import RAISED
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Cell
 from identity_props.task.algorithms.conventions import idle_decay
@@ -40,7 +40,10 @@ TRIED = {
     *("momentum", "nesterov", "dampening", "betas", "eps", "amsgrad", "decoupled_weight_decay", "alpha"),
     *("centered", "rho", "lr_decay", "momentum_decay", *CODES),
 }
-NEARLY = 1.1  # of the least distance: the first so near is named, as AMSGrad is Adam where squares do not fall
+FAR = 1e-4  # of the way gone: more than rounding to float32 does, less than algorithms differ
+NEARLY = (
+    1.1  # of the least distance: the first so near is named, as AMSGrad is Adam where squares do not fall
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ def _found(part: Part) -> Recognised:
     even = part.evenly(part.plain, EVENLY)
     if not even.walked.taken.isfinite().all():
         return Recognised(NONE, note="its weights are not finite")
-    if not even.moves:
+    if not even.moved.any():
         return Recognised(NONE, note="it moves nothing")
     if matches := _known(even):
         return _befallen(part, matches, even)
@@ -84,7 +87,9 @@ def _found(part: Part) -> Recognised:
     coarse = replace(part, small=False)
     if matches := _known(even := coarse.evenly(part.plain, EVENLY)):
         found = _befallen(coarse, matches, even)
-        return replace(found, note=f"{found.note}; but with an eps of its own, which gradients below 1e-3 show")
+        return replace(
+            found, note=f"{found.note}; but not where gradients are small or 0, as with an eps of its own"
+        )
     return _nearest(even)
 
 
@@ -103,11 +108,13 @@ def _befallen(part: Part, matches: list[Candidate], even: Seen) -> Recognised:
 
 def _rate_free(part: Part, matches: list[Candidate]) -> Recognised:
     """Those that find their rate, at 1: at the small ones of other walks they have not begun to."""
-    seen = part.evenly(part.plain, EVENLY, 1 / RATES[1])
+    seen = part.drifting(part.plain)
     fitting = _fitting(matches, seen)
     if fitting:
         one = fitting[0]
-        return Recognised(IS, one.algorithm, f"{one}{_arguments(one, seen)}", one.departure(seen).apart, one.near)
+        return Recognised(
+            IS, one.algorithm, f"{one}{_arguments(one, seen)}", one.departure(seen).apart, one.near(seen)
+        )
     return Recognised(NONE, matches[0].algorithm, f"nearest is {matches[0]}, at a small rate alone")
 
 
@@ -128,7 +135,9 @@ def _known(seen: Seen) -> list[Candidate]:
 
 def _first_that_fits(slips: Iterable[Candidate], seen: Seen, when: str = "") -> Recognised | None:
     """The first, of algorithms that are told from others to the same precision."""
-    return next((_wrong(slip, seen, when) for slip in slips if slip.near == SAME and slip.fits(seen)), None)
+    return next(
+        (_wrong(slip, seen, when) for slip in slips if slip.near(seen) == SAME and slip.fits(seen)), None
+    )
 
 
 def _wrong(slip: Candidate, seen: Seen, when: str = "") -> Recognised:
@@ -187,7 +196,12 @@ def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
         return found
     one, left = matches[0], matches[0].departure(seen)
     places = one.departure(seen, spare=len(seen.course.starts)).places
-    plainly = one.near == SAME and (seen.course.even or seen.course.steady) and places & seen.plain
+    plainly = (
+        left.apart >= FAR
+        and one.near(seen) == SAME
+        and (seen.course.even or seen.course.steady)
+        and places & seen.plain
+    )
     told = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(places))
     note = f"nearest is {one}, which it is where all gradients are there; {_where(seen)} {left}, in parameter {told}"
     return Recognised(DEPARTS if plainly else NONE, one.algorithm, note, left.apart)
@@ -255,7 +269,7 @@ def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]
     if (wrong := _moving(part, fitting) or _shown(one, even)) is not None:
         return wrong
     note = "; ".join([f"{one}{_arguments(one, even)}", *dict.fromkeys(said)])
-    return Recognised(IS, one.algorithm, note, one.departure(even).apart, one.near)
+    return Recognised(IS, one.algorithm, note, one.departure(even).apart, one.near(even))
 
 
 def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognised | list[str]:
@@ -265,15 +279,19 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
     if any(one.fits(seen) for one in fitting):
         return []
     when = f" with {switch.name}={switch.value}"
-    if switch.name in CODES and fitting[0].near == SAME:
+    if switch.name in CODES and fitting[0].near(seen) == SAME:
         one, left = fitting[0], fitting[0].departure(seen)
-        return Recognised(DEPARTS, one.algorithm, f"nearest is {one}, which it is without;{when} {left}", left.apart)
+        return Recognised(
+            DEPARTS, one.algorithm, f"nearest is {one}, which it is without;{when} {left}", left.apart
+        )
     slips = own_slips(dict.fromkeys(one.algorithm for one in fitting), seen)
     if (wrong := _first_that_fits(slips, seen, when)) is not None:
         return wrong
     for one in (*published(seen), *decayed(published(seen))):
         if one.fits(seen):
-            return [f"{switch.name}={switch.value}: {one.algorithm.title}" + (f", {one.way}" if one.way else "")]
+            return [
+                f"{switch.name}={switch.value}: {one.algorithm.title}" + (f", {one.way}" if one.way else "")
+            ]
     return [f"none known with {switch.name}"]
 
 
@@ -300,7 +318,9 @@ def _shown(one: Candidate, seen: Seen) -> Recognised | None:
             weights = [Cell(show(cell, arguments)) for cell in cells]
             far = max(scale_of(seen.course).apart(seen.walked.shown[0], weights))
             if not far <= SAME:
-                note = f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"
+                note = (
+                    f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"
+                )
                 return Recognised(WRONG, one.algorithm, note, far)
     return None
 

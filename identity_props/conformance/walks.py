@@ -185,7 +185,9 @@ def walked(
     if len(parameters) > FROZEN and not course.even:
         parameters[FROZEN].requires_grad_(False)
     with seeded(0):
-        taken, shown = _steps(partial(_made, make, parameters, course, switch), parameters, course, switch, told)
+        taken, shown = _steps(
+            partial(_made, make, parameters, course, switch), parameters, course, switch, told
+        )
     return Walked(torch.stack(taken), torch.stack([*taken[:1], *shown])[1:])
 
 

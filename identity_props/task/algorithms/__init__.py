@@ -9,4 +9,6 @@ from identity_props.task.algorithms.squares import SQUARES
 
 __all__ = ["ALGORITHMS", "Algorithm", "Arguments", "Cell"]
 
-ALGORITHMS = registry(DESCENT, MOMENTS, SQUARES, KIN, adaptive.ROOM, averages.ROOM, matrices.ROOM, ratefree.ROOM)
+ALGORITHMS = registry(
+    DESCENT, MOMENTS, SQUARES, KIN, adaptive.ROOM, averages.ROOM, matrices.ROOM, ratefree.ROOM
+)

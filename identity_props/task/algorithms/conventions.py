@@ -107,7 +107,9 @@ def counted(step: Step, count: Count) -> Step:
         moving = active(cells)
         if not moving:
             return
-        for cell, t in zip(moving, [count(cells, cell, place) for place, cell in enumerate(moving)], strict=True):
+        for cell, t in zip(
+            moving, [count(cells, cell, place) for place, cell in enumerate(moving)], strict=True
+        ):
             cell.memory["t"] = t
         step(cells, arguments)
         for cell in cells:

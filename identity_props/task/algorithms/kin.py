@@ -198,6 +198,11 @@ def adan_as_written(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tenso
     return moved
 
 
+def complemented(update: Update) -> Update:
+    """Betas as 1 - those that are given."""
+    return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": tuple(1 - b for b in a["betas"])})
+
+
 ADAN = Algorithm(
     name="adan",
     title="Adan",
@@ -207,6 +212,10 @@ ADAN = Algorithm(
     step=proximal(each(adan)),
     variants={
         "averages from the first gradient, as the paper": proximal(each(adan_as_written)),
+        "betas as the paper's, averages from the first gradient": proximal(
+            each(complemented(adan_as_written))
+        ),
+        "betas as the paper's": proximal(each(complemented(adan))),
         "decoupled decay": decoupled(each(adan)),
     },
 )

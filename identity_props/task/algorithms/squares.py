@@ -25,13 +25,17 @@ def rmsprop_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor
 def rmsprop_tensorflow(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps inside the root, squares begin at 1, and the rate is inside the momentum."""
     memory.setdefault("v", torch.ones_like(g))
-    memory["b"] = a["momentum"] * memory.get("b", 0) + a["lr"] * g / (_variance(g, memory, a) + a["eps"]).sqrt()
+    memory["b"] = (
+        a["momentum"] * memory.get("b", 0) + a["lr"] * g / (_variance(g, memory, a) + a["eps"]).sqrt()
+    )
     return w - memory["b"]
 
 
 def rmsprop_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The rate is inside the momentum."""
-    memory["b"] = a["momentum"] * memory.get("b", 0) + a["lr"] * g / (_variance(g, memory, a).sqrt() + a["eps"])
+    memory["b"] = a["momentum"] * memory.get("b", 0) + a["lr"] * g / (
+        _variance(g, memory, a).sqrt() + a["eps"]
+    )
     return w - memory["b"]
 
 
