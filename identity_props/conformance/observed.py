@@ -138,7 +138,7 @@ class Part:
         start = nn.Parameter(course.starts[0].clone())
         shown = self.make([start], lr=1.0, **switch.arguments).param_groups[0]
         group = {name: value for name, value in shown.items() if name != "params"}
-        groups = [group for _ in course.rates(0)]
+        groups: list[Group] = [group for _ in course.rates(0)]
         if switch.other is not None:
             groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]
         return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments))

@@ -41,7 +41,7 @@ class Paper(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of each group, of all at once where the algorithm measures them so."""
         loss = None
         if closure is not None:

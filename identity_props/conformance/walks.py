@@ -225,8 +225,8 @@ def _made(make: Factory, parameters: list[nn.Parameter], course: Course, switch:
     """The optimizer over the groups of a course, the second with settings of its own."""
     first, *others = course.rates(0)
     groups = [{"params": [*members]} for members in course.groups(parameters)]
-    groups = [groups[0], *({**group, "lr": lr} for group, lr in zip(groups[1:], others, strict=True))]
-    optimizer = ready(make(groups, lr=first, **switch.arguments))
+    slower = [{**group, "lr": lr} for group, lr in zip(groups[1:], others, strict=True)]
+    optimizer = ready(make([groups[0], *slower], lr=first, **switch.arguments))
     if switch.other is not None and others:
         optimizer.param_groups[1][switch.name] = switch.other
     return optimizer

@@ -23,7 +23,8 @@ class Cell:
 
 
 Step = Callable[[Sequence[Cell], Arguments], None]  # moves each cell's w, in place or anew
-Update = Callable[[Tensor, Tensor, dict[str, Any], Arguments], Tensor]
+Memory = dict[str, Any]
+Update = Callable[[Tensor, Tensor, Memory, Arguments], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,23 @@ def each(update: Update) -> Step:
                 cell.w = update(cell.w, cell.g, cell.memory, arguments)
 
     return step
+
+
+def running(memory: Memory, name: str, value: Tensor, beta: float) -> Tensor:
+    """The running mean beta m + (1 - beta) value under that name, from 0 on."""
+    memory[name] = beta * memory.get(name, 0.0) + (1 - beta) * value
+    found: Tensor = memory[name]
+    return found
+
+
+def down(w: Tensor, step: Tensor) -> Tensor:
+    """The weight after a step that its rate is in, w - step."""
+    return w - step
+
+
+def moved(w: Tensor, update: Tensor, a: Arguments) -> Tensor:
+    """The weight after a step against the update, w - lr update."""
+    return w - update * float(a["lr"])
 
 
 def registry(*rooms: Sequence[Algorithm]) -> dict[str, Algorithm]:

@@ -126,7 +126,7 @@ def _own(cell: Cell) -> int:
 
 
 def by_group(cells: Sequence[Cell], cell: Cell, place: int) -> int:
-    """t counts the steps of the group, as in a paper whose parameter is one vector."""
+    """T counts the steps of the group, as in a paper whose parameter is one vector."""
     return int(cell.memory.get("passed", 0))
 
 
@@ -151,7 +151,7 @@ def by_leading(cells: Sequence[Cell], cell: Cell, place: int) -> int:
 
 
 def paced(start: int, stride: int) -> Count:
-    """t is start, start + stride, start + 2 stride, ..."""
+    """T is start, start + stride, start + 2 stride, ..."""
     return lambda cells, cell, place: start - 1 + stride * _own(cell)
 
 

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.base import Algorithm, Arguments, each
+from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, down, each, moved, running
 from identity_props.task.algorithms.conventions import coupled, decoupled, given
-
-Memory = dict[str, Any]
-
-
-def average(memory: Memory, name: str, x: Tensor, beta: float) -> Tensor:
-    """The exponential average that begins at 0: m <- beta m + (1 - beta) x."""
-    memory[name] = beta * memory.get(name, 0) + (1 - beta) * x
-    average: Tensor = memory[name]
-    return average
-
 
 # Momentum -----------------------------------------------------------------------------------------
 
@@ -33,39 +21,39 @@ def velocity(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
 def sgd(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """W - lr v, with Nesterov's look-ahead w - lr (g + mu v)."""
     v = velocity(g, memory, a)
-    return w - a["lr"] * (g + a["momentum"] * v if a["nesterov"] else v)
+    return moved(w, (g + a["momentum"] * v if a["nesterov"] else v), a)
 
 
 def rate_in_velocity(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """As Sutskever writes it: v <- mu v - lr g, w + v, with Nesterov's w + mu v - lr g."""
     push = a["lr"] * g
     memory["v"] = a["momentum"] * memory.get("v", 0) - (1 - a["dampening"]) * push
-    return w + (a["momentum"] * memory["v"] - push if a["nesterov"] else memory["v"])
+    return down(w, push - a["momentum"] * memory["v"] if a["nesterov"] else -memory["v"])
 
 
 def dampened_at_first(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The velocity begins at 0, so that its first term is dampened as the others."""
     memory["v"] = a["momentum"] * memory.get("v", 0) + (1 - a["dampening"]) * g
-    return w - a["lr"] * (g + a["momentum"] * memory["v"] if a["nesterov"] else memory["v"])
+    return moved(w, (g + a["momentum"] * memory["v"] if a["nesterov"] else memory["v"]), a)
 
 
 def averaged_velocity(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """An exponential average of gradients from 0, as optimizers with signs or matrices have it."""
-    v = average(memory, "v", g, a["momentum"])
-    return w - a["lr"] * ((1 - a["momentum"]) * g + a["momentum"] * v if a["nesterov"] else v)
+    v = running(memory, "v", g, a["momentum"])
+    return moved(w, ((1 - a["momentum"]) * g + a["momentum"] * v if a["nesterov"] else v), a)
 
 
 def velocity_of_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The weights move by the velocity before this gradient."""
     v = memory.get("v", g)
     velocity(g, memory, a)
-    return w - a["lr"] * v
+    return moved(w, v, a)
 
 
 def added_twice(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The velocity grows by mu g and is never damped."""
     memory["v"] = memory["v"] + a["momentum"] * g if "v" in memory else g
-    return w - a["lr"] * memory["v"]
+    return moved(w, memory["v"], a)
 
 
 SGD = Algorithm(
@@ -95,9 +83,9 @@ SGD = Algorithm(
 
 def asgd(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The rate of a step is set at the end of the step before."""
-    eta, t = memory.get("eta", a["lr"]), memory["t"]
-    memory["eta"] = a["lr"] / (1 + a["lambd"] * a["lr"] * t) ** a["alpha"]
-    return w * (1 - a["lambd"] * eta) - eta * g
+    eta: float = memory.get("eta", a["lr"])
+    memory["eta"] = a["lr"] / (1 + a["lambd"] * a["lr"] * memory["t"]) ** a["alpha"]
+    return down(w * (1 - a["lambd"] * eta), g * eta)
 
 
 ASGD = Algorithm(
@@ -121,7 +109,7 @@ def rprop(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     size = torch.where(turned > 0, more * size, torch.where(turned < 0, less * size, size))
     memory["size"] = size.clamp(least, most)
     memory["g"] = torch.where(turned < 0, 0.0, g)
-    return w - memory["g"].sign() * memory["size"]
+    return down(w, memory["g"].sign() * memory["size"])
 
 
 RPROP = Algorithm(
@@ -136,13 +124,13 @@ RPROP = Algorithm(
 
 def signum(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """W - lr sign(m)."""
-    return w - a["lr"] * average(memory, "m", g, a["momentum"]).sign()
+    return moved(w, running(memory, "m", g, a["momentum"]).sign(), a)
 
 
 def signum_velocity(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """W - lr sign(g + mu v), with a velocity and Nesterov's look-ahead."""
     v = velocity(g, memory, {**a, "dampening": 0.0})
-    return w - a["lr"] * (g + a["momentum"] * v).sign()
+    return moved(w, (g + a["momentum"] * v).sign(), a)
 
 
 SIGNUM = Algorithm(
@@ -163,15 +151,15 @@ def lion(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """W - lr sign(b1 m + (1 - b1) g), then m <- b2 m + (1 - b2) g."""
     first, second = a["betas"]
     c = first * memory.get("m", 0) + (1 - first) * g
-    average(memory, "m", g, second)
-    return w - a["lr"] * c.sign()
+    running(memory, "m", g, second)
+    return moved(w, c.sign(), a)
 
 
 def lion_after(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The momentum is updated before it is read."""
     first, second = a["betas"]
-    m = average(memory, "m", g, second)
-    return w - a["lr"] * (first * m + (1 - first) * g).sign()
+    m = running(memory, "m", g, second)
+    return moved(w, (first * m + (1 - first) * g).sign(), a)
 
 
 def lion_swapped(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.base import Algorithm, Arguments, Update, each
+from identity_props.task.algorithms.base import (
+    Algorithm,
+    Arguments,
+    Memory,
+    Update,
+    down,
+    each,
+    moved,
+    running,
+)
 from identity_props.task.algorithms.conventions import coupled, decoupled, proximal
-from identity_props.task.algorithms.descent import Memory, average
 from identity_props.task.algorithms.moments import ADAM_DEFAULTS, corrections, moments
 
 # Second moments -----------------------------------------------------------------------------------
@@ -16,28 +24,26 @@ from identity_props.task.algorithms.moments import ADAM_DEFAULTS, corrections, m
 def adabelief(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The average of (g - m)^2, with eps added to it at each step, and beside its root."""
     first, second = corrections(memory, a)
-    m = average(memory, "m", g, a["betas"][0])
-    s = memory["s"] = average(memory, "s", (g - m) ** 2, a["betas"][1]) + a["eps"]
-    moved: Tensor = w - a["lr"] * m / first / ((s / second).sqrt() + a["eps"])
-    return moved
+    m = running(memory, "m", g, a["betas"][0])
+    s = memory["s"] = running(memory, "s", (g - m) ** 2, a["betas"][1]) + a["eps"]
+    return moved(w, m / first / ((s / second).sqrt() + a["eps"]), a)
 
 
 def adabelief_once(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps beside the root alone."""
     first, second = corrections(memory, a)
-    m = average(memory, "m", g, a["betas"][0])
-    s = average(memory, "s", (g - m) ** 2, a["betas"][1])
-    return w - a["lr"] * m / first / ((s / second).sqrt() + a["eps"])
+    m = running(memory, "m", g, a["betas"][0])
+    s = running(memory, "s", (g - m) ** 2, a["betas"][1])
+    return moved(w, m / first / ((s / second).sqrt() + a["eps"]), a)
 
 
 def adabelief_of_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Of (g - m)^2 with the m before this gradient."""
     first, second = corrections(memory, a)
     apart = g - memory.get("m", 0)
-    m = average(memory, "m", g, a["betas"][0])
-    s = memory["s"] = average(memory, "s", apart**2, a["betas"][1]) + a["eps"]
-    moved: Tensor = w - a["lr"] * m / first / ((s / second).sqrt() + a["eps"])
-    return moved
+    m = running(memory, "m", g, a["betas"][0])
+    s = memory["s"] = running(memory, "s", apart**2, a["betas"][1]) + a["eps"]
+    return moved(w, m / first / ((s / second).sqrt() + a["eps"]), a)
 
 
 ADABELIEF = Algorithm(
@@ -60,7 +66,7 @@ def yogi(corrected: bool, start: float | None, first_moment: float = 0.0) -> Upd
         v = memory.get("v", square if start is None else torch.full_like(g, start))
         v = memory["v"] = v - (1 - a["betas"][1]) * (v - square).sign() * square
         memory.setdefault("m", first_moment)
-        m, (first, second) = average(memory, "m", g, a["betas"][0]), corrections(memory, a)
+        m, (first, second) = running(memory, "m", g, a["betas"][0]), corrections(memory, a)
         if not corrected:
             first = second = 1.0
         moved: Tensor = w - a["lr"] * m / first / ((v / second).sqrt() + a["eps"])
@@ -101,9 +107,9 @@ def adopt(power: float, ahead: int = 0) -> Update:
         if power:
             most = (memory["before"] + ahead) ** power
             scaled = scaled.clamp(-most, most)
-        moved = w - a["lr"] * average(memory, "m", scaled, a["betas"][0])
-        average(memory, "v", g * g, a["betas"][1])
-        return moved
+        new = moved(w, running(memory, "m", scaled, a["betas"][0]), a)
+        running(memory, "v", g * g, a["betas"][1])
+        return new
 
     return update
 
@@ -125,18 +131,18 @@ ADOPT = Algorithm(
 def laprop(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The gradient is scaled, then averaged."""
     first, second = corrections(memory, a)
-    v = average(memory, "v", g * g, a["betas"][1])
-    m = average(memory, "m", g / ((v / second).sqrt() + a["eps"]), a["betas"][0])
-    return w - a["lr"] * m / first
+    v = running(memory, "v", g * g, a["betas"][1])
+    m = running(memory, "m", g / ((v / second).sqrt() + a["eps"]), a["betas"][0])
+    return moved(w, m / first, a)
 
 
 def laprop_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The rate is inside the average, and what corrects is the average of rates over the last rate."""
     b1, second = a["betas"][0], corrections(memory, a)[1]
-    v = average(memory, "v", g * g, a["betas"][1])
-    m = average(memory, "m", a["lr"] * g / ((v / second).sqrt() + a["eps"]), b1)
+    v = running(memory, "v", g * g, a["betas"][1])
+    m = running(memory, "m", a["lr"] * g / ((v / second).sqrt() + a["eps"]), b1)
     memory["rates"] = b1 * memory.get("rates", 0.0) + (1 - b1) * a["lr"]
-    return w - m * a["lr"] / memory["rates"]
+    return down(w, m * a["lr"] / memory["rates"])
 
 
 def laprop_eps_hat(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -162,7 +168,7 @@ def ademamix(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """A second, slower average of gradients, not corrected."""
     fast, squares, slow = a["betas"]
     m, v = moments(g, memory, {**a, "betas": (fast, squares)})
-    return w - a["lr"] * (m + a["alpha"] * average(memory, "slow", g, slow)) / (v.sqrt() + a["eps"])
+    return moved(w, (m + a["alpha"] * running(memory, "slow", g, slow)) / (v.sqrt() + a["eps"]), a)
 
 
 ADEMAMIX = Algorithm(
@@ -180,10 +186,10 @@ def adan(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     b1, b2, b3 = a["betas"]
     change = g - memory.get("g", g)
     memory["g"] = g
-    m, v = average(memory, "m", g, b1), average(memory, "v", change, b2)
-    n = average(memory, "n", (g + b2 * change) ** 2, b3)
+    m, v = running(memory, "m", g, b1), running(memory, "v", change, b2)
+    n = running(memory, "n", (g + b2 * change) ** 2, b3)
     one, two, three = corrections(memory, a)
-    return w - a["lr"] * (m / one + b2 * v / two) / ((n / three).sqrt() + a["eps"])
+    return moved(w, (m / one + b2 * v / two) / ((n / three).sqrt() + a["eps"]), a)
 
 
 def adan_as_written(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -192,10 +198,9 @@ def adan_as_written(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tenso
     change = g - memory.get("g", g)
     memory["g"] = g
     m = memory["m"] = b1 * memory.get("m", g) + (1 - b1) * g
-    v = average(memory, "v", change, b2)
+    v = running(memory, "v", change, b2)
     n = memory["n"] = b3 * memory.get("n", g * g) + (1 - b3) * (g + b2 * change) ** 2
-    moved: Tensor = w - a["lr"] * (m + b2 * v) / (n.sqrt() + a["eps"])
-    return moved
+    return moved(w, (m + b2 * v) / (n.sqrt() + a["eps"]), a)
 
 
 def complemented(update: Update) -> Update:
@@ -223,8 +228,8 @@ ADAN = Algorithm(
 
 def quasi_hyperbolic(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Gradient and momentum mixed: (1 - nu) g + nu m."""
-    m = average(memory, "m", g, a["momentum"])
-    return w - a["lr"] * ((1 - a["nu"]) * g + a["nu"] * m)
+    m = running(memory, "m", g, a["momentum"])
+    return moved(w, ((1 - a["nu"]) * g + a["nu"] * m), a)
 
 
 QHM = Algorithm(
@@ -241,7 +246,7 @@ def qhadam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Gradient and momentum mixed, squares too."""
     m, v = moments(g, memory, a)
     one, two = a["nus"]
-    return w - a["lr"] * ((1 - one) * g + one * m) / (((1 - two) * g * g + two * v).sqrt() + a["eps"])
+    return moved(w, ((1 - one) * g + one * m) / (((1 - two) * g * g + two * v).sqrt() + a["eps"]), a)
 
 
 QHADAM = Algorithm(
@@ -257,8 +262,7 @@ QHADAM = Algorithm(
 def aggmo(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The mean of several velocities."""
     memory["vs"] = [mu * v + g for mu, v in zip(a["betas"], memory.get("vs", [0] * 9), strict=False)]
-    mean: Tensor = sum(memory["vs"]) / len(memory["vs"])
-    return w - a["lr"] * mean
+    return moved(w, torch.stack(memory["vs"]).mean(0), a)
 
 
 AGGMO = Algorithm(
@@ -282,7 +286,7 @@ def diffgrad(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     m, v = moments(g, memory, a)
     friction = (g - memory.get("g", 0)).abs().sigmoid()
     memory["g"] = g
-    return w - a["lr"] * friction * m / (v.sqrt() + a["eps"])
+    return moved(w, friction * m / (v.sqrt() + a["eps"]), a)
 
 
 DIFFGRAD = Algorithm(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.adaptive import decayed, moved
-from identity_props.task.algorithms.base import Algorithm, Arguments, each
-
-Memory = dict[str, Any]
+from identity_props.task.algorithms.adaptive import decayed
+from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, each, moved
 
 # Muon --------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.base import Algorithm, Arguments, Step, Update, each
+from identity_props.task.algorithms.base import (
+    Algorithm,
+    Arguments,
+    Memory,
+    Step,
+    Update,
+    down,
+    each,
+    moved,
+    running,
+)
 from identity_props.task.algorithms.conventions import coupled, decoupled, given
-from identity_props.task.algorithms.descent import Memory, average
 
 ADAM_DEFAULTS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 
@@ -20,7 +29,7 @@ def corrections(memory: Memory, a: Arguments) -> tuple[float, ...]:
 def moments(g: Tensor, memory: Memory, a: Arguments) -> tuple[Tensor, Tensor]:
     """The averages of g and of g^2, corrected: m / (1 - b1^t), v / (1 - b2^t)."""
     first, second = corrections(memory, a)
-    m, v = average(memory, "m", g, a["betas"][0]), average(memory, "v", g * g, a["betas"][1])
+    m, v = running(memory, "m", g, a["betas"][0]), running(memory, "v", g * g, a["betas"][1])
     return m / first, v / second
 
 
@@ -30,72 +39,72 @@ def moments(g: Tensor, memory: Memory, a: Arguments) -> tuple[Tensor, Tensor]:
 def adam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """W - lr m / (sqrt(v) + eps)."""
     m, v = moments(g, memory, a)
-    return w - a["lr"] * m / (v.sqrt() + a["eps"])
+    return moved(w, m / (v.sqrt() + a["eps"]), a)
 
 
 def adam_eps_hat(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The paper's faster order, whose eps is not corrected."""
     m, v = moments(g, memory, a)
     root = corrections(memory, a)[1] ** 0.5
-    return w - a["lr"] * m / (v.sqrt() + a["eps"] / root)
+    return moved(w, m / (v.sqrt() + a["eps"] / root), a)
 
 
 def adam_eps_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps inside the root."""
     m, v = moments(g, memory, a)
-    return w - a["lr"] * m / (v + a["eps"]).sqrt()
+    return moved(w, m / (v + a["eps"]).sqrt(), a)
 
 
 def adam_eps_both(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps inside the root and beside it."""
     m, v = moments(g, memory, a)
-    return w - a["lr"] * m / ((v + a["eps"]).sqrt() + a["eps"])
+    return moved(w, m / ((v + a["eps"]).sqrt() + a["eps"]), a)
 
 
 def adam_first_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The first moment is not corrected."""
     m, v = moments(g, memory, a)
-    return w - a["lr"] * m * corrections(memory, a)[0] / (v.sqrt() + a["eps"])
+    return moved(w, m * corrections(memory, a)[0] / (v.sqrt() + a["eps"]), a)
 
 
 def adam_second_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The second moment is not corrected."""
     m, v = moments(g, memory, a)
-    return w - a["lr"] * m / ((v * corrections(memory, a)[1]).sqrt() + a["eps"])
+    return moved(w, m / ((v * corrections(memory, a)[1]).sqrt() + a["eps"]), a)
 
 
 def adam_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Neither is, but eps is as if they were."""
     m, v = moments(g, memory, a)
     first, second = corrections(memory, a)
-    return w - a["lr"] * m * first / second**0.5 / (v.sqrt() + a["eps"])
+    return moved(w, m * first / second**0.5 / (v.sqrt() + a["eps"]), a)
 
 
 def adam_rootless(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The second moment's root is not taken."""
     m, v = moments(g, memory, a)
-    return w - a["lr"] * m / (v + a["eps"])
+    return moved(w, m / (v + a["eps"]), a)
 
 
 def adam_corrected_in_place(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The averages that go on are the corrected ones."""
     memory["m"], memory["v"] = m, v = moments(g, memory, a)
-    return w - a["lr"] * m / (v.sqrt() + a["eps"])
+    return moved(w, m / (v.sqrt() + a["eps"]), a)
 
 
 def adam_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The first moment averages lr g."""
-    m = average(memory, "m", a["lr"] * g, a["betas"][0])
+    m = running(memory, "m", a["lr"] * g, a["betas"][0])
     first, second = corrections(memory, a)
-    v = average(memory, "v", g * g, a["betas"][1])
-    return w - m / first / ((v / second).sqrt() + a["eps"])
+    v = running(memory, "v", g * g, a["betas"][1])
+    return down(w, m / first / ((v / second).sqrt() + a["eps"]))
 
 
 def adam_stale(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Moves by the first moment before this gradient."""
     stale = memory.get("m", torch.zeros_like(g))
     _, v = moments(g, memory, a)
-    return w - a["lr"] * stale / corrections(memory, a)[0] / (v.sqrt() + a["eps"])
+    return moved(w, stale / corrections(memory, a)[0] / (v.sqrt() + a["eps"]), a)
 
 
 def swapped(update: Update) -> Update:
@@ -150,14 +159,14 @@ def amsgrad(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     m, v = moments(g, memory, a)
     second = corrections(memory, a)[1]
     memory["most"] = torch.maximum(memory.get("most", torch.zeros_like(v)), v * second)
-    return w - a["lr"] * m / ((memory["most"] / second).sqrt() + a["eps"])
+    return moved(w, m / ((memory["most"] / second).sqrt() + a["eps"]), a)
 
 
 def amsgrad_of_corrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The largest of the corrected second moments."""
     m, v = moments(g, memory, a)
     memory["most"] = torch.maximum(memory.get("most", torch.zeros_like(v)), v)
-    return w - a["lr"] * m / (memory["most"].sqrt() + a["eps"])
+    return moved(w, m / (memory["most"].sqrt() + a["eps"]), a)
 
 
 def amsgrad_as_written(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -165,7 +174,7 @@ def amsgrad_as_written(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Te
     m, v = moments(g, memory, a)
     first, second = corrections(memory, a)
     memory["most"] = torch.maximum(memory.get("most", torch.zeros_like(v)), v * second)
-    return w - a["lr"] * m * first / (memory["most"].sqrt() + a["eps"])
+    return moved(w, m * first / (memory["most"].sqrt() + a["eps"]), a)
 
 
 AMSGRAD = Algorithm(
@@ -184,16 +193,16 @@ AMSGRAD = Algorithm(
 
 def adamax(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The largest gradient, which forgets: u <- max(b2 u, |g| + eps)."""
-    m = average(memory, "m", g, a["betas"][0])
+    m = running(memory, "m", g, a["betas"][0])
     memory["u"] = torch.maximum(a["betas"][1] * memory.get("u", torch.zeros_like(g)), g.abs() + a["eps"])
-    return w - a["lr"] / corrections(memory, a)[0] * m / memory["u"]
+    return moved(w, m / corrections(memory, a)[0] / memory["u"], a)
 
 
 def adamax_beside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps is added to what divides."""
-    m = average(memory, "m", g, a["betas"][0])
+    m = running(memory, "m", g, a["betas"][0])
     memory["u"] = torch.maximum(a["betas"][1] * memory.get("u", torch.zeros_like(g)), g.abs())
-    return w - a["lr"] / corrections(memory, a)[0] * m / (memory["u"] + a["eps"])
+    return moved(w, m / corrections(memory, a)[0] / (memory["u"] + a["eps"]), a)
 
 
 ADAMAX = Algorithm(
@@ -210,18 +219,18 @@ ADAMAX = Algorithm(
 def nadam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Mu_t = b1 (1 - 0.96^(t psi) / 2), and products of them correct."""
     now, then = (a["betas"][0] * (1 - 0.5 * 0.96 ** (t * a["momentum_decay"])) for t in _now_then(memory))
-    m, v = average(memory, "m", g, a["betas"][0]), average(memory, "v", g * g, a["betas"][1])
+    m, v = running(memory, "m", g, a["betas"][0]), running(memory, "v", g * g, a["betas"][1])
     memory["product"] = memory.get("product", 1.0) * now
     ahead = then * m / (1 - memory["product"] * then) + (1 - now) * g / (1 - memory["product"])
-    return w - a["lr"] * ahead / ((v / corrections(memory, a)[1]).sqrt() + a["eps"])
+    return moved(w, ahead / ((v / corrections(memory, a)[1]).sqrt() + a["eps"]), a)
 
 
 def nadam_constant(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Mu is b1 throughout: b1 m / (1 - b1^(t + 1)) + (1 - b1) g / (1 - b1^t)."""
     b1, t = a["betas"][0], memory["t"]
-    m, v = average(memory, "m", g, b1), average(memory, "v", g * g, a["betas"][1])
+    m, v = running(memory, "m", g, b1), running(memory, "v", g * g, a["betas"][1])
     ahead = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
-    return w - a["lr"] * ahead / ((v / corrections(memory, a)[1]).sqrt() + a["eps"])
+    return moved(w, ahead / ((v / corrections(memory, a)[1]).sqrt() + a["eps"]), a)
 
 
 def nadam_short(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -229,7 +238,7 @@ def nadam_short(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     b1 = a["betas"][0]
     m, v = moments(g, memory, a)
     first = corrections(memory, a)[0]
-    return w - a["lr"] * (b1 * m + (1 - b1) * g / first) / (v.sqrt() + a["eps"])
+    return moved(w, (b1 * m + (1 - b1) * g / first) / (v.sqrt() + a["eps"]), a)
 
 
 def _now_then(memory: Memory) -> tuple[int, int]:
@@ -259,9 +268,9 @@ def rectified(update: str, least: float) -> Update:
         most = 2 / (1 - b2) - 1
         rho = most - 2 * t * b2**t / second
         if rho <= least:
-            return w - a["lr"] * m if update == "m" else w
+            return moved(w, m if update == "m" else w, a)
         r = ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
-        return w - a["lr"] * r * m / (v.sqrt() + a["eps"] / second**0.5)
+        return moved(w, r * m / (v.sqrt() + a["eps"] / second**0.5), a)
 
     return radam
 

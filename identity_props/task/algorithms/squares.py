@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.base import Algorithm, Arguments, each
+from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, down, each, moved, running
 from identity_props.task.algorithms.conventions import coupled, given
-from identity_props.task.algorithms.descent import Memory, average
 
 # RMSprop ------------------------------------------------------------------------------------------
 
@@ -28,7 +27,7 @@ def rmsprop_tensorflow(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Te
     memory["b"] = (
         a["momentum"] * memory.get("b", 0) + a["lr"] * g / (_variance(g, memory, a) + a["eps"]).sqrt()
     )
-    return w - memory["b"]
+    return down(w, memory["b"])
 
 
 def rmsprop_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -36,27 +35,26 @@ def rmsprop_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> T
     memory["b"] = a["momentum"] * memory.get("b", 0) + a["lr"] * g / (
         _variance(g, memory, a).sqrt() + a["eps"]
     )
-    return w - memory["b"]
+    return down(w, memory["b"])
 
 
 def rmsprop_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Divided by the squares before this gradient."""
     v = memory.get("v", torch.zeros_like(g))
     _variance(g, memory, a)
-    return w - a["lr"] * g / (v.sqrt() + a["eps"])
+    return moved(w, g / (v.sqrt() + a["eps"]), a)
 
 
 def _variance(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The average of squares, less the square of the average where it is centered."""
-    v = average(memory, "v", g * g, a["alpha"])
-    return v - average(memory, "m", g, a["alpha"]) ** 2 if a["centered"] else v
+    v = running(memory, "v", g * g, a["alpha"])
+    return v - running(memory, "m", g, a["alpha"]) ** 2 if a["centered"] else v
 
 
 def _moved(w: Tensor, step: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Through the momentum, b <- mu b + step."""
     memory["b"] = a["momentum"] * memory.get("b", 0) + step
-    moved: Tensor = w - a["lr"] * memory["b"]
-    return moved
+    return moved(w, memory["b"], a)
 
 
 RMSPROP = Algorithm(
@@ -92,17 +90,18 @@ RMSPROP = Algorithm(
 def adagrad(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps beside the root."""
     rate = a["lr"] / (1 + (memory["t"] - 1) * a["lr_decay"])
-    return w - rate * g / (_sum(g, memory, a).sqrt() + a["eps"])
+    return down(w, rate * g / (_sum(g, memory, a).sqrt() + a["eps"]))
 
 
 def adagrad_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps inside the root."""
     rate = a["lr"] / (1 + (memory["t"] - 1) * a["lr_decay"])
-    return w - rate * g / (_sum(g, memory, a) + a["eps"]).sqrt()
+    return down(w, rate * g / (_sum(g, memory, a) + a["eps"]).sqrt())
 
 
 def _sum(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-    memory["v"] = memory.get("v", a["initial_accumulator_value"]) + g * g
+    start: float = a["initial_accumulator_value"]
+    memory["v"] = g * g + memory.get("v", start)
     total: Tensor = memory["v"]
     return total
 
@@ -124,18 +123,18 @@ ADAGRAD = Algorithm(
 
 def adadelta(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Steps in the units of the weights: u = RMS(u) / RMS(g) g."""
-    v = average(memory, "v", g * g, a["rho"])
+    v = running(memory, "v", g * g, a["rho"])
     u = ((memory.get("u", torch.zeros_like(g)) + a["eps"]) / (v + a["eps"])).sqrt() * g
-    average(memory, "u", u * u, a["rho"])
-    return w - a["lr"] * u
+    running(memory, "u", u * u, a["rho"])
+    return moved(w, u, a)
 
 
 def adadelta_beside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Eps beside the roots."""
-    v = average(memory, "v", g * g, a["rho"])
+    v = running(memory, "v", g * g, a["rho"])
     u = (memory.get("u", torch.zeros_like(g)).sqrt() + a["eps"]) / (v.sqrt() + a["eps"]) * g
-    average(memory, "u", u * u, a["rho"])
-    return w - a["lr"] * u
+    running(memory, "u", u * u, a["rho"])
+    return moved(w, u, a)
 
 
 ADADELTA = Algorithm(
