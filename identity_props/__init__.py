@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from identity_props.conformance.assertions import assert_conforms as assert_conforms
     from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
     from identity_props.conformance.checking import check as check
-    from identity_props.conformance.recognition import Recognised as Recognised
+    from identity_props.conformance.recognised import Recognised as Recognised
     from identity_props.conformance.recognition import recognise as recognise
     from identity_props.conformance.rows import Reference as Reference
     from identity_props.conformance.rows import Row as Row
@@ -50,7 +50,7 @@ _HOME = {
     "MissingError": "errors",
     "Outcome": "claims.verdict",
     "Pixels": "task.data",
-    "Recognised": "conformance.recognition",
+    "Recognised": "conformance.recognised",
     "Recipe": "engine.trial",
     "Reference": "conformance.rows",
     "Row": "conformance.rows",

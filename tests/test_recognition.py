@@ -9,7 +9,7 @@ from identity_props import recognise
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.observed import Part
 from identity_props.conformance.papers import of_paper
-from identity_props.conformance.recognition import DEPARTS, IS, NONE, WRONG
+from identity_props.conformance.recognised import DEPARTS, IS, NONE, WRONG
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, reference_of
 from identity_props.errors import InputError
 from identity_props.faults.optimizers import FAULTS, TWINS

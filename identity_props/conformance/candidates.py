@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,7 +84,10 @@ class Candidate:
         """Where it leaves what was seen of a part, in more parameters than are spared."""
         step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
         arguments = self.arguments(seen)
-        return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
+        try:
+            return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
+        except (ArithmeticError, LookupError):  # of arguments that it is not made for
+            return Departure(0, math.inf, frozenset(range(len(seen.course.starts))), True)
 
     def near(self, seen: Seen) -> float:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""

@@ -19,7 +19,8 @@ from identity_props.conformance.promises import (
     same_loss,
     same_updates,
 )
-from identity_props.conformance.recognition import NONE, recognise
+from identity_props.conformance.recognised import NONE
+from identity_props.conformance.recognition import recognise
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Reference, Row, judged
 from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
 from identity_props.conformance.walks import SHAPES
