@@ -83,7 +83,7 @@ SGD = Algorithm(
 
 def asgd(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The rate of a step is set at the end of the step before."""
-    eta = float(memory.get("eta", a["lr"]))
+    eta: float = memory["eta"] if "eta" in memory else a["lr"]
     memory["eta"] = a["lr"] / (1 + a["lambd"] * a["lr"] * memory["t"]) ** a["alpha"]
     return down(w * (1 - a["lambd"] * eta), g * eta)
 
