@@ -32,7 +32,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "precondition_frequency": ("preconditioning_frequency", "every"),
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
-FRACTIONS = (0.5, 2.0, 0.9, 0.95, 0.98)  # of the rate, that a part may take for it
+FRACTIONS = (0.9, 0.95, 0.98)  # of the rate, taken for it; a half or twice may be a way to write it
 
 
 def arguments_of(algorithm: Algorithm, group: Group) -> Arguments:
