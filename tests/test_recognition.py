@@ -150,6 +150,59 @@ def test_its_twin_is_not(twin):
     assert recognise(twin.stack.optimizer).verdict == IS
 
 
+class Large(OPTIM.Adam):
+    """The first row of a large parameter is left out."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None and p.numel() > 2**16:
+                p.grad[0] = 0
+        super().step()
+
+
+class ForgetsMomentum(OPTIM.Adam):
+    """A load loses the first moments."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["exp_avg"].zero_()
+
+
+class NoAmsgrad(OPTIM.Adam):
+    """Takes amsgrad and ignores it."""
+
+    def __init__(self, params, lr=1e-3, amsgrad=False):
+        super().__init__(params, lr)
+
+
+class FirstDecay(OPTIM.AdamW):
+    """All groups decay by the first one's."""
+
+    def step(self, closure=None):
+        own = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["weight_decay"] = own[0]
+        super().step()
+        for group, decay in zip(self.param_groups, own, strict=True):
+            group["weight_decay"] = decay
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Large, "with a large parameter"),
+        (ForgetsMomentum, "saved and loaded"),
+        (NoAmsgrad, "the same with amsgrad=True and without"),
+        (FirstDecay, "by the first one's decay"),
+    ],
+)
+def test_what_goes_wrong_in_a_circumstance_is_told(make, said):
+    found = recognise(make)
+    assert found.accused
+    assert said in found.note
+
+
 # What is its own --------------------------------------------------------------------------------------------
 
 
@@ -207,7 +260,17 @@ class Raises(OPTIM.SGD):
             raise RuntimeError("no more")
 
 
-@pytest.mark.parametrize("make", [Lookahead, Clips, Noisy, HearsLoss, Raises])
+class Slows(OPTIM.SGD):
+    """Its rate falls to half after 30 steps."""
+
+    def step(self, closure=None):
+        self.k = getattr(self, "k", 0) + 1
+        for group in self.param_groups:
+            group["lr"] /= 1 + (self.k > 30)
+        super().step()
+
+
+@pytest.mark.parametrize("make", [Lookahead, Clips, Noisy, HearsLoss, Raises, Slows])
 def test_an_algorithm_of_its_own_is_not_accused(make):
     found = recognise(make)
     assert found.verdict == NONE, found.note

@@ -37,6 +37,8 @@ def even_course(seed: int, steps: int, faster: float = 1.0, drift: float = 0.0) 
     small = torch.logspace(0, -9, starts[SMALL].numel(), dtype=torch.float64).view(EVEN_SHAPES[SMALL])
     sizes[SMALL], starts[SMALL] = small, 1e-3 * starts[SMALL]
     sizes[COLUMN][:, 0] = 0  # a pixel that is always 0
+    late = torch.ones_like(starts[COLUMN])
+    late[:, 1] = 0  # a pixel that is 0 at first
     gradients: list[list[Tensor | None]] = [
         [
             size * (draw(size.shape) * LOUD[3 * step // steps] + drift * start.sign())
@@ -44,6 +46,8 @@ def even_course(seed: int, steps: int, faster: float = 1.0, drift: float = 0.0) 
         ]
         for step in range(steps)
     ]
+    for row in gradients[:3]:
+        row[COLUMN] *= late  # type: ignore[operator]
     return Course(starts, gradients, faster, even=True)
 
 
@@ -136,7 +140,7 @@ def departure(
         places |= {place for place, far in enumerate(distances) if not far <= near}
         if len(places) > spare:
             return Departure(k, max(distances), places, True)
-        worst = max(worst, *(far for place, far in enumerate(distances) if place not in places))
+        worst = max([worst, *(far for place, far in enumerate(distances) if place not in places)])
     return Departure(course.steps, worst, places)
 
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from identity_props.conformance.following import COLUMN, SAME, SINGLE, SMALL, even_course
 from identity_props.conformance.walks import (
+    FEW,
     FIRST_GROUP,
+    LARGE,
     PLAIN,
     RATES,
     SHAPES,
@@ -29,18 +31,24 @@ from identity_props.stack.guard import RAISED
 
 Group = Mapping[str, Any]
 EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
+LENGTHILY = 60
 EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
 UNDECAYED = Switch("weight_decay", 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A part's walk, its course, what its groups showed before it, and the names that a switch has set."""
+    """A part's walk, its course, what its groups showed before it, and the names that a switch has set.
+
+    ``where`` says what befell it, and ``plainly`` that nothing of that is read in several ways.
+    """
 
     walked: Walked
     course: Course
     groups: list[Group]
     set: frozenset[str]
+    where: str = ""
+    plainly: bool = True
 
     @cached_property
     def near(self) -> float:
@@ -85,7 +93,7 @@ class Part:
     def layout(self) -> tuple[bool, bool]:
         """Whether it takes parameters that are not contiguous, and vectors; raises what it raises without."""
         for layout in ((True, True), (False, True), (True, False)):
-            with suppress(*RAISED, WalkError):
+            with suppress(*RAISED):
                 walked(self.make, self._laid(even_course(self.seed, 1), *layout))
                 return layout
         return False, False
@@ -103,20 +111,29 @@ class Part:
 
     def lacking(self, switch: Switch) -> Seen:
         """One group at one rate, gradients missing."""
-        return self._seen(replace(self._eventful(), even=True), switch)
+        return self._seen(replace(self._eventful(), even=True), switch, "where some are missing")
 
     def steadily(self, switch: Switch) -> Seen:
         """Two groups with rates of their own, gradients missing, saved and loaded half-way."""
-        return self._seen(replace(self._eventful(), steady=True), switch)
+        steady = replace(self._eventful(), steady=True)
+        return self._seen(steady, switch, "in two groups, saved and loaded")
+
+    def largely(self, switch: Switch) -> Seen:
+        """A parameter of more than 2^16 entries, and a small one."""
+        return self._seen(course(self.seed, LARGE, FEW), switch, "with a large parameter")
+
+    def lengthily(self, switch: Switch) -> Seen:
+        """More steps, of which a period may be part."""
+        return replace(self.evenly(switch, LENGTHILY), where="in a longer walk", plainly=False)
 
     def eventfully(self, switch: Switch) -> Seen:
         """Two groups under a schedule, gradients missing, saved and loaded half-way."""
-        return self._seen(self._eventful(), switch)
+        return replace(self._seen(self._eventful(), switch, "under a schedule"), plainly=False)
 
     def hears_losses(self) -> bool:
         """Whether its steps depend on the loss that a closure gives."""
         even = self.evenly(self.plain)
-        with suppress(*RAISED, WalkError):
+        with suppress(*RAISED):
             told = walked(self.make, even.course, self.plain, told=True)
             return not torch.equal(told.taken, even.walked.taken)
         return False
@@ -134,14 +151,21 @@ class Part:
         laid = _of(course, [k for k, start in enumerate(course.starts) if vectors or start.ndim > 1])
         return laid if strided else laid.through(Tensor.contiguous)
 
-    def _seen(self, course: Course, switch: Switch) -> Seen:
+    def _seen(self, course: Course, switch: Switch, where: str = "") -> Seen:
+        """What is seen; raises WalkError whatever the part raises."""
+        try:
+            return self._walked(course, switch, where)
+        except RAISED as error:
+            raise WalkError(f"{type(error).__name__}: {error}") from error
+
+    def _walked(self, course: Course, switch: Switch, where: str) -> Seen:
         start = nn.Parameter(course.starts[0].clone())
         shown = self.make([start], lr=1.0, **switch.arguments).param_groups[0]
         group = {name: value for name, value in shown.items() if name != "params"}
         groups: list[Group] = [group for _ in course.rates(0)]
         if switch.other is not None:
             groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]
-        return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments))
+        return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments), where)
 
 
 def _without_small(course: Course) -> Course:

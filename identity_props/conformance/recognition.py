@@ -41,7 +41,6 @@ from identity_props.conformance.recognised import (
 )
 from identity_props.conformance.switching import decaying
 from identity_props.conformance.walks import BEFELL, ROWS, Factory, WalkError
-from identity_props.stack.guard import RAISED
 from identity_props.task.algorithms import ALGORITHMS
 
 FAR = 1e-4  # of the way gone: more than rounding to float32 does, less than papers differ
@@ -53,8 +52,8 @@ def recognise(make: Factory, seed: int = 0) -> Recognised:
     part = Part(make, seed)
     try:
         found = _found(part)
-    except (WalkError, *RAISED) as error:
-        return Recognised(NONE, note=f"it raises on given gradients: {type(error).__name__}: {error}")
+    except WalkError as error:
+        return Recognised(NONE, note=f"it raises on given gradients: {error}")
     if found.verdict != NONE and part.hears_losses():
         return replace(found, verdict=NONE, note=f"its steps depend on the loss; without one: {found.note}")
     return found
@@ -83,7 +82,7 @@ def _befallen(part: Part, matches: list[Candidate], even: Seen) -> Recognised:
     """Where gradients are missing, in groups, saved and loaded, then under a schedule."""
     if matches[0].algorithm.whole:
         return _rate_free(part, matches)
-    for look in (part.lacking, part.steadily, part.eventfully):
+    for look in (part.lacking, part.steadily, part.largely, part.eventfully, part.lengthily):
         seen = look(part.plain)
         fitting = those_that_fit(matches, seen) or those_that_fit(counted(matches), seen)
         if not fitting:
@@ -164,18 +163,7 @@ def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
         return found
     one, left = matches[0], matches[0].departure(seen)
     places = one.departure(seen, spare=len(seen.course.starts)).places
-    plainly = (
-        left.apart >= FAR
-        and one.near(seen) == SAME
-        and (seen.course.even or seen.course.steady)
-        and places & seen.plain
-    )
+    plainly = seen.plainly and left.apart >= FAR and one.near(seen) == SAME and places & seen.plain
     told = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(places))
-    note = f"nearest is {one}, which it is where all gradients are there; {_where(seen)} {left}, in parameter {told}"
+    note = f"nearest is {one}, which it is where all gradients are there; {seen.where} {left}, in parameter {told}"
     return Recognised(DEPARTS if plainly else NONE, one.algorithm, note, left.apart)
-
-
-def _where(seen: Seen) -> str:
-    if seen.course.even:
-        return "where some are missing"
-    return "in two groups, saved and loaded" if seen.course.steady else "under a schedule"

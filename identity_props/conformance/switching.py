@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import torch
 
 from identity_props.conformance.candidates import (
     Candidate,
@@ -25,11 +28,11 @@ from identity_props.conformance.recognised import (
     told_wrong,
 )
 from identity_props.conformance.walks import EVERY, SWITCHES, Switch, WalkError
-from identity_props.stack.guard import RAISED
 from identity_props.task.algorithms import Cell
 from identity_props.task.algorithms.conventions import idle_decay
 
 DECAYED, MOVING = Switch("weight_decay", 0.1, 0.3), Switch("momentum", 0.9)
+USED = ("momentum", "nesterov", "dampening", "betas", "amsgrad", "centered")  # none is without effect
 CODES = ("foreach", "fused")  # switches of the code, not of the algorithm
 TRIED = {
     *("momentum", "nesterov", "dampening", "betas", "eps", "amsgrad", "decoupled_weight_decay", "alpha"),
@@ -72,7 +75,7 @@ def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]
         if switch.name in TRIED and switch.taken_by(part.make):
             try:
                 found = _switched(part, fitting, switch)
-            except (WalkError, *RAISED):  # a value of another kind than the part's
+            except WalkError:  # a value of another kind than the part's
                 continue
             if isinstance(found, Recognised):
                 return found
@@ -88,6 +91,11 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
     """What is to be said of it with a switch."""
     beside = tuple({**part.plain.arguments, **dict(switch.beside)}.items())
     seen = part.evenly(replace(switch, other=None, beside=beside))
+    if switch.name in USED and switch.value and _ignored(part, seen, beside):
+        note = (
+            f"nearest is {fitting[0]}: its steps are the same with {switch.name}={switch.value} and without"
+        )
+        return Recognised(WRONG, fitting[0].algorithm, note)
     if any(one.fits(seen) for one in fitting):
         return []
     when = f" with {switch.name}={switch.value}"
@@ -105,6 +113,13 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
                 f"{switch.name}={switch.value}: {one.algorithm.title}" + (f", {one.way}" if one.way else "")
             ]
     return [f"none known with {switch.name}"]
+
+
+def _ignored(part: Part, seen: Seen, beside: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether it steps bit for bit as without the switch."""
+    name, value = beside[-1] if beside else ("", None)
+    without = part.evenly(Switch(name, value, beside=beside[:-1]))
+    return torch.equal(without.walked.taken, seen.walked.taken)
 
 
 def _moving(part: Part, fitting: list[Candidate]) -> Recognised | None:

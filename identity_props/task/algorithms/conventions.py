@@ -231,6 +231,18 @@ def revived(step: Step) -> Step:
     return stepped
 
 
+def masked(step: Step) -> Step:
+    """Entries whose first gradient is 0 are left out from then on."""
+
+    def stepped(cells: Sequence[Cell], arguments: Arguments) -> None:
+        for cell in active(cells):
+            if cell.g is not None:
+                cell.g = cell.g * cell.memory.setdefault("mask", cell.g != 0)
+        step(cells, arguments)
+
+    return stepped
+
+
 def zeros_for_none(step: Step) -> Step:
     """A missing gradient is one of 0, as where gradients are functions' values."""
 
@@ -275,6 +287,7 @@ IDLE_SLIPS: Mapping[str, Way] = {
 STEP_SLIPS: Mapping[str, Way] = {
     "the gradient had the other sign": ascending,
     "1e-6 were taken where a gradient is 0": revived,
+    "entries whose first gradient was 0 never moved": masked,
     "each step updated twice": twice,
     "each step took the gradient of the one before": stale,
     "averages were not corrected for their start at 0": partial(counted, count=paced(LONG_AGO, 0)),
