@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from identity_props.conformance.following import AS_IT_IS, Circumstance, Departure, departure
 from identity_props.conformance.observed import Group, Seen
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
@@ -88,11 +86,7 @@ class Candidate:
         arguments = self.arguments(seen)
         try:
             return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
-        except (
-            ArithmeticError,
-            LookupError,
-            torch.linalg.LinAlgError,
-        ):  # of arguments that it is not made for
+        except (ArithmeticError, LookupError, RuntimeError):  # of arguments that it is not made for
             return Departure(0, math.inf, frozenset(range(len(seen.course.starts))), True)
 
     def near(self, seen: Seen) -> float:

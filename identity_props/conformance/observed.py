@@ -87,7 +87,14 @@ class Part:
     @cached_property
     def plain(self) -> Switch:
         """Without decay, if it takes that."""
-        return UNDECAYED if UNDECAYED.taken_by(self.make) else PLAIN
+        return UNDECAYED if self.takes(UNDECAYED) else PLAIN
+
+    def takes(self, switch: Switch) -> bool:
+        """Whether it takes all of a switch's arguments, together."""
+        try:
+            return switch.taken_by(self.make)
+        except RAISED:  # it raises as it is tried
+            return False
 
     @cached_property
     def layout(self) -> tuple[bool, bool]:
@@ -120,7 +127,8 @@ class Part:
 
     def largely(self, switch: Switch) -> Seen:
         """A parameter of more than 2^16 entries, and a small one."""
-        return self._seen(course(self.seed, LARGE, FEW), switch, "with a large parameter")
+        large = replace(course(self.seed, LARGE, FEW), steady=True)
+        return self._seen(large, switch, "with a large parameter")
 
     def lengthily(self, switch: Switch) -> Seen:
         """More steps, of which a period may be part."""

@@ -72,9 +72,9 @@ def _found(part: Part) -> Recognised:
     coarse = replace(part, small=False)
     if matches := _known(even := coarse.evenly(part.plain, EVENLY)):
         found = _befallen(coarse, matches, even)
-        return replace(
-            found, note=f"{found.note}; but not where gradients are small or 0, as with an eps of its own"
-        )
+        verdict = NONE if found.verdict == DEPARTS else found.verdict  # sizes may tell, as bounds on a step
+        note = f"{found.note}; but not where gradients are small or 0, as with an eps of its own"
+        return replace(found, verdict=verdict, note=note)
     return _nearest(even)
 
 

@@ -28,6 +28,7 @@ from identity_props.conformance.recognised import (
     told_wrong,
 )
 from identity_props.conformance.walks import EVERY, SWITCHES, Switch, WalkError
+from identity_props.stack.stack import names
 from identity_props.task.algorithms import Cell
 from identity_props.task.algorithms.conventions import idle_decay
 
@@ -42,7 +43,7 @@ TRIED = {
 
 def decaying(part: Part, fitting: list[Candidate], even: Seen) -> Recognised:
     """With decay, on those that it still is, or on none if it decays in its own way."""
-    if not DECAYED.taken_by(part.make):
+    if not part.takes(DECAYED):
         return _switching(part, fitting, even, [])
     seen = part.evenly(DECAYED)
     own = own_slips(dict.fromkeys(one.algorithm for one in fitting), seen)
@@ -72,7 +73,7 @@ def _decays_of_groups(part: Part, kept: list[Candidate]) -> Recognised | None:
 def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]) -> Recognised:
     """With each other switch that it takes."""
     for switch in SWITCHES:
-        if switch.name in TRIED and switch.taken_by(part.make):
+        if switch.name in TRIED and part.takes(switch):
             try:
                 found = _switched(part, fitting, switch)
             except WalkError:  # a value of another kind than the part's
@@ -91,7 +92,7 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
     """What is to be said of it with a switch."""
     beside = tuple({**part.plain.arguments, **dict(switch.beside)}.items())
     seen = part.evenly(replace(switch, other=None, beside=beside))
-    if switch.name in USED and switch.value and _ignored(part, seen, beside):
+    if switch.name in USED and switch.value and _ignored(part, switch, seen, beside):
         note = (
             f"nearest is {fitting[0]}: its steps are the same with {switch.name}={switch.value} and without"
         )
@@ -115,18 +116,19 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
     return [f"none known with {switch.name}"]
 
 
-def _ignored(part: Part, seen: Seen, beside: tuple[tuple[str, Any], ...]) -> bool:
-    """Whether it steps bit for bit as without the switch."""
+def _ignored(part: Part, switch: Switch, seen: Seen, beside: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether it names the switch's argument and steps bit for bit as with the value that it has without."""
     name, value = beside[-1] if beside else ("", None)
     without = part.evenly(Switch(name, value, beside=beside[:-1]))
-    return torch.equal(without.walked.taken, seen.walked.taken)
+    same = torch.equal(without.walked.taken, seen.walked.taken)
+    return same and names(part.make, switch.name) and without.groups[0].get(switch.name) != switch.value
 
 
 def _moving(part: Part, fitting: list[Candidate]) -> Recognised | None:
     """What goes wrong with momentum where something befalls it, by name."""
     beside = tuple(part.plain.arguments.items())
     moving = replace(MOVING, beside=beside)
-    if not moving.taken_by(part.make):
+    if not part.takes(moving):
         return None
     seen = part.eventfully(moving)
     if any(one.fits(seen) for one in fitting):
