@@ -32,6 +32,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "precondition_frequency": ("preconditioning_frequency", "every"),
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
+UNFIT = (ArithmeticError, LookupError, RuntimeError)  # of an algorithm with arguments that it is not made for
 FRACTIONS = (0.9, 0.95, 0.98)  # of the rate, taken for it; a half or twice may be a way to write it
 
 
@@ -86,7 +87,7 @@ class Candidate:
         arguments = self.arguments(seen)
         try:
             return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
-        except (ArithmeticError, LookupError, RuntimeError):  # of arguments that it is not made for
+        except UNFIT:
             return Departure(0, math.inf, frozenset(range(len(seen.course.starts))), True)
 
     def near(self, seen: Seen) -> float:

@@ -32,6 +32,7 @@ from identity_props.stack.guard import RAISED
 Group = Mapping[str, Any]
 EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
 LENGTHILY = 60
+NORM = 64.0
 EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
 UNDECAYED = Switch("weight_decay", 0.0)
 
@@ -127,7 +128,8 @@ class Part:
 
     def largely(self, switch: Switch) -> Seen:
         """A parameter of more than 2^16 entries, and a small one."""
-        large = replace(course(self.seed, LARGE, FEW), steady=True)
+        large = course(self.seed, LARGE, FEW).through(lambda x: x / NORM)  # norms as in other walks
+        large = replace(large, steady=True)
         return self._seen(large, switch, "with a large parameter")
 
     def lengthily(self, switch: Switch) -> Seen:

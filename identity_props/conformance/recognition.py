@@ -15,10 +15,12 @@ One whose steps depend on the loss that a closure gives is none of the zoo.
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import replace
 
 from identity_props.conformance.candidates import (
+    UNFIT,
     Candidate,
     counted,
     decayed,
@@ -82,7 +84,8 @@ def _befallen(part: Part, matches: list[Candidate], even: Seen) -> Recognised:
     """Where gradients are missing, in groups, saved and loaded, then under a schedule."""
     if matches[0].algorithm.whole:
         return _rate_free(part, matches)
-    for look in (part.lacking, part.steadily, part.largely, part.eventfully, part.lengthily):
+    large = [part.largely] if part.small else []  # of many entries, some gradients are small
+    for look in (part.lacking, part.steadily, *large, part.eventfully, part.lengthily):
         seen = look(part.plain)
         fitting = those_that_fit(matches, seen) or those_that_fit(counted(matches), seen)
         if not fitting:
@@ -148,7 +151,10 @@ def _nearest(seen: Seen) -> Recognised:
 
 
 def _end(one: Candidate, seen: Seen) -> float:
-    *_, cells = followed(one.step, seen.course, one.arguments(seen))
+    try:
+        *_, cells = followed(one.step, seen.course, one.arguments(seen))
+    except UNFIT:
+        return math.inf
     return statistics.median(scale_of(seen.course).apart(seen.walked.taken[seen.course.steps - 1], cells))
 
 
