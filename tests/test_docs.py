@@ -22,6 +22,7 @@ from identity_props.faults import FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
 from identity_props.stack.stack import Stack
+from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits
 
 ROOT = Path(__file__).parent.parent
@@ -259,6 +260,11 @@ def test_commands_options_and_environments_are_all_of_them(hooks, pytestconfig):
     assert set(re.findall(r"`(--identity-[a-z-]+)`", pages["reference/options.md"])) == known
     environments = re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)
     assert [name for name in environments if f"| `{name}` |" not in pages["reference/options.md"]] == []
+
+
+def test_every_algorithm_has_an_entry(hooks):
+    page = hooks.generated()["reference/algorithms.md"]
+    assert [name for name in ALGORITHMS if f"## {name}\n" not in page] == []
 
 
 def test_every_way_to_fail_is_explained():

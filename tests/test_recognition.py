@@ -172,8 +172,8 @@ class ForgetsMomentum(OPTIM.Adam):
 class NoAmsgrad(OPTIM.Adam):
     """Takes amsgrad and ignores it."""
 
-    def __init__(self, params, lr=1e-3, amsgrad=False):
-        super().__init__(params, lr)
+    def __init__(self, params, lr=1e-3, weight_decay=0.0, amsgrad=False):
+        super().__init__(params, lr, weight_decay=weight_decay)
 
 
 class FirstDecay(OPTIM.AdamW):
