@@ -53,10 +53,19 @@ def _like(value: Any, default: Any) -> Any:
     """The value if it is of the default's kind, else None."""
     if isinstance(default, bool) or isinstance(value, bool):
         return value if isinstance(value, bool) and isinstance(default, bool) else None
+    if default is None:
+        return value if isinstance(value, str) else None
     if isinstance(default, tuple):
         fits = isinstance(value, tuple | list) and len(value) == len(default) and None not in value
         return tuple(value) if fits else None
     return value if isinstance(value, int | float) else None
+
+
+def shows(group: Group, name: str) -> bool:
+    """Whether a part's groups show an argument, under any of its names."""
+    return any(alias in group for alias in (name, *ALIASES.get(name, ()))) or (
+        name == "betas" and _pair(group) is not None
+    )
 
 
 def _pair(group: Group) -> tuple[float, float] | None:

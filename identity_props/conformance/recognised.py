@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from identity_props.conformance.candidates import Candidate
+from identity_props.conformance.candidates import Candidate, shows
 from identity_props.conformance.following import CIRCUMSTANCES, SAME
 from identity_props.conformance.observed import Seen
 from identity_props.task.algorithms import Algorithm
@@ -58,7 +58,7 @@ def circumstance(matches: list[Candidate], seen: Seen, when: str = "") -> Recogn
 
 
 def arguments_shown(one: Candidate, seen: Seen) -> str:
-    """Its arguments, but for rate and decay."""
+    """Its arguments that the part shows, but for rate and decay."""
     (arguments,) = one.arguments(seen)
     own = {name: value for name, value in arguments.items() if name not in ("lr", "weight_decay")}
-    return "".join(f", {name}={value}" for name, value in own.items())
+    return "".join(f", {name}={value}" for name, value in own.items() if shows(seen.groups[0], name))

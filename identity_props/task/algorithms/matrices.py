@@ -7,6 +7,7 @@ from torch import Tensor
 
 from identity_props.task.algorithms.adaptive import decayed
 from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, each, moved
+from identity_props.task.algorithms.conventions import given
 
 # Muon --------------------------------------------------------------------------------------------------
 
@@ -71,6 +72,13 @@ MUON = Algorithm(
         "adjust_lr_fn": None,
     },
     each(_muon),
+    variants={
+        "without look-ahead": given(each(_muon), nesterov=False),
+        "without look-ahead, all matrices at the rate": given(
+            each(_muon), nesterov=False, adjust_lr_fn="none"
+        ),
+        "all matrices at the rate": given(each(_muon), adjust_lr_fn="none"),
+    },
     rounding=0.2,
 )
 
