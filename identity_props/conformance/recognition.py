@@ -141,13 +141,20 @@ def _few(places: frozenset[int], parameters: int) -> str:
 
 
 def _nearest(seen: Seen) -> Recognised:
-    """None, and the algorithm that is nearest, by the median over parameters of how far apart they end."""
+    """None, and the algorithm that it equals for most steps; for none, the one it ends nearest to.
+
+    By the median over parameters; where some are about as near, by the first.
+    """
     short = replace(seen, course=replace(seen.course, gradients=seen.course.gradients[:SHORTLY]))
-    found = [(_end(Candidate(one, one.step), short), one) for one in ALGORITHMS.values()]
-    least = min(distance for distance, _ in found)
-    distance, nearest = next(pair for pair in found if pair[0] <= NEARLY * least)
-    note = f"nearest is {nearest}, apart by {distance:.1e} of the way after {SHORTLY} steps"
-    return Recognised(NONE, nearest, note, distance)
+    near = [one for one in published(short) if not one.way and not one.bare]
+    equal = {one: one.departure(short).equal for one in near}
+    longest = max(equal.values())
+    near = [one for one in near if equal[one] == longest] if longest > 1 else near
+    ends = {one: _end(one, short) for one in near}
+    nearest = next(one for one in near if ends[one] <= NEARLY * min(ends.values()))
+    steps = f"equal for {longest} steps, " if longest > 1 else ""
+    note = f"nearest is {nearest}, {steps}apart by {ends[nearest]:.1e} of the way after {SHORTLY} steps"
+    return Recognised(NONE, nearest.algorithm, note, ends[nearest])
 
 
 def _end(one: Candidate, seen: Seen) -> float:

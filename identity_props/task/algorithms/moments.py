@@ -268,7 +268,7 @@ def rectified(update: str, least: float) -> Update:
         most = 2 / (1 - b2) - 1
         rho = most - 2 * t * b2**t / second
         if rho <= least:
-            return moved(w, m if update == "m" else w, a)
+            return moved(w, m, a) if update == "m" else w
         r = ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
         return moved(w, r * m / (v.sqrt() + a["eps"] / second**0.5), a)
 
