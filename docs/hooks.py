@@ -23,6 +23,8 @@ from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
 from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
+from identity_props.task.algorithms import ALGORITHMS
+from identity_props.task.algorithms.conventions import COUNTER_SLIPS, DECAY_SLIPS, IDLE_SLIPS, STEP_SLIPS
 from identity_props.trainers import TRAINER_LAWS
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +82,7 @@ def generated():
         "reference/options.md": options_page() + environments_page(),
         "reference/documents.md": documents_page(),
         "reference/python.md": python_page(),
+        "reference/algorithms.md": algorithms_page(),
     }
 
 
@@ -90,6 +93,23 @@ def of_benchmarks():
         "explanation/benchmarks/NOTES.md": (ROOT / "benchmarks/NOTES.md").read_text(),
         "explanation/benchmarks/growth.svg": (ROOT / "benchmarks/growth.svg").read_text(),
     }
+
+
+def algorithms_page():
+    """The zoo of published optimizers, then the slips that any of them can have."""
+    text = "".join(map(algorithm_entry, ALGORITHMS.values()))
+    slips = [*STEP_SLIPS, *COUNTER_SLIPS, *IDLE_SLIPS, *DECAY_SLIPS]
+    return f"{text}## Slips that any can have\n\n" + "".join(f"- {sentence(slip)}\n" for slip in slips)
+
+
+def algorithm_entry(one):
+    """Its name, paper, equation and defaults, its variants and slips."""
+    defaults = ", ".join(f"{name}={value}" for name, value in one.defaults.items())
+    lines = [f"## {one.name}\n\n{plain(one)}.\n\n```text\n{one.equation}\n```\n\nDefaults: `{defaults}`.\n\n"]
+    for kind, ways in (("Variants", one.variants), ("Slips", one.slips)):
+        if ways:
+            lines.append(f"{kind}:\n\n" + "".join(f"- {plain(way)}\n" for way in ways) + "\n")
+    return "".join(lines)
 
 
 # Markdown -----------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_wrong_rate_is_named_slow_fast_or_flat(factor, kind, short, monkeypatc
 
 
 def test_what_an_optimizer_is_not_does_not_count_against_it(short):
-    found = rows(Stack(optimizer=Scaled, lr=10.0))
+    found = rows(Stack(optimizer=Scaled, lr=10.0), Reference(novel=True))
     assert failed(found) == set()
     assert found["gd-trajectory"].note == "not gradient-descent"
 

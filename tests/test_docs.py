@@ -23,6 +23,7 @@ from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
 from identity_props.stack.stack import Stack
+from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits
 from identity_props.trainers import TRAINER_LAWS
 
@@ -295,6 +296,11 @@ def test_every_public_name_is_in_the_reference(hooks):
     page = hooks.generated()["reference/python.md"]
     assert [name for name in identity_props.__all__ if f"\n## {name}\n" not in page] == []
     assert "identity_props." not in page.replace("identity_props.suite", "")
+
+
+def test_every_algorithm_has_an_entry(hooks):
+    page = hooks.generated()["reference/algorithms.md"]
+    assert [name for name in ALGORITHMS if f"## {name}\n" not in page] == []
 
 
 def test_every_way_to_fail_is_explained():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from identity_props.conformance.following import GUARD, THREADS, followed, import_all
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.meant import like_plan, promised, unclipped, why_not
+from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
@@ -147,6 +147,7 @@ def planned(stack: Stack, like: Reference, seed: int) -> Plan:
 def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law]) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
+    yield from recognised_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
     taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.base import Algorithm, Arguments, each
-
-Memory = dict[str, Any]
-
-
-def running(memory: Memory, name: str, value: Tensor, beta: float) -> Tensor:
-    """The running mean beta m + (1 - beta) value under that name, from 0 on."""
-    memory[name] = beta * memory.get(name, 0.0) + (1 - beta) * value
-    found: Tensor = memory[name]
-    return found
+from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, each, moved, running
 
 
 def decayed(w: Tensor, a: Arguments) -> Tensor:
     """The weight after its decoupled decay, (1 - lr weight_decay) w."""
     return w * (1 - float(a["lr"]) * float(a["weight_decay"]))
-
-
-def moved(w: Tensor, update: Tensor, a: Arguments) -> Tensor:
-    """The weight after a step against the update, w - lr update."""
-    return w - update * float(a["lr"])
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,16 +15,16 @@ Direction = Callable[
 ]  # rate, and what it multiplies
 
 
-def _free(direction: Direction, weighted: bool = True) -> Step:
+def _free(direction: Direction, alike: int | None = None) -> Step:
     """Steps of z along the direction at y, of x to the mean of z, and of y between them.
 
-    z_t weighs as the square of the largest rate so far, or all alike with the start among them.
+    z_t weighs as the square of the largest rate so far, or all alike with the start ``alike`` times among them.
     """
 
     def update(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
         x, z = memory.setdefault("x", y), memory.setdefault("z", y)
         rate, along = direction(y, g, memory, a)
-        share = _share(memory, rate) if weighted else 1 / (memory["t"] + 1)
+        share = _share(memory, rate) if alike is None else 1 / (memory["t"] + alike)
         memory["z"] = z - rate * along
         memory["x"] = (1 - share) * x + share * memory["z"]
         return _between(memory, a)
@@ -55,10 +55,28 @@ def _sgd(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Ten
     return _warm(memory, a), g + a["weight_decay"] * y
 
 
+def _of_group(step: Step, rate: Callable[[Memory, Arguments], float] = _warm) -> Step:
+    """T and the weights go on at each step of the group, as in its authors' code, for what has no gradient too."""
+
+    def stepped(cells: Sequence[Cell], a: Arguments) -> None:
+        for cell in cells:
+            cell.memory["t"] = cell.memory["k"] = cell.memory.get("k", 0) + 1
+            if cell.g is None:
+                _share(cell.memory, rate(cell.memory, a))
+            else:
+                cell.memory["t"] -= 1
+        step(cells, a)
+
+    return stepped
+
+
+def _warm_uncorrected(memory: Memory, a: Arguments) -> float:
+    return _warm(memory, a) * float((1 - a["betas"][1] ** memory["t"]) ** 0.5)
+
+
 def _adamw(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Tensor]:
     v = _squares(g, memory, a)
-    rate = _warm(memory, a) * (1 - a["betas"][1] ** memory["t"]) ** 0.5
-    return rate, g / (v.sqrt() + a["eps"]) + a["weight_decay"] * y
+    return _warm_uncorrected(memory, a), g / (v.sqrt() + a["eps"]) + a["weight_decay"] * y
 
 
 def _adamw_corrected(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Tensor]:
@@ -90,7 +108,13 @@ def _evaluated(cell: Cell, a: Arguments) -> Tensor:
 
 
 def _free_member(
-    name: str, title: str, where: str, words: tuple[str, str], defaults: Arguments, step: Step
+    name: str,
+    title: str,
+    where: str,
+    words: tuple[str, str],
+    defaults: Arguments,
+    step: Step,
+    variants: Mapping[str, Step] | None = None,
 ) -> Algorithm:
     equation = "y = (1 - beta) z + beta x, z -= lr {}, x = (1 - c) x + c z, c = {}; evaluated at x"
     return Algorithm(
@@ -102,11 +126,13 @@ def _free_member(
         step,
         shown=_evaluated,
         slips={"eval() does not switch weights": _not_switched(step)},
+        variants=variants or {},
     )
 
 
 _SGD = {"lr": 1.0, "momentum": 0.9, "weight_decay": 0.0, "warmup_steps": 0}
 _ADAMW = {"lr": 0.0025, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "warmup_steps": 0}
+_GROUP = "weights and t of the group"
 _WEIGHTED = "lr_t^2 / sum of lr^2"
 
 SCHEDULE_FREE = (
@@ -117,6 +143,7 @@ SCHEDULE_FREE = (
         ("(g + weight_decay y)", _WEIGHTED),
         _SGD,
         _free(_sgd),
+        {_GROUP: _of_group(_free(_sgd)), "all points weigh alike": _free(_sgd, alike=0)},
     ),
     _free_member(
         "schedule-free-sgd-mean",
@@ -124,7 +151,7 @@ SCHEDULE_FREE = (
         "equations 3 to 5",
         ("(g + weight_decay y)", "1 / (t + 1)"),
         _SGD,
-        _free(_sgd, weighted=False),
+        _free(_sgd, alike=1),
     ),
     _free_member(
         "schedule-free-adamw",
@@ -133,6 +160,7 @@ SCHEDULE_FREE = (
         ("sqrt(1 - beta_2^t) (g / (sqrt(v) + eps) + weight_decay y)", "squares of lr sqrt(1 - beta_2^t)"),
         _ADAMW,
         _free(_adamw),
+        {_GROUP: _of_group(_free(_adamw), _warm_uncorrected)},
     ),
     _free_member(
         "schedule-free-adamw-corrected",
@@ -141,6 +169,7 @@ SCHEDULE_FREE = (
         ("(g / (sqrt(v / (1 - beta_2^t)) + eps) + weight_decay y)", _WEIGHTED),
         _ADAMW,
         _free(_adamw_corrected),
+        {_GROUP: _of_group(_free(_adamw_corrected))},
     ),
 )
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from identity_props.task.algorithms.adaptive import decayed, moved
-from identity_props.task.algorithms.base import Algorithm, Arguments, each
-
-Memory = dict[str, Any]
+from identity_props.task.algorithms.adaptive import decayed
+from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, each, moved
+from identity_props.task.algorithms.conventions import given
 
 # Muon --------------------------------------------------------------------------------------------------
 
@@ -75,6 +72,13 @@ MUON = Algorithm(
         "adjust_lr_fn": None,
     },
     each(_muon),
+    variants={
+        "without look-ahead": given(each(_muon), nesterov=False),
+        "without look-ahead, all matrices at the rate": given(
+            each(_muon), nesterov=False, adjust_lr_fn="none"
+        ),
+        "all matrices at the rate": given(each(_muon), adjust_lr_fn="none"),
+    },
     rounding=0.2,
 )
 
