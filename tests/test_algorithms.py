@@ -27,6 +27,17 @@ TORCH = [
     ("nadam", OPTIM.NAdam, {"weight_decay": 0.1}),
     ("radam", OPTIM.RAdam, {"weight_decay": 0.1}),
 ]
+
+
+def walked(step, arguments):
+    """Weights after each step at one rate."""
+    cell, found = Cell(torch.ones(3, 4, dtype=torch.float64)), []
+    for cell.g in gradients():
+        step([cell], arguments)
+        found.append(cell.w)
+    return torch.stack(found)
+
+
 IN_FLOAT32 = {"asgd", "nadam"}  # torch keeps their rate, and their product of mu, in float32
 
 
@@ -78,6 +89,30 @@ def test_a_parameter_without_gradient_stays(name):
     cell = Cell(torch.ones(3, 4, dtype=torch.float64))
     ALGORITHMS[name].step([cell], ALGORITHMS[name].defaults)
     assert (cell.w == 1).all()
+
+
+def test_radam_at_rest_moves_once_it_is_rectified():
+    algorithm = ALGORITHMS["radam"]
+    walk = steps_of(algorithm.variants["at rest until rectified"], algorithm.defaults)
+    assert (walk[:5] == 1).all()
+    assert (walk[5] != 1).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "given"),
+    [
+        ("sgd", "the rate inside the velocity, as Keras", {"momentum": 0.9}),
+        ("sgd", "the rate inside the velocity, as Keras", {"momentum": 0.9, "nesterov": True}),
+        ("rmsprop", "the rate inside the momentum", {"momentum": 0.9}),
+        ("adam", "the rate were inside the first moment", {}),
+    ],
+)
+def test_where_the_rate_stands_shows_only_as_it_moves(name, way, given):
+    algorithm = ALGORITHMS[name]
+    arguments, other = {**algorithm.defaults, **given}, {**algorithm.variants, **algorithm.slips}[way]
+    one, two = (walked(step, arguments) for step in (algorithm.step, other))
+    assert (one - two).abs().max() <= 1e-12
+    assert (steps_of(algorithm.step, arguments) - steps_of(other, arguments)).abs().max() > 1e-6
 
 
 def test_a_name_is_given_once():
