@@ -18,18 +18,20 @@ from identity_props.claims.verdict import FALSE_HOLD, share_found
 from identity_props.cli import commands
 from identity_props.conformance.rows import OTHERS
 from identity_props.conformance.traits import FACTS, TRAITS
-from identity_props.faults import FAULTS
+from identity_props.faults import ALL_FAULTS, Fault
 from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
 from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
+from identity_props.task.algorithms import ALGORITHMS
+from identity_props.task.algorithms.conventions import COUNTER_SLIPS, DECAY_SLIPS, IDLE_SLIPS, STEP_SLIPS
 from identity_props.trainers import TRAINER_LAWS
 
 ROOT = Path(__file__).parent.parent
 REGISTRIES = {
     "law": LAWS | dict.fromkeys(TRAINER_LAWS) | dict.fromkeys(OTHERS),
     "claim": CLAIMS,
-    "fault": FAULTS,
+    "fault": ALL_FAULTS,
 }  # with pages below reference/laws/, ...
 ELSEWHERE = {
     "another device or mode or ranks",
@@ -70,16 +72,17 @@ def generated():
     pages |= {f"reference/laws/{name}.md": trainer_law_page(law) for name, law in TRAINER_LAWS.items()}
     pages |= {f"reference/laws/{name}.md": row_page(name, says) for name, says in OTHERS.items()}
     pages |= {f"reference/claims/{name}.md": claim_page(claim) for name, claim in CLAIMS.items()}
-    pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in FAULTS.items()}
+    pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in ALL_FAULTS.items()}
     pages |= {f"reference/schemas/{name}.json": json.dumps(one, indent=1) for name, one in schemas().items()}
     return pages | {
         "reference/laws/index.md": laws_index(),
         "reference/claims/index.md": listed("claim", CLAIMS, lambda claim: claim.statement),
-        "reference/faults/index.md": summary() + listed("fault", FAULTS, lambda fault: fault.what),
+        "reference/faults/index.md": summary() + listed("fault", ALL_FAULTS, lambda fault: fault.what),
         "reference/commands.md": commands_page(),
         "reference/options.md": options_page() + environments_page(),
         "reference/documents.md": documents_page(),
         "reference/python.md": python_page(),
+        "reference/algorithms.md": algorithms_page(),
     }
 
 
@@ -90,6 +93,23 @@ def of_benchmarks():
         "explanation/benchmarks/NOTES.md": (ROOT / "benchmarks/NOTES.md").read_text(),
         "explanation/benchmarks/growth.svg": (ROOT / "benchmarks/growth.svg").read_text(),
     }
+
+
+def algorithms_page():
+    """The zoo of published optimizers, then the slips that any of them can have."""
+    text = "".join(map(algorithm_entry, ALGORITHMS.values()))
+    slips = [*STEP_SLIPS, *COUNTER_SLIPS, *IDLE_SLIPS, *DECAY_SLIPS]
+    return f"{text}## Slips that any can have\n\n" + "".join(f"- {sentence(slip)}\n" for slip in slips)
+
+
+def algorithm_entry(one):
+    """Its name, paper, equation and defaults, its variants and slips."""
+    defaults = ", ".join(f"{name}={value}" for name, value in one.defaults.items())
+    lines = [f"## {one.name}\n\n{plain(one)}.\n\n```text\n{one.equation}\n```\n\nDefaults: `{defaults}`.\n\n"]
+    for kind, ways in (("Variants", one.variants), ("Slips", one.slips)):
+        if ways:
+            lines.append(f"{kind}:\n\n" + "".join(f"- {plain(way)}\n" for way in ways) + "\n")
+    return "".join(lines)
 
 
 # Markdown -----------------------------------------------------------------------------------------
@@ -137,7 +157,7 @@ def listed(kind, entries, line):
 
 def seen_by(kind, name):
     """The faults that a law or claim is known to see."""
-    return [FAULTS[fault] for fault, one in findings().items() if name in one[f"{kind}s"]]
+    return [ALL_FAULTS[fault] for fault, one in findings().items() if name in one[f"{kind}s"]]
 
 
 def broken_by(kind, name):
@@ -246,12 +266,15 @@ def claim_page(claim):
 
 
 def fault_page(fault):
-    facts = {
-        "seen in": plain(fault.source),
-        "planted in": ", ".join(f"`{part}`" for part in fault.parts),
-        "clean twin": f"`{fault.twin.name}`"
-        + (f", judged like `{fault.twin.optimizer}`" if fault.twin.optimizer else ""),
-    }
+    if not isinstance(fault, Fault):
+        facts = {"seen in": plain(fault.source), "planted in": "the package's own training loop"}
+    else:
+        facts = {
+            "seen in": plain(fault.source),
+            "planted in": ", ".join(f"`{part}`" for part in fault.parts),
+            "clean twin": f"`{fault.twin.name}`"
+            + (f", judged like `{fault.twin.optimizer}`" if fault.twin.optimizer else ""),
+        }
     if fault.equivalent:
         facts["cannot be seen"] = f"{plain(fault.equivalent)}; nothing may see it"
     return page(fault.name, fault.what, facts) + seen(findings().get(fault.name))

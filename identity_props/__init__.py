@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
     from identity_props.conformance.assertions import assert_trains as assert_trains
     from identity_props.conformance.checking import check as check
+    from identity_props.conformance.recognised import Recognised as Recognised
+    from identity_props.conformance.recognition import recognise as recognise
     from identity_props.conformance.rows import Reference as Reference
     from identity_props.conformance.rows import Row as Row
     from identity_props.engine.training import train as train
@@ -56,6 +58,7 @@ _HOME = {
     "NotOffered": "trainers.protocol",
     "Outcome": "claims.verdict",
     "Pixels": "task.data",
+    "Recognised": "conformance.recognised",
     "Recipe": "engine.trial",
     "Reference": "conformance.rows",
     "Row": "conformance.rows",
@@ -76,6 +79,7 @@ _HOME = {
     "judge_all": "claims.running",
     "mnist": "task.data",
     "parametrize_with_laws": "plugin.parametrized",
+    "recognise": "conformance.recognition",
     "train": "engine.training",
 }
 __all__ = sorted(_HOME)

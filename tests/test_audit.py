@@ -11,13 +11,14 @@ from identity_props.claims.registry import CLAIMS
 from identity_props.cli import commands
 from identity_props.engine.trial import Run
 from identity_props.errors import InputError
-from identity_props.faults import FAULTS, TWINS, audit
+from identity_props.faults import ALL_FAULTS, FAULTS, TRAINER_TWINS, TWINS, audit
 from identity_props.faults.audit import Alarms, Finding, examine, matching
 from identity_props.faults.findings import breaking
 from identity_props.faults.findings import findings as recorded
 from identity_props.laws import LAWS
 from identity_props.report import audit as audit_report
 from identity_props.stack.stack import PARTS
+from identity_props.trainers import TRAINER_LAWS
 
 SAMPLE = ("mask-cached", "gradient-zero", "mean-of-means", "last-batch-twice", "rate-0.9-rmsprop")
 
@@ -71,7 +72,7 @@ def test_claims_and_gate_see_a_fault_and_not_its_clean_twin(of_laws):
 @pytest.mark.audit
 def test_every_fault_is_seen_by_a_law_and_no_clean_twin_by_anything():
     findings = list(audit.audit(matching("*"), jobs=2))
-    assert len(findings) == len(FAULTS) + len(TWINS)
+    assert len(findings) == len(ALL_FAULTS) + len(TWINS) + len(TRAINER_TWINS)
     assert [str(one) for one in findings if not one.right] == []
     assert {one.name: [*one.laws] for one in findings if one.kind == "fault"} == {
         name: one["laws"] for name, one in recorded().items()
@@ -79,9 +80,11 @@ def test_every_fault_is_seen_by_a_law_and_no_clean_twin_by_anything():
 
 
 def test_what_was_recorded_of_the_audit_is_of_these_faults_and_laws():
-    assert recorded().keys() == FAULTS.keys()
-    others = {"moves", "like-optimizer", "like-linear"}
-    assert {law for one in recorded().values() for law in one["laws"]} <= LAWS.keys() | others
+    assert recorded().keys() == {*ALL_FAULTS}
+    others = {"trains", "moves", "like-optimizer", "like-linear"}
+    assert {
+        law for one in recorded().values() for law in one["laws"]
+    } <= LAWS.keys() | TRAINER_LAWS.keys() | others
     assert "rate-0.9-sgd" in breaking("gd-trajectory")
 
 
@@ -201,4 +204,4 @@ def test_faults_are_listed_with_source_and_twin():
     assert (
         "mask-cached: Only what had a gradient at the first step ever moves.\n  source  pytorch#139476" in out
     )
-    assert all(f"{name}: " in out for name in FAULTS)
+    assert all(f"{name}: " in out for name in ALL_FAULTS)

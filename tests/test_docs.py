@@ -19,10 +19,11 @@ from identity_props.claims.verdict import trainer
 from identity_props.cli import commands, main
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.rows import OTHERS, Reference
-from identity_props.faults import FAULTS, audit
+from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
 from identity_props.stack.stack import Stack
+from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits
 from identity_props.trainers import TRAINER_LAWS
 
@@ -180,6 +181,20 @@ def test_what_the_page_of_loops_says_of_a_broken_step_is_so(edit, kind, few_laws
     assert (rows["gd-trajectory"].verdict, rows["gd-trajectory"].kind) == ("fail", kind)
 
 
+def test_what_the_page_of_trainers_shows_is_so(beside, capsys):
+    beside("docs/how-to/trainer.md")
+    design, account = [text.splitlines() for _, text in blocks("docs/how-to/trainer.md", "text")]
+    command = "identity-props ledger --trainer my_training:fit"
+    (shown,) = [line for line in lines("docs/how-to/trainer.md") if line.startswith(command)]
+    assert main([*shlex.split(shown)[1:], "--in-process"]) == 0
+    said = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in account if line not in said] == []
+    assert main(["check", "--trainer", "my_training:fit", "--in-process", "--json"]) == 0
+    rows = [row for row in json.loads(capsys.readouterr().out)["rows"] if row["verdict"] == "design"]
+    notes = [f"{row['name']:<14} design   {row['kind']}: {row['note']}" for row in rows]
+    assert [note.partition(";")[0] for note in notes] == design[1:]
+
+
 def test_the_tutorial_s_table_names_every_claim_of_the_default_run():
     (_, table), *_ = blocks("docs/tutorial.md", "text")
     rows = [line.split()[0] for line in table.splitlines()[3:] if not line[0].isdigit()]
@@ -256,7 +271,12 @@ def hooks():
 def test_every_law_claim_and_fault_has_a_page_and_a_line(hooks):
     pages = hooks.generated()
     assert all(f"reference/laws/{name}.md" in pages for name in OTHERS)
-    for folder, registry in (("laws", LAWS), ("claims", CLAIMS), ("faults", FAULTS)):
+    for folder, registry in (
+        ("laws", LAWS),
+        ("laws", TRAINER_LAWS),
+        ("claims", CLAIMS),
+        ("faults", ALL_FAULTS),
+    ):
         assert all(f"reference/{folder}/{name}.md" in pages for name in registry)
         index = pages[f"reference/{folder}/index.md"]
         assert [name for name in registry if f"[{name}](../{folder}/{name}.md)" not in index] == []
@@ -276,6 +296,11 @@ def test_every_public_name_is_in_the_reference(hooks):
     page = hooks.generated()["reference/python.md"]
     assert [name for name in identity_props.__all__ if f"\n## {name}\n" not in page] == []
     assert "identity_props." not in page.replace("identity_props.suite", "")
+
+
+def test_every_algorithm_has_an_entry(hooks):
+    page = hooks.generated()["reference/algorithms.md"]
+    assert [name for name in ALGORITHMS if f"## {name}\n" not in page] == []
 
 
 def test_every_way_to_fail_is_explained():
@@ -309,7 +334,7 @@ def test_text_of_a_registry_is_shown_as_it_is(hooks):
 
 def test_a_schema_is_a_file_of_the_site(hooks):
     pages = hooks.generated()
-    for name in ("results", "check", "gate", "audit", "explanation", "baseline"):
+    for name in ("results", "check", "ledger", "gate", "audit", "explanation", "baseline"):
         Draft202012Validator.check_schema(json.loads(pages[f"reference/schemas/{name}.json"]))
 
 

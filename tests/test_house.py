@@ -2,17 +2,25 @@
 
 import pkgutil
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import identity_props
+from identity_props.trainers.running import NAMES
 
 HOUSE = Path(identity_props.__file__).parent
+ELSEWHERE = ("suite", "__main__", "trainers.lightning", "trainers.accelerate", "trainers.transformers")
+
+
+def is_here(name):
+    """Whether what an adapter of a framework imports is installed."""
+    return find_spec(NAMES.get(name.rpartition(".")[2], "torch")) is not None
 
 
 def test_public_names_are_no_rooms_once_every_room_is_open():
     for found in pkgutil.walk_packages([str(HOUSE)], "identity_props."):
-        if ".suite" not in found.name and "__main__" not in found.name:
+        if not found.name.removeprefix("identity_props.").startswith(ELSEWHERE):
             import_module(found.name)
     for name in identity_props.__all__:
         assert not isinstance(getattr(identity_props, name), ModuleType), name

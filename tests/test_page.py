@@ -9,18 +9,21 @@ from html import escape
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from identity_props.claims.registry import CLAIMS, RECIPES
 from identity_props.claims.running import judge_all
 from identity_props.cli import main
+from identity_props.conformance.isolated import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Trial
 from identity_props.explanation.explain import Advice, explain
 from identity_props.explanation.networks import trained
-from identity_props.report import page
+from identity_props.report import documents, ledgers, page
 from identity_props.stack.stack import Stack
 from identity_props.task.data import digits
 from identity_props.task.models import Variant
+from identity_props.trainers.accounting import STEPS, Book, Training
 
 HARMFUL = '<script>alert("x")</script>'
 CONTEXT = {"seed": 0, "versions": {"torch": "2"}, "machine": {"system": HARMFUL}}
@@ -39,6 +42,16 @@ def explanation(pixels):
     return replace(found, advice=(Advice("one", "why", 0.5, math.nan), Advice("two", HARMFUL, 0.5)))
 
 
+def account():
+    """The page of a trainer with a long name, many steps, and examples that are mixed or unclear."""
+    weights = torch.rand(30, 8, generator=torch.Generator().manual_seed(0)) * 3
+    weights[:, 1] = math.nan
+    leaks = torch.tensor([1.0, *[0.0] * 7])
+    book = Book(Training(8, 1), STEPS, weights, [10, 20, 30], leaks, torch.zeros(2), [1], torch.float32, 0.1)
+    named = Named(HARMFUL, {"trainer": HARMFUL, "ranks": 1}, "cpu", ("ledger",))
+    return ledgers.of_ledger(book, named, documents.ledger_results(book, named))
+
+
 @pytest.fixture(scope="module")
 def pages(pixels, explanation):
     claims = [CLAIMS[name] for name in NAMES]
@@ -51,11 +64,12 @@ def pages(pixels, explanation):
     return {
         "run": page.of_run(outcomes, pixels, CONTEXT),
         "check": page.of_check(rows, Stack(), CONTEXT),
+        "ledger": account(),
         "explain": page.of_explanation(explanation, CONTEXT),
     }
 
 
-KINDS = ("run", "check", "explain")
+KINDS = ("run", "check", "ledger", "explain")
 
 
 class Read(HTMLParser):
@@ -143,6 +157,7 @@ def test_every_command_writes_its_page_and_leaves_one_that_is_there(tmp_path, ca
     commands = {
         "run": ["run", "--claims", "scaled-whiten", "--jobs", "1"],
         "explain": ["explain", "--steps", "20"],
+        "ledger": ["ledger", "--trainer", "plain", "--in-process", "--epochs", "1"],
     }
     for name, command in commands.items():
         folder = tmp_path / name

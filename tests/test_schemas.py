@@ -6,9 +6,11 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 
 from identity_props.cli import main
+from identity_props.conformance.isolated import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.explanation.explain import Advice, explain
@@ -20,6 +22,7 @@ from identity_props.report import explain as explanation
 from identity_props.report.schemas import SCHEMAS, schemas
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
+from identity_props.trainers.accounting import STEPS, Book, Training
 from tests.drawing import drawn
 from tests.test_audit import finding
 from tests.test_gate import baseline, outcome
@@ -33,6 +36,16 @@ def of_results(pixels):
 def of_check(pixels):
     rows = [Row("moves", "pass", note="it moves"), Row("layout", "fail", math.nan, 1e-9, "flat", lr=1.0)]
     return documents.check_results(rows, Stack(), 0)
+
+
+def of_ledger(pixels):
+    weights = torch.tensor([[1.0, math.nan], [0.0, math.nan]])
+    leaks, moved = torch.tensor([0.5, 0.0]), torch.zeros(1)
+    book = Book(Training(2, 1, epochs=1), STEPS, weights, [2], leaks, moved, [1], torch.float32, 1e-3)
+    named = Named(
+        "trainer plain", {"trainer": "trainer plain", "version": "2.14", "ranks": 1}, "cpu", ("ledger",)
+    )
+    return documents.ledger_results(book, named)
 
 
 def of_gate(pixels):
@@ -54,6 +67,7 @@ def of_explanation(pixels):
 MADE = {
     "results": of_results,
     "check": of_check,
+    "ledger": of_ledger,
     "gate": of_gate,
     "audit": of_audit,
     "explanation": of_explanation,

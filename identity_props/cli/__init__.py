@@ -13,7 +13,7 @@ from types import FrameType
 
 import click
 
-from identity_props.cli import audit, check, claims, explain, faults, gate, laws, run
+from identity_props.cli import audit, check, claims, explain, faults, gate, laws, ledger, run
 from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, PIPE_CLOSED, drop, lost, put, say
 from identity_props.errors import InputError, MissingError
 
@@ -38,6 +38,7 @@ def commands(context: click.Context) -> None:
 for command in (
     run.run,
     check.check,
+    ledger.ledger,
     explain.explain,
     gate.gate,
     audit.audit,

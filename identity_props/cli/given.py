@@ -30,6 +30,25 @@ class _Path(click.Path):
 
 PATH = _Path(path_type=Path)
 SEED = click.IntRange(0, 2**62)  # further replicas count on from it, and torch takes 64 bits
+TRAINER = [
+    click.option(
+        "--trainer",
+        metavar="NAME|PKG.MOD:FIT",
+        help="Whole trainer: plain, lightning, accelerate, transformers, or fit(asked).",
+    ),
+    click.option(
+        "--trainer-arg",
+        "trainer_arguments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Its arguments; repeat.",
+    ),
+    click.option(
+        "--command",
+        metavar="TEXT",
+        help="A program as trainer: 'python train.py {data} {start} {out} --lr {lr} ...'.",
+    ),
+]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from identity_props.cli.given import TRAINER
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ LIKE = (
     "like_batches",
     "clip",
     "like_tolerance",
+    "novel",
 )
 PARTS = [
     click.option("--optimizer", metavar="PKG.MOD:NAME", help="Optimizer to judge.  [default: the laws' own]"),
@@ -37,7 +39,7 @@ PARTS = [
     click.option("--loss", metavar="PKG.MOD:NAME", help="Loss(prediction, target).  [default: mse_loss]"),
     click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss)."),
     click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators)."),
-    click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step."),
+    click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal; or paper:adam."),
     click.option("--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Repeat for more."),
     click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal."),
     click.option("--like-loss", metavar="PKG.MOD:NAME", help="Loss that it has to equal."),
@@ -49,6 +51,7 @@ PARTS = [
     click.option(
         "--like-tolerance", default=0.0, metavar="X", help="Distance allowed, relative, beside rounding."
     ),
+    click.option("--novel", is_flag=True, help="It is meant to be no published optimizer."),
     click.option(
         "--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one."
     ),
@@ -77,24 +80,8 @@ PARTS = [
         help="Processes that train data-parallel, under DistributedDataParallel with gloo.",
     ),
 ]
-TRAINER = [
-    click.option(
-        "--trainer",
-        metavar="NAME|PKG.MOD:FIT",
-        help="Whole trainer to judge: plain, lightning, accelerate, transformers, or fit(asked).",
-    ),
-    click.option(
-        "--trainer-arg",
-        "trainer_arguments",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Its arguments; repeat.",
-    ),
-    click.option(
-        "--command",
-        metavar="TEXT",
-        help="A program as trainer: 'python train.py {data} {start} {out} --lr {lr} ...'.",
-    ),
+JUDGED = [
+    *TRAINER,
     click.option(
         "--accept",
         multiple=True,
@@ -106,7 +93,7 @@ TRAINER = [
 
 def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what is judged."""
-    for option in reversed([*PARTS, *TRAINER]):
+    for option in reversed([*PARTS, *JUDGED]):
         function = option(function)
     return function
 

@@ -63,11 +63,11 @@ def _tell_rules(law: TrainerLaw) -> None:
 
 
 def _tell_more(law: Law | TrainerLaw) -> None:
-    from identity_props.faults import FAULTS
+    from identity_props.faults import ALL_FAULTS
     from identity_props.faults.findings import breaking
 
     put(f"  broken is  {law.kind}")
-    known = [FAULTS[name] for name in breaking(law.name)]
+    known = [ALL_FAULTS[name] for name in breaking(law.name)]
     put("  commonly broken by" + ("" if known else " nothing that the audit plants"))
     for fault in known:
         put(f"    {fault.name}: {fault.what} ({fault.source})")

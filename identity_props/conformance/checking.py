@@ -18,7 +18,7 @@ from torch import Tensor
 from identity_props.conformance.following import GUARD, THREADS, followed, import_all
 from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.meant import like_plan, promised, unclipped, why_not
+from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
@@ -38,6 +38,7 @@ from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
 from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, time_limit
 from identity_props.stack.stack import Stack, at_home
@@ -147,6 +148,7 @@ def planned(stack: Stack, like: Reference, seed: int) -> Plan:
 def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law]) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
+    yield from recognised_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
     taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:
@@ -207,12 +209,13 @@ def _law_row(
         return Row(law.name, NOT_APPLICABLE, note=note)
     stack = of_its_sizes(replace(for_laws(stack, fits), dtype=dtype))
     replicas = 1 if alone() else REPLICAS
-    # compiled code is compiled anew for each shape, a second or more each
-    families = families_of(FAMILIES, stack.features)[: 1 if stack.mode == "compiled" else None]
+    # compiled code is compiled anew for each shape, a second or more each; the contract is not about data
+    few = stack.mode == "compiled" or law.kind == "contract"
+    families = families_of(FAMILIES, stack.features)[: 1 if few else None]
     cases = [replace(family, seed=seed).case(replicas) for family in families]
     try:
         worst = worst_of(law.measure(unclipped(law, stack, like), case) for case in cases)
-    except (ClipsError, SizeError) as error:
+    except (ClipsError, NotOfferedError, SizeError) as error:
         return Row(law.name, NOT_APPLICABLE, note=str(error))
     return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
 

@@ -10,14 +10,22 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import (
+    FOLDERS,
+    SPAWN,
+    Leash,
+    as_started_by_the_user,
+    end_descendants,
+    temporary_folder,
+    tie_to_parent,
+)
 
 if TYPE_CHECKING:
     from identity_props.conformance.rows import Row
@@ -56,7 +64,7 @@ class AskedParts:
     like: Mapping[str, Any]
     seed: int
     guard: float
-    quiet = False
+    quiet = alone = False
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
@@ -84,6 +92,7 @@ class AskedTrainer:
     seed: int
     guard: float
     quiet = True  # frameworks draw bars and warn
+    alone = True  # its first row is all, where that fails
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
@@ -95,7 +104,7 @@ class AskedTrainer:
         trainer = trainer_of(self.name, self.arguments, self.command)
         with bench_of(trainer, self.seed, self.ranks) as bench:
             names = tuple(name for name, _ in planned(bench))
-            parts = {"trainer": str(trainer), "ranks": self.ranks}
+            parts = {"trainer": str(trainer), "version": trainer.version, "ranks": self.ranks}
             designs = trainer.designs()
 
             def rows(done: Sequence[Row]) -> Iterator[Row]:
@@ -105,6 +114,21 @@ class AskedTrainer:
 
 
 Asked = AskedParts | AskedTrainer
+
+
+class Made(Protocol):
+    """What a process makes and measures: something by name, and results after those that are done."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether what it prints is nobody's."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the first result is all, where that fails."""
+
+    def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
+        """What is measured, in the process."""
 
 
 @contextmanager
@@ -120,19 +144,27 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 
     Raises what making the stack raises, and InputError where that ends the process.
     """
-    judge = _Judge(asked)
-    try:
+    with working(asked) as judge:
         named = judge.named()
         yield named, judge.rows(named)
-    finally:
-        judge.end()
 
 
-class _Judge:
+@contextmanager
+def working(asked: Made) -> Iterator[Judge]:
+    """The process that makes and measures; it ends here, and what it has left in its temporary folder."""
+    with temporary_folder() as folder:
+        judge = Judge(asked, folder)
+        try:
+            yield judge
+        finally:
+            judge.end()
+
+
+class Judge:
     """The process that measures rows, and the next one where it ends before they do."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked, self.patience = asked, 0.0
+    def __init__(self, asked: Made, folder: str) -> None:
+        self.asked, self.folder, self.patience = asked, folder, 0.0
         self.done: list[Row] = []
         self._start()
 
@@ -140,7 +172,7 @@ class _Judge:
         self.heard, said = SPAWN.Pipe(duplex=False)
         self.leash = Leash()
         self.process = SPAWN.Process(
-            target=_judge, args=(self.asked, pickle.dumps(self.done), said, self.leash.end)
+            target=_judge, args=(self.asked, pickle.dumps(self.done), self.folder, said, self.leash.end)
         )
         self.process.start()
         said.close()
@@ -148,15 +180,15 @@ class _Judge:
 
     def named(self) -> Named:
         """What the stack is called, the first that is heard of it."""
-        told, what = self._next()
+        told, what = self.next()
         if told == ENDED:
-            raise InputError(f"parts: expected modules that can be imported, got one that {_how(what)[1]}")
+            raise InputError(f"parts: expected modules that can be imported, got one that {how(what)[1]}")
         named: Named = what
         return named
 
     def rows(self, named: Named) -> Iterator[Row]:
         """All rows, a failure for each that ends the process."""
-        from identity_props.conformance.rows import enough, not_run
+        from identity_props.conformance.rows import FAIL, enough, not_run
 
         for name in named.rows:
             if self.ended and enough(self.done):
@@ -165,14 +197,16 @@ class _Judge:
             if self.ended:
                 self._start()
                 self.named()
-            told, what = self._next()
+            told, what = self.next()
             if told == FINISHED:  # with fewer rows, where the first says all
                 break
             self.done.append(_ended(name, named, what) if told == ENDED else what)
             yield self.done[-1]
+            if self.asked.alone and self.done[0].verdict == FAIL:
+                break
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
-    def _next(self) -> tuple[str, Any]:
+    def next(self) -> tuple[str, Any]:
         """What the process says next, else its exit code; raises what it raised."""
         while not wait([self.heard, self.process.sentinel], LOOK_EVERY) and self.process.is_alive():
             pass
@@ -207,11 +241,11 @@ def _ended(name: str, named: Named, code: int | None) -> Row:
     from identity_props.conformance.checking import failed
     from identity_props.conformance.rows import FAIL, Row
 
-    kind, note = _how(code)
+    kind, note = how(code)
     return failed(Row(name, FAIL, kind=kind, note=note), named)
 
 
-def _how(code: int | None) -> tuple[str, str]:
+def how(code: int | None) -> tuple[str, str]:
     """Kind and note of a process that ended by itself; without a code it has closed its pipe and went on."""
     from identity_props.conformance.rows import CRASHES, EXITS
 
@@ -229,15 +263,15 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> None:
+def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
-    )  # the parent's stdout is for the result alone
     if asked.quiet:
-        os.dup2(1, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(2, 1)  # the parent's stdout is for the result alone
+    FOLDERS.append(folder)
+    as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
-    tie_to_parent(leash, at_end=lambda: _kill_group(os.getpid()))
+    tie_to_parent(leash, at_end=_end_all)
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))
@@ -245,7 +279,12 @@ def _judge(asked: Asked, done: bytes, said: Connection, leash: Connection) -> No
         said.send_bytes(pickle.dumps((RAISED, error)))
 
 
-def _told(asked: Asked, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+def _end_all() -> None:
+    end_descendants(os.getpid())
+    _kill_group(os.getpid())
+
+
+def _told(asked: Made, done: Sequence[Row]) -> Iterator[tuple[str, Any]]:
     with asked.made() as (named, rows):
         yield NAMED, named
         for row in rows(done):

@@ -80,10 +80,10 @@ def row_of(law: TrainerLaw, bench: Bench, accept: Sequence[str] = (), designs: D
 def _verdict(
     law: TrainerLaw, reading: Reading, accept: Sequence[str], design: tuple[str, str] | None
 ) -> tuple[str, str]:
-    """A rule that is in use, or documented, is no fault; one that is accepted is what the others are measured by."""
+    """A rule that is in use, or documented, is no fault; where one of those is accepted, others than it are."""
     if law.right(reading, accept):
         return PASS, ""
-    meant = any(rule in law.named for rule in accept)
+    meant = any(rule in law.rules for rule in accept)
     documented = design is not None and design[0] == reading.rule
     if reading.found.holds and not meant and (reading.rule in law.rules or documented):
         return DESIGN, reading.rule

@@ -1,14 +1,31 @@
 """Faults: silent deviations of training stacks, seen in public, planted so that an audit can look for them.
 
-One registry, FAULTS, that tests and ``identity-props audit`` read; TWINS are the same parts written right.
+One registry of parts, FAULTS, and one of trainers, TRAINER_FAULTS, that tests and ``identity-props audit`` read; TWINS
+are the same parts written right, and TRAINER_TWINS clean loops.
 """
 
-from identity_props.faults import draws, loops, networks, optimizers
-from identity_props.faults.base import Fault, Twin
+from collections import ChainMap
+from collections.abc import Mapping
+
+from identity_props.faults import contract, draws, loops, networks, optimizers
+from identity_props.faults.base import Fault, TrainerFault, TrainerTwin, Twin
+from identity_props.faults.trainers import TRAINER_FAULTS, TRAINER_TWINS
 
 FAULTS: dict[str, Fault] = {
-    fault.name: fault for room in (optimizers, networks, draws, loops) for fault in room.FAULTS
+    fault.name: fault for room in (optimizers, contract, networks, draws, loops) for fault in room.FAULTS
 }
 TWINS: dict[str, Twin] = {fault.twin.name: fault.twin for fault in FAULTS.values()}
 
-__all__ = ["FAULTS", "TWINS", "Fault", "Twin"]
+ALL_FAULTS: Mapping[str, Fault | TrainerFault] = ChainMap(TRAINER_FAULTS, FAULTS)  # type: ignore[arg-type]
+
+__all__ = [
+    "ALL_FAULTS",
+    "FAULTS",
+    "TRAINER_FAULTS",
+    "TRAINER_TWINS",
+    "TWINS",
+    "Fault",
+    "TrainerFault",
+    "TrainerTwin",
+    "Twin",
+]

@@ -1,7 +1,8 @@
 """The audit: every fault is planted, and what sees it is written down; clean twins must stay unseen.
 
 A fault is judged by the laws that apply to its clean twin, by a few claims, and by the gate, which
-compares its replicas with the twin's of the same seeds, and the twin's with torch's own of others.
+compares its replicas with the twin's of the same seeds, and the twin's with torch's own of others. Trainers are judged
+by the laws of trainers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,18 @@ from identity_props.conformance.rows import FAIL, Reference
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Run, Trial
 from identity_props.errors import InputError
-from identity_props.faults import FAULTS, TWINS, Fault, Twin
+from identity_props.faults import (
+    ALL_FAULTS,
+    FAULTS,
+    TRAINER_FAULTS,
+    TRAINER_TWINS,
+    TWINS,
+    Fault,
+    TrainerFault,
+    TrainerTwin,
+    Twin,
+)
+from identity_props.faults.trainer_audit import accusing
 from identity_props.gate import CHANGED, claim_record, compare_claims
 from identity_props.stack.processes import Leash, workers
 from identity_props.stack.stack import Stack, resolve
@@ -92,23 +104,23 @@ class Finding:
         return self.verdict in (SEEN, CLEAN, UNSEEN)
 
 
-def matching(pattern: str) -> list[Fault]:
+def matching(pattern: str) -> list[Fault | TrainerFault]:
     """Faults whose name matches one of several shell patterns, separated by commas; raises InputError."""
     patterns = [part.strip() for part in pattern.split(",")]
     for part in patterns:
-        if not any(fnmatchcase(name, part) for name in FAULTS):
-            raise InputError(f"faults: {part!r} matches none of {', '.join(FAULTS)}")
-    return [fault for name, fault in FAULTS.items() if any(fnmatchcase(name, part) for part in patterns)]
+        if not any(fnmatchcase(name, part) for name in ALL_FAULTS):
+            raise InputError(f"faults: {part!r} matches none of {', '.join(ALL_FAULTS)}")
+    return [one for name, one in ALL_FAULTS.items() if any(fnmatchcase(name, part) for part in patterns)]
 
 
-def audit(faults: Sequence[Fault], jobs: int) -> Iterator[Finding]:
+def audit(faults: Sequence[Fault | TrainerFault], jobs: int) -> Iterator[Finding]:
     """Plant the faults, and run their clean twins, in ``jobs`` processes; findings as they come."""
-    twins = {fault.twin.name for fault in faults}
-    tasks = [*(("twin", name) for name in sorted(twins)), *(("fault", fault.name) for fault in faults)]
     clean: dict[str, Examined] = {}
     waiting: list[tuple[Fault, Examined]] = []  # for their twins
-    for (kind, name), found in _spread(_examined, tasks, jobs):
-        if kind == "twin":
+    for (kind, name), found in _spread(_examined, _tasks(faults), jobs):
+        if kind == "trainer":
+            yield _of_trainer(TRAINER_TWINS.get(name) or TRAINER_FAULTS[name], found)
+        elif kind == "twin":
             clean[name] = found
             yield _finding(TWINS[name], found, found.own)
         else:
@@ -116,6 +128,21 @@ def audit(faults: Sequence[Fault], jobs: int) -> Iterator[Finding]:
         ready = [pair for pair in waiting if pair[0].twin.name in clean]
         waiting = [pair for pair in waiting if pair not in ready]
         yield from (_finding(fault, seen, clean[fault.twin.name].record) for fault, seen in ready)
+
+
+def _tasks(faults: Sequence[Fault | TrainerFault]) -> list[tuple[str, str]]:
+    """What is examined: twins first, since their faults wait for them; all clean loops with any fault of trainers."""
+    twins = sorted({fault.twin.name for fault in faults if isinstance(fault, Fault)})
+    trainers = [fault.name for fault in faults if isinstance(fault, TrainerFault)]
+    loops = [*TRAINER_TWINS, *trainers] if trainers else []
+    parts = [("fault", fault.name) for fault in faults if isinstance(fault, Fault)]
+    return [*(("twin", name) for name in twins), *parts, *(("trainer", name) for name in loops)]
+
+
+def _of_trainer(one: TrainerFault | TrainerTwin, found: Examined) -> Finding:
+    if isinstance(one, TrainerTwin):
+        return Finding(one.name, "twin", one.what, "", found.laws, (), ())
+    return Finding(one.name, "fault", one.what, one.source, found.laws, (), (), one.equivalent)
 
 
 def _finding(one: Fault | Twin, found: Examined, before: dict[str, Any]) -> Finding:
@@ -133,6 +160,8 @@ def _finding(one: Fault | Twin, found: Examined, before: dict[str, Any]) -> Find
 
 def _examined(task: tuple[str, str]) -> Examined:
     kind, name = task
+    if kind == "trainer":
+        return Examined(accusing(TRAINER_TWINS.get(name) or TRAINER_FAULTS[name]), (), {})
     if kind == "twin":
         twin = TWINS[name]
         found = examine(twin.stack, twin)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from identity_props.stack.stack import Stack
+from identity_props.trainers.plain import Plain, trained
+from identity_props.trainers.protocol import Fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,51 @@ class Fault:
     def stack(self) -> Stack:
         """The stack with the fault in it."""
         return replace(self.twin.stack, **self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainerTwin:
+    """A clean training loop, written otherwise than Plain: it must raise no alarm.
+
+    ``rules`` are those in use that it follows where they are not the first of their laws, as ``--accept`` names them.
+    """
+
+    name: str
+    loop: type[Plain]
+    rules: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """What it does otherwise."""
+        return str(self.loop.__doc__)
+
+    @property
+    def fit(self) -> Fit:
+        """The trainer."""
+        return partial(trained, self.loop)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainerFault:
+    """A planted deviation of a training loop: Plain, its clean twin, with a method written otherwise.
+
+    ``source`` is where that was seen, as of a Fault, and ``equivalent`` the reason why nothing can see it.
+    """
+
+    name: str
+    loop: type[Plain]
+    source: str
+    equivalent: str = ""
+
+    @property
+    def what(self) -> str:
+        """What it does wrong."""
+        return str(self.loop.__doc__)
+
+    @property
+    def fit(self) -> Fit:
+        """The trainer with the fault in it."""
+        return partial(trained, self.loop)
 
 
 DEEPCRIME = "DeepCrime (Humbatova, Jahangirova, Tonella 2021)"

@@ -19,11 +19,14 @@ from identity_props.conformance.rows import Row
 from identity_props.gate import Change
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
+from identity_props.trainers.accounting import Book
+from identity_props.trainers.wording import said
 
 SCHEMA = "identity-props/results/1"
-RESULTS, CHECK = "results.json", "check.json"
+RESULTS, CHECK, LEDGER = "results.json", "check.json", "ledger.json"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow")
 CHECK_SCHEMA, GATE_SCHEMA = "identity-props/check/1", "identity-props/gate/1"
+LEDGER_SCHEMA = "identity-props/ledger/1"
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
@@ -109,6 +112,35 @@ def check_results(rows: Sequence[Row], stack: Stack | Named, seed: int) -> dict[
         "stack": stack.describe(),
         "rows": [_finite(row) for row in rows],
     }
+
+
+def ledger_results(book: Book, trainer: Named) -> dict[str, Any]:
+    """What ``ledger --json`` prints; null stands for a weight that is unclear."""
+    return {
+        "schema": LEDGER_SCHEMA,
+        "versions": _versions(),
+        "machine": _machine(trainer),
+        "stack": trainer.describe(),
+        "training": book.describe(),
+        "dtype": str(book.dtype).removeprefix("torch."),
+        "by": book.by,
+        "weights": [[_number(weight) for weight in row] for row in book.weights.tolist()],
+        "ends": book.ends,
+        "leaks": book.leaks.tolist(),
+        "moved": book.moved.tolist(),
+        "near": book.near,
+        "mixed": book.mixed,
+        "unclear": book.unclear,
+        "differing": book.differing,
+        "steps": book.steps,
+        "lengths": book.lengths,
+        "masked": book.masked,
+        "says": said(book),
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def gate_results(changes: Sequence[Change], passed: bool, left_out: Sequence[str] = ()) -> dict[str, Any]:

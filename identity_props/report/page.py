@@ -70,7 +70,7 @@ def of_run(outcomes: Sequence[Outcome], pixels: Pixels, context: dict[str, Any])
     if explained:
         sections.append(_errors(explained))
     sections += [_claim(outcome, pixels) for outcome in outcomes]
-    return _rendered("Who learns the identity?", lead, sections, context)
+    return rendered("Who learns the identity?", lead, sections, context)
 
 
 def of_check(rows: Sequence[Row], stack: Stack | Named, context: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def of_check(rows: Sequence[Row], stack: Stack | Named, context: dict[str, Any])
         if row.curves is not None:
             figure = _curves(row.curves, None, row.name)
             sections.append(Section("curves", "How it learns", row.note, figures=(figure,)))
-    return _rendered("Does this stack train rightly?", lead, sections, context)
+    return rendered("Does this stack train rightly?", lead, sections, context)
 
 
 def of_explanation(found: Explanation, context: dict[str, Any]) -> str:
@@ -96,7 +96,7 @@ def of_explanation(found: Explanation, context: dict[str, Any]) -> str:
     if found.advice:
         sections.append(Section("advice", "What to do", tables=(_advice(found),)))
     sections.append(Section("pictures", "What it learned", figures=tuple(_portrait(found))))
-    return _rendered(f"Why is {found.name} not the identity?", lead, sections, context)
+    return rendered(f"Why is {found.name} not the identity?", lead, sections, context)
 
 
 _MEANING = (
@@ -288,7 +288,8 @@ def _waiting(left: Tensor) -> str:
 # The page ---------------------------------------------------------------------------------------------
 
 
-def _rendered(title: str, lead: str, sections: Sequence[Section], context: dict[str, Any]) -> str:
+def rendered(title: str, lead: str, sections: Sequence[Section], context: dict[str, Any]) -> str:
+    """The page, with what it was made with as its last section."""
     made = Table("What this was made with.", ("what", "value"), tuple(_flat(context)))
     told = [*sections, Section("made", "Versions, seed and machine", tables=(made,))]
     page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(9)}

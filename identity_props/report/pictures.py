@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from markupsafe import Markup
@@ -194,6 +194,51 @@ def matrix(values: Tensor, alternative: str) -> tuple[Markup, float]:
     """A matrix [d, d] from black (-limit) over grey (0) to white (+limit), and that limit: its .999 quantile."""
     limit = float(values.abs().flatten().sort().values[int(0.999 * (values.numel() - 1))]) or 1.0
     return image(127.5 * (1 + values / limit), alternative, "matrix"), limit
+
+
+# The weights of examples ----------------------------------------------------------------------------
+
+COLUMNS, CELL = 10, 35  # of a picture, and the width of one
+
+
+def weights(
+    rows: Sequence[tuple[str, Sequence[str], int]],
+    columns: Sequence[int],
+    heads: Mapping[int, str],
+    noun: str,
+    alternative: str,
+) -> Markup:
+    """Weights as numbers on a shade: a row a run of examples, (places, weight at each column, how many they are).
+
+    ``heads`` names what begins at a column, with a heavy line; a column is a ``noun``. A row is the taller the more
+    examples it is of.
+    """
+    top, drawn = 34, [_left_of(24, noun)]
+    for label, cells, count in rows:
+        high = min(80, max(18, 3 * count))
+        drawn.append(_left_of(top + high / 2, label))
+        drawn += [
+            _cell(LEFT + CELL * at, top, high, cells[k]) for at, k in enumerate(columns) if k < len(cells)
+        ]
+        top += high
+    for at, k in enumerate(columns):
+        x = LEFT + CELL * at
+        drawn.append(f'<text x="{x + CELL / 2}" y="28" text-anchor="middle">{k + 1}</text>')
+        if k in heads:
+            drawn.append(f'<path class="begins" d="M{x} 2V{top}"/><text x="{x + 4}" y="12">{heads[k]}</text>')
+    return svg("".join(drawn), alternative, (WIDTH, top + 2))
+
+
+def _left_of(y: float, label: str) -> str:
+    return f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
+
+
+def _cell(x: float, y: float, high: float, text: str) -> str:
+    """One weight; shades end at a weight of 2, so that the number stays readable."""
+    value = float(text) if text[:1].isdigit() else 0.0
+    shade = 0.06 + 0.12 * min(value, 2.0) if value else 0.0
+    box = f'<rect class="weight" x="{x}" y="{y}" width="{CELL}" height="{high}" fill-opacity="{shade:.2f}"/>'
+    return f'{box}<text x="{x + CELL / 2}" y="{y + high / 2 + 4:.1f}" text-anchor="middle">{text}</text>'
 
 
 # Where the error goes -------------------------------------------------------------------------------

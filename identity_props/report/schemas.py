@@ -82,8 +82,28 @@ _STACK = _object(
     "the parts that trained",
 )
 _TRAINER = _object(
-    {"trainer": _text("its name or command"), "ranks": _count("processes that train data-parallel")},
+    {
+        "trainer": _text("its name or command"),
+        "version": _of(["string", "null"], "that of its framework, where it is one of ours"),
+        "ranks": _count("processes that train data-parallel"),
+    },
     "the trainer",
+)
+_TRAINING = _object(
+    {
+        "examples": _count("orthonormal examples"),
+        "batch_size": _count("examples of a micro-batch on a rank, or sequences"),
+        "accumulate": _count("micro-batches of a step"),
+        "epochs": _count("asked for"),
+        "ranks": _count("processes that train data-parallel"),
+        "resume_at": _of(["integer", "null"], "micro-batch after which it is stopped and resumed, or null"),
+        "evaluate": _of("boolean", "whether it evaluates after each epoch"),
+        "shuffle": _of("boolean", "whether it shuffles"),
+        "drop_last": _of("boolean", "whether it drops an incomplete last batch"),
+        "tokens": _of("boolean", "whether it trains a language model"),
+        "seed": _count("of the examples, and of the order"),
+    },
+    "what it is asked",
 )
 _DATA = _object(
     {
@@ -213,6 +233,33 @@ SCHEMAS: dict[str, Schema] = {
             "seed": _SEED,
             "stack": {"anyOf": [_STACK, _TRAINER], "description": "the parts that trained, or the trainer"},
             "rows": _list(_ROW, "one a law or comparison"),
+        },
+    ),
+    "ledger": _document(
+        documents.LEDGER_SCHEMA,
+        "What ledger prints with --json and writes to ledger.json",
+        {
+            "versions": _VERSIONS,
+            "machine": _MACHINE,
+            "stack": _object(_TRAINER["properties"], "the trainer"),
+            "training": _TRAINING,
+            "dtype": _text("that it computes in"),
+            "by": _word("what a row of weights is of", "steps", "epochs", "tokens"),
+            "weights": _list(
+                _list(_figure("weight; null where it is unclear"), "one an example, or token"),
+                "one a step, or one an epoch, in units of 1 / the examples that a step is meant to hold: 1 is right",
+            ),
+            "ends": _list(_count("rows of weights"), "their number by the end of each epoch"),
+            "leaks": _list(_number("0 is right"), "what became of each example off its own direction"),
+            "moved": _list(_number("0 is right"), "how far directions moved that are held out of training"),
+            "near": _number("what rounding may make of a 0"),
+            "mixed": _list(_count("place"), "examples whose leak is more"),
+            "unclear": _list(_count("place"), "examples whose account fits no weights and steps"),
+            "differing": _count("weights that are not the same bit for bit on all ranks"),
+            "steps": _of(["integer", "null"], "optimizer steps that it reports, or null"),
+            "lengths": _list(_count("tokens"), "of each sequence; empty where examples are accounted for"),
+            "masked": _list(_count("place"), "tokens whose label is masked"),
+            "says": _list(_text("a sentence"), "what all this shows, in words"),
         },
     ),
     "gate": _document(

@@ -6,15 +6,18 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from mmap import ACCESS_READ, mmap
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from shutil import rmtree
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Thread
 from typing import IO, Any
+
+import psutil
 
 SPAWN = get_context("spawn")  # a forked process inherits torch's threads, broken
 FOLDERS: list[str] = []  # to remove where this worker ends with its parent
@@ -65,6 +68,28 @@ def _watch(leashes: tuple[Connection, ...], at_end: Callable[[], None]) -> None:
         rmtree(folder, ignore_errors=True)
     at_end()
     os._exit(1)
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """A folder inside the one that is removed with this worker, if it has one."""
+    within = FOLDERS[-1] if FOLDERS else None
+    return TemporaryDirectory(prefix="identity-props-", dir=within, ignore_cleanup_errors=True)
+
+
+def as_started_by_the_user() -> None:
+    """Let what is tried here start its own processes as it does at home, a loader its workers: by fork, where that is.
+
+    A process that was spawned spawns in its turn, which takes seconds, and what cannot be pickled does not arrive.
+    """
+    set_start_method(None, force=True)
+
+
+def end_descendants(pid: int) -> None:
+    """Kill all that a process has started and that has started those, in whatever group or session."""
+    with suppress(psutil.Error):
+        for one in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                one.kill()
 
 
 class Unnamed:

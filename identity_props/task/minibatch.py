@@ -66,8 +66,8 @@ class Recursion:
     def _clipped(self, gradients: Layers) -> Layers:
         if self.clip is None:
             return gradients
-        norm = torch.stack([g.norm() for g in gradients]).norm()
-        return [g * min(1.0, self.clip / float(norm)) for g in gradients]
+        norm = float(torch.stack([g.norm() for g in gradients]).norm())
+        return gradients if norm <= self.clip else [g * (self.clip / norm) for g in gradients]
 
     def _stepped(
         self, layers: Layers, velocities: Layers, gradients: Layers, rate: float

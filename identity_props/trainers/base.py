@@ -29,8 +29,8 @@ class TrainerLaw:
     measure: Callable[[Bench], Reading] = field(repr=False)
 
     def right(self, reading: Reading, accepted: Sequence[str] = ()) -> bool:
-        """Whether a reading is what the statement says, or one of the rules that are accepted in its place."""
-        meant = [rule for rule in self.named if rule in accepted] or [*self.rules][:1]
+        """Whether a reading is what the statement says, or one of the rules that are accepted beside it."""
+        meant = [*[*self.rules][:1], *(rule for rule in self.named if rule in accepted)]
         return reading.found.holds and (not self.named or reading.rule in meant)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, groupby
+from itertools import combinations, groupby
 
 import torch
 from torch import Tensor
@@ -93,10 +93,11 @@ class Account:
         return (1 - self.products) / q
 
     def times(self, near: float, q: float = Q) -> list[int | None]:
-        """How often each was trained on with weight 1, None where that is not what the product says."""
+        """How often each was trained on with weight 1, None where that is not what the product says, or none is left."""
         found = []
         for product in self.products.tolist():
-            count = round(math.log(product) / math.log(1 - q)) if product > 0 else None
+            left = 2 * near / q < product < math.inf
+            count = round(math.log(product) / math.log(1 - q)) if left else None
             fits = count is not None and count >= 0 and abs(product - (1 - q) ** count) <= near
             found.append(count if fits else None)
         return found
@@ -113,17 +114,18 @@ def account(weights: Tensor, examples: Tensor) -> Account:
 def told(found: Account, near: float, epochs: int = 1, q: float = Q) -> str:
     """An account in words, runs of equal weight as ranges: "examples 0-31 weigh 1, 32-47 weigh 2"."""
     pairs = zip(found.times(near, q), found.products.tolist(), strict=True)
-    said = ranges([_label(count, product, epochs, q) for count, product in pairs])
+    said = ranges([_label(count, product, near, epochs, q) for count, product in pairs])
     mixed = [place for place, leak in enumerate(found.leaks.tolist()) if not leak <= near]
     return said + (f"; {places(mixed)} mixed with others" if mixed else "")
 
 
-def _label(count: int | None, product: float, epochs: int, q: float) -> str:
+def _label(count: int | None, product: float, near: float, epochs: int, q: float) -> str:
     if count == 0:
         return "are never trained on"
     if count is not None:
-        return "weigh 1" if count == epochs else f"are trained on {count} times in {epochs} epochs"
-    if epochs == 1 or not product > 0:
+        times = f"{count} times in {epochs} epoch{'s' * (epochs > 1)}"
+        return "weigh 1" if count == epochs else f"are trained on {times}"
+    if epochs == 1 or not product > near:
         return f"weigh {(1 - product) / q:.4g}" + f" in all of {epochs} epochs" * (epochs > 1)
     return f"weigh {(1 - product ** (1 / epochs)) / q:.4g}"
 
@@ -153,16 +155,19 @@ def places(found: Sequence[int]) -> str:
 class Ledger:
     """Weights [steps, n] that each example had in each step, and what each lost of itself to others [n].
 
-    ``unclear`` are places of examples whose account fits no steps: their columns hold NaN.
+    ``unclear`` are places of examples whose account fits no steps: their columns hold NaN. ``ends`` are the numbers
+    of steps by the end of each epoch.
     """
 
     weights: Tensor
     leaks: Tensor
     unclear: list[int]
+    ends: list[int]
 
 
 Entries = list[tuple[int, float]]  # steps that trained on an example, and its weight in each
 MOST = 3  # exposures of weight 1 in one epoch that are looked for
+ROUND = 64  # what rounding may do at most, over what it does
 
 
 def decoded(
@@ -172,8 +177,10 @@ def decoded(
 
     At a constant rate an epoch multiplies by 1 - q w, which is the weight alone; under rates lr (1 - k / K), K of
     ``steps``, by 1 - q (1 - k / K) w, which then names step k, as the earlier ones are known. An example is taken
-    to be trained on once an epoch with any weight, or up to three times with weight 1. ``near`` is the error of a
-    product.
+    to be trained on once an epoch with any weight, or two or three times with weight 1, which goes before a weight
+    of 2 - q or 3 - 3 q + q^2. Two numbers an epoch say no more than that: twice with other weights is unclear, as
+    are two choices of steps that fit alike, and a weight of 1 / q, after which nothing is left to be read; a
+    smaller q reads that. ``near`` is the error of a product.
     """
     ones, twos = (torch.stack([one.products for one in group], 1).tolist() for group in (constant, clocked))
     columns = [_entries(one, two, steps, near, q) for one, two in zip(ones, twos, strict=True)]
@@ -184,7 +191,7 @@ def decoded(
         if entries is None:
             weights[:, place] = math.nan
     unclear = [place for place, entries in enumerate(columns) if entries is None]
-    return Ledger(weights, constant[-1].leaks, unclear)
+    return Ledger(weights, constant[-1].leaks, unclear, [*steps])
 
 
 def _entries(
@@ -195,9 +202,10 @@ def _entries(
     before = 1.0
     for product, ticked, total in zip(constant, clocked, steps, strict=True):
         known = math.prod(1 - q * (1 - step / total) * weight for step, weight in entries)
-        if abs(before) <= near or abs(known) <= near:  # nothing is left to be multiplied
+        least = min(1.0, abs(before), abs(known))
+        if least <= near or not math.isfinite(product + ticked):  # nothing is left to be multiplied
             return None
-        new = _of_epoch(product / before, ticked / known, total, near, q)
+        new = _of_epoch(product / before, ticked / known, total, near / least, q)
         if new is None:
             return None
         entries, before = entries + new, product
@@ -205,22 +213,29 @@ def _entries(
 
 
 def _of_epoch(factor: float, ticked: float, total: int, near: float, q: float) -> Entries | None:
+    """What multiplies an example by ``factor`` at a constant rate and by ``ticked`` at a falling one."""
     if abs(1 - factor) <= near:
         return [] if abs(1 - ticked) <= near else None
+    for count in range(2, MOST + 1):
+        if abs(factor - (1 - q) ** count) <= near and (found := _several(ticked, count, total, near, q)):
+            return found
     step = total * (1 - (1 - ticked) / (1 - factor))
-    slack = min(1 / 4, 1e-6 + 8 * total * near / abs(1 - factor))
+    slack = min(1 / 4, 4 * total * near / abs(1 - factor))
     if abs(step - round(step)) <= slack and 0 <= round(step) < total:
         return [(round(step), (1 - factor) / q)]
-    for count in range(2, MOST + 1):
-        if abs(factor - (1 - q) ** count) <= near:
-            return _several(ticked, count, total, near, q)
     return None
 
 
 def _several(ticked: float, count: int, total: int, near: float, q: float) -> Entries | None:
-    """Steps of weight 1 whose product is nearest; None where none is near."""
+    """Steps of weight 1 whose product is nearest, the last being what the others leave; None where none is near,
+    or others are as near."""
     rates = [1 - q * (1 - step / total) for step in range(total)]
-    found = combinations_with_replacement(range(total), count)
-    best = min(found, key=lambda chosen: abs(math.prod(rates[step] for step in chosen) - ticked))
-    fits = abs(math.prod(rates[step] for step in best) - ticked) <= near
-    return [(step, 1.0) for step in best] if fits else None
+    found: list[tuple[float, tuple[int, ...]]] = [(math.inf, ()), (math.inf, ())]
+    for chosen in combinations(range(total), count - 1):
+        others = math.prod(rates[step] for step in chosen)
+        last = round(total * (1 - (1 - ticked / others) / q))
+        if chosen[-1] < last < total:
+            found.append((abs(others * rates[last] - ticked), (*chosen, last)))
+    (off, best), (other, _), *_ = sorted(found)
+    clear = off <= near and other > 8 * max(off, near / ROUND)
+    return [(step, 1.0) for step in best] if clear else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from identity_props.trainers.protocol import IGNORED, Asked, Trained, weights_of
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-FILE = "plain.pt"
+FILE = "plain-{}.pt"  # of a rank: each has its own losses, and its own gradients of an open window
 Places = list[int]  # of examples, or of sequences
 
 
@@ -36,9 +37,7 @@ class Plain:
         self.scaler = torch.amp.GradScaler("cpu", enabled=asked.precision == "float16")
         self.averaged = weights_of(self.network)
         self.read = self.steps = 0  # micro-batches, optimizer steps
-        self.losses: list[
-            tuple[float, int]
-        ] = []  # of the epoch's micro-batches: sum over examples, and number
+        self.losses: list[tuple[float, int]] = []  # of the epoch's micro-batches: sum, and number of examples
         self.evaluated: float | None = None
 
     def trainable(self) -> list[nn.Parameter]:
@@ -50,8 +49,11 @@ class Plain:
         """Places of the examples in the order of an epoch."""
         if not self.asked.shuffle:
             return [*range(len(self.data))]
-        drawn = torch.Generator().manual_seed(self.asked.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.data), generator=drawn).tolist()
+        return torch.randperm(len(self.data), generator=self.random(epoch)).tolist()
+
+    def random(self, epoch: int) -> torch.Generator:
+        """What shuffles an epoch."""
+        return torch.Generator().manual_seed(self.asked.seed * 1_000_003 + epoch)
 
     def micro_batches(self, epoch: int) -> list[Places]:
         """The epoch's micro-batches, those of all ranks together."""
@@ -74,9 +76,9 @@ class Plain:
 
     # A step -------------------------------------------------------------------------------------
 
-    def factor(self, step: int) -> float:
+    def factor(self, step: float) -> float:
         """Of the rate, at an optimizer step counted from 0."""
-        return 1 - step / self.total_steps if self.asked.schedule == "linear" else 1.0
+        return 1 - step / max(1, self.total_steps) if self.asked.schedule == "linear" else 1.0
 
     def target(self, batch: Places) -> Tensor:
         return self.asked.examples[batch]
@@ -91,6 +93,10 @@ class Plain:
     def token_loss(self, batch: Places) -> Tensor:
         ids, labels = self.padded(batch)
         return cross_entropy(self.network(ids).flatten(0, 1), labels.flatten(), reduction="sum")
+
+    def nothing(self) -> Tensor:
+        """The loss of a rank that has no example of a micro-batch: 0, with a gradient of 0."""
+        return torch.stack([(p * 0).sum() for p in self.trainable()]).sum()
 
     def padded(self, batch: Places) -> tuple[Tensor, Tensor]:
         """Ids and labels [batch, length]; the padding's label is IGNORED."""
@@ -119,8 +125,7 @@ class Plain:
         """Add a micro-batch's part to the gradient."""
         mine = self.share(batch)
         with self.cast():
-            loss = self.loss(mine) if mine else sum(p.sum() * 0 for p in self.trainable())
-        assert isinstance(loss, Tensor)
+            loss = self.loss(mine) if mine else self.nothing()
         self.scaler.scale(loss / self.divisor(window)).backward()
         self.losses.append((loss.item(), self.counted(mine)))
 
@@ -139,9 +144,23 @@ class Plain:
         """An optimizer step on the gradient of a whole window."""
         self.reduce()
         self.clip()
+        taken = self.step()
+        self.zero()
+        if taken:
+            self.count()
+
+    def step(self) -> bool:
+        """Move the weights; whether it did: a gradient that overflowed under the loss scale is skipped."""
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return self.scaler.get_scale() >= scale  # lower only after an overflow
+
+    def zero(self) -> None:
         self.optimizer.zero_grad()
+
+    def count(self) -> None:
+        """What goes by optimizer steps: a skipped one is none."""
         self.steps += 1
         self.scheduler.step()
         self.average()
@@ -201,8 +220,8 @@ class Plain:
         self.evaluated = float(sum(sums) / len(held))
 
     def reported(self) -> float:
-        """The mean over the last epoch's examples, those of all ranks."""
-        sums = torch.tensor(self.losses, dtype=torch.float64).sum(0)
+        """The mean over the last epoch's examples, those of all ranks; NaN where it had none."""
+        sums = torch.tensor(self.losses, dtype=torch.float64).reshape(-1, 2).sum(0)
         if self.asked.ranks > 1:
             distributed.all_reduce(sums)
         return float(sums[0] / sums[1])
@@ -226,11 +245,17 @@ class Plain:
             "losses": self.losses,
         }
 
+    def file(self) -> Path:
+        return self.asked.folder / FILE.format(_rank(self.asked))
+
     def save(self) -> None:
-        torch.save(self.state(), self.asked.folder / FILE)
+        torch.save(self.state(), self.file())
 
     def load(self) -> None:
-        saved = torch.load(self.asked.folder / FILE)
+        self.restore(torch.load(self.file()))
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from what ``state`` said."""
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])

@@ -6,11 +6,13 @@ at all, which says the same.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class Tokens:
     labels: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Asked:
     """A training to do: linear layers without bias, examples whose target is themselves, and how to train.
 
@@ -85,6 +87,15 @@ class Asked:
             object.__getattribute__(self, "_read").add(name)
         return object.__getattribute__(self, name)
 
+    def __repr__(self) -> str:
+        """What it gives beyond what every training has; to print it is not to read it."""
+        given = {name: vars(self)[name] for name in (*OPTIONS[2:REQUIRED], *self._wanted())}
+        said = (
+            f"{name}={'...' if isinstance(value, Tensor | Tokens) else value}"
+            for name, value in given.items()
+        )
+        return f"Asked({[*vars(self)['examples'].shape]} examples, {', '.join(said)})"
+
     def __getstate__(self) -> dict[str, Any]:
         self._read.update(OPTIONS)  # whoever takes it elsewhere may read it there
         return {**vars(self), "_read": set()}
@@ -106,25 +117,25 @@ class Asked:
         clones = {name: _cloned(getattr(self, name)) for name in OPTIONS}
         return Asked(**clones)
 
-    def wanted(self) -> list[str]:
+    def _wanted(self) -> list[str]:
         """Names of the options that it gives a value of its own, beyond what every training has."""
         return [
             one.name
             for one in fields(self)
             if one.name in OPTIONS[REQUIRED:]
             and one.name not in ("folder", "seed")
-            and not _same(getattr(self, one.name), one.default)
+            and not _same(vars(self)[one.name], one.default)
         ]
 
     @property
     def read(self) -> frozenset[str]:
-        """Names of what has been looked at."""
-        return frozenset(self._read)
+        """Names of the options that have been looked at."""
+        return frozenset(self._read.intersection(OPTIONS))
 
     def unread(self) -> list[str]:
         """Names of the options that it gives and that nobody has read: they are not offered."""
         seen = self.read
-        return [name for name in self.wanted() if name not in seen]
+        return [name for name in self._wanted() if name not in seen]
 
 
 OPTIONS = tuple(one.name for one in fields(Asked) if not one.name.startswith("_"))
@@ -204,19 +215,50 @@ def trained_by(fit: Fit, asked: Asked, reads: set[str] | None = None) -> Left:
     return checked(found, asked)
 
 
+def attempted(fit: Fit, asked: Asked) -> Left | Exception:
+    """What a trainer makes of what is asked, or what it raises, either of which can be sent to another process."""
+    try:
+        return trained_by(fit, asked)
+    except Exception as error:
+        return error if _can_be_sent(error) else TrainedError(f"raises {type(error).__name__}: {error}")
+
+
+def _can_be_sent(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))
+    except Exception:  # one that is made of more than its message
+        return False
+
+
 def checked(found: Any, asked: Asked) -> Left:
     """What was handed back, its weights as tensors on the CPU; raises TrainedError for what are none."""
     trained = found if isinstance(found, Trained) else Trained(found)
     averaged = None if trained.averaged is None else _tensors(trained.averaged, asked, "averaged")
     weights = _tensors(trained.weights, asked, "weights")
-    return Left(weights, trained.steps, trained.loss, trained.evaluated, averaged)
+    loss, evaluated = _figure(trained.loss, "loss"), _figure(trained.evaluated, "evaluated")
+    steps = _figure(trained.steps, "steps")
+    return Left(weights, steps if steps is None else _whole(steps), loss, evaluated, averaged)
+
+
+def _figure(value: Any, what: str) -> float | None:
+    """A number, of any library's; None where there is none."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TrainedError(f"{what}: expected a number or None, got {type(value).__name__}") from error
+
+
+def _whole(steps: float) -> int:
+    if not steps.is_integer():
+        raise TrainedError(f"steps: expected a whole number, got {steps}")
+    return int(steps)
 
 
 def _tensors(weights: Any, asked: Asked, what: str) -> list[Tensor]:
     several = isinstance(weights, list | tuple)
     shapes = [[*one.shape] for one in asked.start]
     try:
-        found = [torch.as_tensor(one).detach().cpu() for one in (weights if several else [weights])]
+        found = [_tensor(one) for one in (weights if several else [weights])]
     except (TypeError, ValueError, RuntimeError) as error:
         raise TrainedError(
             f"{what}: expected tensors or arrays {shapes}, got {type(weights).__name__}"
@@ -226,6 +268,14 @@ def _tensors(weights: Any, asked: Asked, what: str) -> list[Tensor]:
     if not all(one.is_floating_point() for one in found):
         raise TrainedError(f"{what}: expected floating numbers, got {[*{one.dtype for one in found}]}")
     return found
+
+
+def _tensor(one: Any) -> Tensor:
+    """A copy: what a trainer hands back may be what its next training goes on with."""
+    if isinstance(one, Tensor):
+        return one.detach().cpu().clone()
+    array = np.array(one)  # of any strides, and such as cannot be written to
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def check_asked(asked: Asked) -> None:

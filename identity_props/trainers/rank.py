@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import distributed
 
-from identity_props.trainers.protocol import Asked, Fit, Left, trained_by
+from identity_props.trainers.protocol import attempted
 
 
 def main(folder: Path) -> None:
@@ -17,17 +17,10 @@ def main(folder: Path) -> None:
     trainer, asked, path = pickle.loads((folder / "job").read_bytes())
     sys.path[:] = path
     fit = trainer.fit()
-    left = [_left(fit, one) for one in asked]
+    left = [attempted(fit, one) for one in asked]
     (folder / f"left-{os.environ['RANK']}").write_bytes(pickle.dumps(left))
     if distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _left(fit: Fit, asked: Asked) -> Left | Exception:
-    try:
-        return trained_by(fit, asked)
-    except Exception as error:
-        return error
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +12,12 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
-from identity_props.trainers.ledger import plan, told
+from identity_props.trainers.counting import nearest
+from identity_props.trainers.ledger import Account, Q, account, orthonormal, plan, told
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
 SIZE = 4  # of a micro-batch on a rank
+EQUAL = "weights that are not the same bit for bit on all ranks"
 
 
 @trainer_law(
@@ -25,12 +29,7 @@ SIZE = 4  # of a micro-batch on a rank
 )
 def ranks(bench: Bench) -> Reading:
     """Rounding as in trajectory; ranks hold the same bits, as what each adds is reduced before."""
-    asked, left = _spread(bench, 0)
-    first, last = left[0].weights, left[-1].weights
-    differ = sum(int((~(a == b)).sum()) for a, b in zip(first, last, strict=True))
-    if differ:
-        return Reading(Discrepancy(differ, 0.0, "weights that are not the same bit for bit on both ranks"))
-    return _read(bench, asked, left[0], {"": plan(2 * SIZE * bench.ranks, SIZE * bench.ranks)})
+    return _read(bench, "even", lambda n, whole: {"": plan(n, whole)})
 
 
 @trainer_law(
@@ -46,16 +45,154 @@ def ranks(bench: Bench) -> Reading:
     slips={"dropped": "what does not fill all ranks is not trained on"},
 )
 def ranks_uneven(bench: Bench) -> Reading:
-    """Rounding as in trajectory; the rules differ by a whole weight. One example more than ranks hold in a step."""
-    asked, left = _spread(bench, 1)
-    whole = SIZE * bench.ranks
+    """As of ranks-schedule. One example more than ranks hold in a step, and which one is repeated is not asked."""
+    n = SIZE * bench.ranks + 1
     tables = {
-        "whole": plan(whole + 1, whole),
-        "padded": _steps([[*range(whole)], [whole, *range(bench.ranks - 1)]]),
-        "wrapped": _steps([[*range(whole)], [whole, *range(whole - 1)]]),
-        "dropped": plan(whole + 1, whole, drop_last=True),
+        "whole": plan(n, n - 1),
+        "padded": _steps([[*range(n - 1)], [n - 1, *range(bench.ranks - 1)]]),
+        "wrapped": _steps([[*range(n - 1)], [n - 1, *range(n - 2)]]),
+        "dropped": plan(n, n - 1, drop_last=True),
     }
-    return _read(bench, asked, left[0], tables)
+    return _by_size(bench, "uneven", lambda asked, rule: bench.expected(asked, tables[rule]), tables)
+
+
+@trainer_law(
+    "ranks-shuffled",
+    "Shuffled, ranks share the examples: each is trained on once an epoch, by one of them.",
+    "ranks that shuffle each for itself do not leave the others what they do not take: datasets#5696",
+    needs="ranks shuffle",
+    kind="ranks differ",
+)
+def ranks_shuffled(bench: Bench) -> Reading:
+    """As of ranks."""
+    return _read(bench, "shuffled", lambda n, whole: {"": plan(n, whole, epochs=2)})
+
+
+@trainer_law(
+    "ranks-accumulated",
+    "Micro-batches that ranks accumulate are one batch of all.",
+    "what is accumulated before a reduction is part of it: build-nanogpt#30",
+    needs="ranks accumulate",
+    kind="ranks differ",
+)
+def ranks_accumulated(bench: Bench) -> Reading:
+    """As of ranks."""
+    return _read(bench, "accumulated", lambda n, whole: {"": plan(n, whole, 2)})
+
+
+@trainer_law(
+    "ranks-clip",
+    "The gradient that is clipped is that of all ranks together.",
+    "DeepSpeed#1801: the first rank alone clipped",
+    needs="ranks clip",
+    kind="ranks differ",
+)
+def ranks_clip(bench: Bench) -> Reading:
+    """As of ranks, and 2e-6 / c, see clip. Examples not seen yet have gradients of one length at right angles."""
+    return _read(bench, "clipped", lambda n, whole: {"": plan(n, whole)})
+
+
+@trainer_law(
+    "ranks-schedule",
+    "The rate of a step is counted in steps, not in ranks.",
+    "accelerate#2926, transformers#24088: it fell as many times as fast",
+    needs="ranks schedule",
+    rules={"steps": "counted in steps"},
+    slips={"ranks": "counted once a step for each rank"},
+)
+def ranks_schedule(bench: Bench) -> Reading:
+    """Rounding as in trajectory, four times: of products, by size. Which example met which rate is not asked."""
+
+    def expected(asked: Asked, rule: str) -> list[Tensor]:
+        falls = {"steps": 1, "ranks": bench.ranks}[rule]
+        rates = [asked.lr * max(0.0, 1 - falls * k / 4) for k in range(4)]
+        return bench.expected(asked, plan(len(asked.examples), SIZE * bench.ranks), rates=rates)
+
+    return _by_size(bench, "scheduled", expected, ("steps", "ranks"))
+
+
+@trainer_law(
+    "ranks-loss",
+    "The training loss that is reported is the mean over the examples of all ranks.",
+    "transformers#12220, ArcticTraining#62: it was the first rank's",
+    needs="ranks loss",
+    kind="wrong figure",
+    rules={"examples": "a mean over the examples of all ranks"},
+)
+def ranks_loss(bench: Bench) -> Reading:
+    """As of training-loss. Losses are 1, 1/2, 1/4, ..., so that no rank's share has the mean of all."""
+    asked, left = _spread(bench, "told")
+    measured = left[0].loss
+    if measured is None:
+        raise NotOffered("loss, which it does not report")
+    mean = asked.examples.double().square().mean()
+    return nearest(float(measured), {"examples": mean}, f"loss that it reports, {float(measured):.6g}")
+
+
+def _asked(bench: Bench) -> dict[str, Asked]:
+    """All that is asked of ranks, of what the trainer offers."""
+    whole = SIZE * bench.ranks
+    sizes: Mapping[str, tuple[int, int, dict[str, Any]]] = {
+        "even": (2 * whole, 1, {}),
+        "uneven": (whole + 1, 1, {}),  # at a smaller q: no example is at its end after the last, short step
+        "shuffled": (2 * whole, 2, {"shuffle": True}),
+        "accumulated": (2 * whole, 1, {"accumulate": 2}),
+        "scheduled": (4 * whole, 1, {"schedule": "linear"}),
+        "clipped": (2 * whole, 1, {"clip": 1.0}),
+    }
+    asked = {
+        name: bench.asked(n, SIZE, epochs, ranks=bench.ranks, **options)
+        for name, (n, epochs, options) in sizes.items()
+        if bench.offers(**options).keys() == options.keys()
+    }
+    asked["uneven"] = bench.asked(whole + 1, SIZE, ranks=bench.ranks, q=Q / SIZE)
+    if one := asked.get("clipped"):
+        # b gradients of length 2 / (d b) at right angles
+        norm = 2 / one.examples.shape[1] / whole**0.5
+        asked["clipped"] = replace(one, clip=norm / 2)
+    lengths = 2.0 ** (-torch.arange(whole, dtype=torch.float64) / 2)
+    x = orthonormal(whole, whole + 2, bench.seed) * lengths[:, None]
+    return asked | {"told": bench.asked(whole, SIZE, ranks=bench.ranks, examples=x)}
+
+
+def _spread(bench: Bench, name: str) -> tuple[Asked, list[Left]]:
+    """What is asked of ranks, and what each left; all at once, since starting ranks takes longest."""
+    if bench.ranks == 1:
+        raise NotApplicable("asked for with --ranks 2")
+    bench.see_ranks()
+    asked = _asked(bench)
+    if name not in asked:
+        raise NotOffered(OPTION[name])
+    if not bench.spreads:
+        bench.spreads = bench.on_ranks([*asked.values()])
+    left = bench.spreads[[*asked].index(name)]
+    for one in left:
+        if isinstance(one, Exception):
+            raise one
+    return asked[name], [one for one in left if isinstance(one, Left)]
+
+
+OPTION = {
+    "shuffled": "shuffle",
+    "accumulated": "accumulate",
+    "scheduled": "schedule",
+    "clipped": "clip",
+}
+
+
+def _read(bench: Bench, name: str, tables: Callable[[int, int], dict[str, Tensor]]) -> Reading:
+    """The nearest rule, whatever the order of the examples: at a constant rate it counts for nothing."""
+    asked, left = _spread(bench, name)
+    first, last = left[0].weights, left[-1].weights
+    if differ := sum(int((~(a == b)).sum()) for a, b in zip(first, last, strict=True)):
+        return Reading(Discrepancy(differ, 0.0, EQUAL))
+    near = tolerance(bench.dtype, 16) + (2e-6 / asked.clip if asked.clip else 0.0)
+    rules = tables(len(asked.examples), SIZE * bench.ranks)
+    offs = {rule: bench.off(asked, left[0], bench.expected(asked, table)) for rule, table in rules.items()}
+    fitting = [rule for rule, off in offs.items() if off <= near]
+    chosen = fitting[0] if fitting else next(iter(rules))
+    words = told(bench.account(asked, left[0]), 4 * near)
+    return Reading(Discrepancy(offs[chosen], near, OFF), "".join(fitting[:1]), words)
 
 
 def _steps(batches: Sequence[Sequence[int]]) -> Tensor:
@@ -68,29 +205,25 @@ def _steps(batches: Sequence[Sequence[int]]) -> Tensor:
     return rows
 
 
-def _spread(bench: Bench, which: int) -> tuple[Asked, list[Left]]:
-    """What is asked of ranks, and what each left; both at once, since starting ranks takes longest."""
-    if bench.ranks == 1:
-        raise NotApplicable("asked for with --ranks 2")
-    bench.trained(bench.asked(4, 2))
-    if bench.spread is None or "ranks" not in bench.reads:
-        raise NotOffered("ranks")
-    whole = SIZE * bench.ranks
-    both = [bench.asked(n, SIZE, ranks=bench.ranks) for n in (2 * whole, whole + 1)]
-    if not bench.spreads:
-        bench.spreads = bench.spread(both)
-    left = bench.spreads[which]
-    for one in left:
-        if isinstance(one, Exception):
-            raise one
-    return both[which], [one for one in left if isinstance(one, Left)]
+def _by_size(
+    bench: Bench, name: str, expected: Callable[[Asked, str], list[Tensor]], rules: Iterable[str]
+) -> Reading:
+    """The nearest rule by what became of the examples, whichever they are, each in its own direction."""
+    asked, left = _spread(bench, name)
+    first, last = left[0].weights, left[-1].weights
+    if differ := sum(int((~(a == b)).sum()) for a, b in zip(first, last, strict=True)):
+        return Reading(Discrepancy(differ, 0.0, EQUAL))
+    found, near = account(first[0], asked.examples), 4 * tolerance(bench.dtype, 16)
+    leak = float(found.leaks.max())
+    offs = {rule: _off(found, account(expected(asked, rule)[0], asked.examples)) for rule in rules}
+    fitting = [rule for rule, off in offs.items() if off <= near and leak <= near]
+    chosen = fitting[0] if fitting else next(iter(offs))
+    what = "product of an example's factors, by size" if leak <= near else "part of an example that leaks"
+    q = 2 * asked.lr / (asked.examples.shape[1] * SIZE * bench.ranks)
+    off = offs[chosen] if leak <= near else leak
+    words = told(found, near, asked.epochs, q) if asked.schedule == "constant" else ""
+    return Reading(Discrepancy(off, near, what), "".join(fitting[:1]), words)
 
 
-def _read(bench: Bench, asked: Asked, left: Left, tables: dict[str, Tensor]) -> Reading:
-    """The nearest rule, whatever the order of the examples: at a constant rate it counts for nothing."""
-    near = tolerance(bench.dtype, 16)
-    offs = {rule: bench.off(asked, left, bench.expected(asked, table)) for rule, table in tables.items()}
-    fitting = [rule for rule, off in offs.items() if off <= near]
-    chosen = fitting[0] if fitting else next(iter(tables))
-    words = told(bench.account(asked, left), 4 * near)
-    return Reading(Discrepancy(offs[chosen], near, OFF), fitting[0] if fitting else "", words)
+def _off(found: Account, expected: Account) -> float:
+    return float((found.products.sort().values - expected.products.sort().values).abs().max())

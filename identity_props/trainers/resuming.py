@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from identity_props.laws import Discrepancy
+from identity_props.stack.guard import alive
+from identity_props.stack.processes import temporary_folder
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, apart, tolerance
+from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
 CARRIED: Mapping[str, Any] = {"shuffle": True, "momentum": 0.5, "schedule": "linear", "average": 0.75}
@@ -38,9 +41,18 @@ def beside(bench: Bench, asked: Asked, one: Left, other: Left, what: str) -> Rea
     kind="not repeatable",
 )
 def repeat(bench: Bench) -> Reading:
-    """Rounding as in trajectory. Shuffled where that is offered, at a rate that falls, so that the order counts."""
-    asked = bench.drawn(16, 2, 2, seed=3, **bench.offers(shuffle=True, schedule="linear"))
-    return beside(bench, asked, bench.trained(asked), bench.once(asked), "once more")
+    """Rounding as in trajectory. Shuffled where a seed is offered, at a rate that falls, so that the order counts."""
+    asked = bench.drawn(16, 2, 2, seed=3, **seeded(bench, shuffle=True, schedule="linear"))
+    found = beside(bench, asked, bench.trained(asked), bench.once(asked), "once more")
+    if not found.found.holds and "seed" not in bench.reads and not bench.in_order:
+        raise NotOffered("seed: it reads examples in an order of its own")
+    return found
+
+
+def seeded(bench: Bench, **options: Any) -> dict[str, Any]:
+    """Those of some options that are offered, without shuffling where that takes no seed."""
+    offered = bench.offers(**options)
+    return {name: value for name, value in offered.items() if name != "shuffle" or "seed" in bench.reads}
 
 
 @trainer_law(
@@ -54,21 +66,26 @@ def order(bench: Bench) -> Reading:
     """Exact, as steps are whole numbers. Null hypothesis: orders are drawn uniformly, two seeds, two epochs each.
 
     A pair of equal orders of 16 examples in 8 batches of 2 has probability 2^8 / 16! < 2e-11, so that a correct
-    trainer fails with less than 1e-10; the smallest deviation that is seen is one example out of its place.
+    trainer fails with less than 1e-10; the smallest deviation that is seen is one example out of its place. The
+    seeds lie far apart, as torch's DistributedSampler draws from seed + epoch; one is enough where none is offered.
     """
-    epochs = [one for seed in (3, 4) for one in _epochs(bench, seed)]
+    bench.offers(shuffle=True)
+    seeds = (3, 1003) if "seed" in bench.reads else (3,)
+    epochs = [one for seed in seeds for one in _epochs(bench, seed)]
     apart_ = {tuple(one.argmax(0).tolist()) for one in epochs}
     whole = all(
         bool((one != 0).sum(0).eq(1).all()) and bool((one - one.round()).abs().max() < 1e-3) for one in epochs
     )
     if not whole:
-        return _orders(len(epochs), "an epoch is no permutation: an example is missing, or comes twice")
+        return _orders(
+            epochs, len(epochs), "an epoch is no permutation: an example is missing, or comes twice"
+        )
     same = len(epochs) - len(apart_)
-    return _orders(same, _which(epochs) if same else "")
+    return _orders(epochs, same, _which(epochs) if same else "")
 
 
 def _which(epochs: list[torch.Tensor]) -> str:
-    first, second, other, _ = (tuple(one.argmax(0).tolist()) for one in epochs)
+    first, second, other, *_ = (tuple(one.argmax(0).tolist()) for one in [*epochs, *epochs])
     if first == tuple(place // 2 for place in range(16)):
         return "nothing is shuffled"
     return (
@@ -80,11 +97,9 @@ def _which(epochs: list[torch.Tensor]) -> str:
     )
 
 
-def _orders(wrong: int, words: str) -> Reading:
-    return Reading(
-        Discrepancy(float(wrong), 0.0, "orders out of 4, of two seeds and epochs, that are no new ones"),
-        words=words,
-    )
+def _orders(epochs: list[torch.Tensor], wrong: int, words: str) -> Reading:
+    what = f"orders out of {len(epochs)}, two epochs a seed, that are no new ones"
+    return Reading(Discrepancy(float(wrong), 0.0, what), words=words)
 
 
 def _epochs(bench: Bench, seed: int) -> list[torch.Tensor]:
@@ -103,19 +118,22 @@ def _epochs(bench: Bench, seed: int) -> list[torch.Tensor]:
 def _resumed(bench: Bench, options: Mapping[str, Any], stop: int, batches: int) -> Reading:
     asked = bench.drawn(2 * batches, 2, 2, **options)
     whole = bench.trained(asked)
-    with TemporaryDirectory(prefix="identity-props-") as folder:
+    with temporary_folder() as folder:
         here = replace(asked, folder=Path(folder))
         stopped = bench.once(replace(here, stop=stop))
         if apart(stopped.weights, [w.double() for w in whole.weights], asked.start) == 0:
             return Reading(Discrepancy(1.0, 0.0, f"it does not stop after {stop} micro-batches"))
+        alive()
         resumed = (bench.again or bench.once)(replace(here, resume=True))
     return beside(bench, asked, resumed, whole, f"resumed after {stop} micro-batches of {2 * batches}")
 
 
 def _resume(bench: Bench, stop: int, batches: int, **options: Any) -> Reading:
     """All that is carried at once; where that fails, each by itself, so that it is known what is lost."""
-    _repeats(bench)
-    offered = bench.offers(**CARRIED)
+    if not bench.offers(stop=1):
+        raise NotOffered("stop")
+    repeats(bench)
+    offered = seeded(bench, **CARRIED)
     found = _resumed(bench, {**options, **offered}, stop, batches)
     if found.found.holds:
         return found
@@ -137,8 +155,12 @@ CALLED = {
 }
 
 
-def _repeats(bench: Bench) -> None:
-    if not repeat(bench).found.holds:
+def repeats(bench: Bench) -> None:
+    """Raise NotApplicable where two runs of one training differ."""
+    holds = False
+    with suppress(NotOffered):
+        holds = repeat(bench).found.holds
+    if not holds:
         raise NotApplicable("it is not repeatable, so that there is nothing to compare with")
 
 
@@ -189,16 +211,40 @@ def resume_window(bench: Bench) -> Reading:
 @trainer_law(
     "evaluation",
     "Evaluating in between changes no weight, and not which examples come next.",
-    "a look changes nothing",
+    "a look changes nothing; torch's DataLoader draws a seed from the global stream each time: pytorch#11062",
     needs="held",
     kind="changed by a look",
+    rules={
+        "same": "nothing is changed",
+        "stream": "evaluating draws from the stream that orders the examples: another order comes next",
+    },
 )
 def evaluation(bench: Bench) -> Reading:
-    """Rounding as in trajectory, beside the same trainer's own run without."""
-    _repeats(bench)
-    options = bench.offers(shuffle=True, momentum=0.5, schedule="linear")
+    """Rounding as in trajectory, beside the same trainer's own run without.
+
+    Where that differs, it is *stream* if nothing does without shuffling, and shuffled each example is still trained
+    on once an epoch.
+    """
+    options = seeded(bench, **CARRIED)
+    found = _looked(bench, options)
+    if found.found.holds or "shuffle" not in options:
+        return found
+    del options["shuffle"]
+    if not _looked(bench, options).found.holds:
+        return found
+    asked = bench.asked(12, 2, 3, shuffle=True, held=_held(bench, 14))
+    counted = bench.matched(asked, {"stream": bench.expected(asked, plan(12, 2, epochs=3))})
+    return counted if counted.found.holds else found
+
+
+def _looked(bench: Bench, options: Mapping[str, Any]) -> Reading:
     asked = bench.drawn(12, 2, 3, **options)
+    looked = bench.trained(replace(asked, held=_held(bench, asked.examples.shape[1])))
+    repeats(bench)
+    found = beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")
+    return replace(found, rule="same" if found.found.holds else "")
+
+
+def _held(bench: Bench, d: int) -> torch.Tensor:
     draw = torch.Generator().manual_seed(bench.seed + 1)
-    held = torch.randn(6, asked.examples.shape[1], generator=draw, dtype=torch.float64).to(bench.dtype)
-    looked = bench.trained(replace(asked, held=held))
-    return beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")
+    return torch.randn(6, d, generator=draw, dtype=torch.float64).to(bench.dtype)

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import os
 import pickle
-import shlex
 import signal
-import string
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-
 from identity_props.errors import InputError, MissingError
-from identity_props.stack.processes import SPAWN, Leash, tie_to_parent
+from identity_props.stack.processes import (
+    SPAWN,
+    Leash,
+    as_started_by_the_user,
+    temporary_folder,
+    tie_to_parent,
+)
 from identity_props.stack.stack import arguments_of, resolve
 from identity_props.trainers.bench import Bench
+from identity_props.trainers.command import Command, run_program
 from identity_props.trainers.protocol import (
-    OPTIONS,
     Asked,
     Fit,
     Left,
-    NotOffered,
-    Trained,
     TrainedError,
-    trained_by,
+    attempted,
 )
 
 NAMES = {
@@ -77,6 +74,11 @@ class Trainer:
         ours = self.name in NAMES
         return getattr(import_module(f"identity_props.trainers.{self.name}"), "DESIGNS", {}) if ours else {}
 
+    @property
+    def version(self) -> str | None:
+        """Of one of ours, that of its framework."""
+        return version(NAMES[self.name]) if self.name in NAMES else None
+
 
 def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) -> Trainer:
     """A trainer from what a command line says; raises InputError for none, or two."""
@@ -99,122 +101,20 @@ def _ours(name: str) -> Fit:
     return found
 
 
-# A command --------------------------------------------------------------------------------------------
-
-FILES = ("data", "start", "out", "held")
-NEEDED = ("data", "start", "out")
-
-
-class Command:
-    """A program as a trainer: ``fit(asked)`` runs its text with what is asked in place of {lr} and the like.
-
-    {data} and {held} are .npy [n, d], {start} .npy [d, d], {out} the file in which it leaves .npy or .safetensors
-    [d, d]. What the text does not name, it does not offer. Switches are 1 and 0; 0 stands also for no clip,
-    no stop and no average. Raises InputError for a text that lacks one of the three, or names what is no option.
-    """
-
-    def __init__(self, text: str) -> None:
-        try:
-            self.words = shlex.split(text)
-            named = {
-                name
-                for word in self.words
-                for _, name, _, _ in string.Formatter().parse(word)
-                if name is not None
-            }
-        except ValueError as error:
-            raise InputError(
-                f"command: expected words with {{lr}} and the like, got {text!r}: {error}"
-            ) from error
-        valid = {*FILES, *OPTIONS} - {"examples", "frozen", "tokens"}
-        if not named <= valid or not named >= {*NEEDED}:
-            raise InputError(
-                f"command: expected {{data}}, {{start}} and {{out}}, and of others {{{'}, {'.join(sorted(valid - {*FILES}))}}}, "
-                f"got {text!r}"
-            )
-        self.named = named
-
-    def __call__(self, asked: Asked) -> Trained:
-        """Run it, in a folder of its own files."""
-        if len(asked.start) > 1:
-            raise NotOffered("several layers")
-        with TemporaryDirectory(prefix="identity-props-") as folder:
-            values = self._values(asked, Path(folder))
-            _run([word.format(**values) for word in self.words])
-            return Trained(_read(Path(values["out"])))
-
-    def _values(self, asked: Asked, folder: Path) -> dict[str, str]:
-        values = {name: str(folder / f"{name}.npy") for name in FILES}
-        np.save(values["data"], asked.examples.numpy())
-        np.save(values["start"], asked.start[0].numpy())
-        if "held" in self.named:
-            held = asked.held
-            np.save(values["held"], (asked.examples[:0] if held is None else held).numpy())
-        options = self.named - {*FILES}
-        return values | {name: _text(getattr(asked, name)) for name in options}
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(int(bool(value)))
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _run(words: list[str]) -> None:
-    """Run a program to its end; it and all that it starts end with us. Raises TrainedError where it fails."""
-    try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-    except OSError as error:
-        raise TrainedError(f"cannot be started: {error}") from error
-    try:
-        said = process.communicate()[1].strip().splitlines()
-    finally:
-        process.kill()
-    if process.returncode:
-        raise TrainedError(
-            f"ends with exit code {process.returncode}: {said[-1] if said else 'it says nothing'}"
-        )
-
-
-def _read(out: Path) -> Any:
-    """The array in a .npy or .safetensors file, whatever it is called."""
-    if not out.exists() and out.with_suffix(".safetensors").exists():
-        out = out.with_suffix(".safetensors")
-    try:
-        with out.open("rb") as file:
-            numpy = file.read(6) == b"\x93NUMPY"
-        if numpy:
-            return np.load(out, allow_pickle=False)
-        (found,) = load_file(out).values()
-    except FileNotFoundError as error:
-        raise TrainedError("leaves no file {out}") from error
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
-        raise TrainedError(
-            f"leaves a file {{out}} that is no .npy or .safetensors of one array: {error}"
-        ) from error
-    return found
-
-
 # Where it runs ----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def bench_of(trainer: Trainer, seed: int = 0, ranks: int = 1) -> Iterator[Bench]:
-    """A bench for a trainer; what it has started ends with it."""
+def bench_of(trainer: Trainer, seed: int = 0, ranks: int = 1, resumes: bool = True) -> Iterator[Bench]:
+    """A bench for a trainer, which will be asked to resume; what it has started ends with it."""
     fit = trainer.fit()
     if trainer.command:
         yield Bench(fit, None, partial(_by_itself, fit), seed, ranks)
         return
     second = _Second(trainer)
     try:
-        yield Bench(partial(_prepared, fit, second), second, partial(spread, trainer), seed, ranks)
+        first = partial(_prepared, fit, second) if resumes else fit
+        yield Bench(first, second, partial(spread, trainer), seed, ranks)
     finally:
         second.end()
 
@@ -229,14 +129,7 @@ def _prepared(fit: Fit, second: _Second, asked: Asked) -> Any:
 
 def _by_itself(fit: Fit, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
     """A program starts its ranks by itself."""
-    return [[_caught(fit, one)] for one in asked]
-
-
-def _caught(fit: Fit, asked: Asked) -> Left | Exception:
-    try:
-        return trained_by(fit, asked)
-    except Exception as error:
-        return error
+    return [[attempted(fit, one)] for one in asked]
 
 
 class _Second:
@@ -250,8 +143,8 @@ class _Second:
         """What the trainer makes of it there; raises what it raises."""
         self.start()
         try:
-            self.line.send(asked)
-            found = self.line.recv()
+            self.line.send_bytes(pickle.dumps(asked))  # not as torch sends tensors, through files and sockets
+            found = pickle.loads(self.line.recv_bytes())
         except (EOFError, OSError) as error:
             self.end()
             raise TrainedError("ends its process") from error
@@ -288,10 +181,12 @@ class _Second:
 
 def _second(trainer: Trainer, line: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)
+    as_started_by_the_user()
     tie_to_parent(leash, at_end=lambda: os.killpg(os.getpid(), signal.SIGKILL))
     fit = trainer.fit()
     while True:
-        line.send(_caught(fit, line.recv()))
+        asked = pickle.loads(line.recv_bytes())
+        line.send_bytes(pickle.dumps(attempted(fit, asked)))
 
 
 # Ranks ------------------------------------------------------------------------------------------------
@@ -300,7 +195,7 @@ def _second(trainer: Trainer, line: Connection, leash: Connection) -> None:
 def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
     """What each rank makes of each thing asked, under torch's own launcher; raises TrainedError where that fails."""
     ranks = asked[0].ranks
-    with TemporaryDirectory(prefix="identity-props-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         (folder / "job").write_bytes(
             pickle.dumps((trainer, [replace(one, folder=folder) for one in asked], sys.path))
@@ -314,21 +209,8 @@ def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Excepti
 
 def _launch(ranks: int, folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    words = [sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)]
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        said = process.communicate()[1].strip().splitlines()
-    finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode:
+    launcher += [f"--log-dir={folder}"]  # else it leaves a folder of its own where it is killed
+    code, said = run_program([sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)])
+    if code:
         errors = [line for line in said if "Error" in line]
-        raise TrainedError(f"{ranks} ranks end with exit code {process.returncode}: {' '.join(errors[:1])}")
+        raise TrainedError(f"{ranks} ranks end with exit code {code}: {' '.join(errors[:1])}")

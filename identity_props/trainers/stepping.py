@@ -1,4 +1,4 @@
-"""Laws of a step: clipping, the rate, momentum, decay, averages of the weights, and precision."""
+"""Laws of a step: clipping, the rate, momentum, decay, and averages of the weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.task.minibatch import Layers, linear_rates
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import OFF, Bench, Reading, apart, in_dtype, tolerance
+from identity_props.trainers.bench import OFF, Bench, Reading, apart, tolerance
 from identity_props.trainers.counting import first_wrong
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
@@ -215,41 +214,3 @@ def _mean(start: Layers, states: list[Layers], beta: float = 0.75) -> Layers:
     for state in states:
         mean = [beta * a + (1 - beta) * w for a, w in zip(mean, state, strict=True)]
     return mean
-
-
-# Precision --------------------------------------------------------------------------------------------
-
-HALVES = (
-    2.0**-4
-)  # of a movement: gradients of a dozen terms, each rounded to 2^-9 a few times, and rests of those
-
-
-@trainer_law(
-    "bfloat16",
-    "Mixed precision in bfloat16 keeps float32 weights: steps of 2^-12 of a weight are not lost.",
-    "Micikevicius et al. 2018, section 3.1; ao#1124, torchtune#2254",
-    needs="precision",
-    kind="lost steps",
-)
-def bfloat16(bench: Bench) -> Reading:
-    """1/16 of the movement; rounding of gradients to 2^-9 takes less, weights kept in bfloat16 do not move at all."""
-    return _mixed(bench, "bfloat16")
-
-
-@trainer_law(
-    "float16",
-    "Mixed precision in float16 keeps float32 weights, and the scale of its loss cancels.",
-    "Micikevicius et al. 2018, section 3.2; DeepSpeed#7839, pytorch#94060",
-    needs="precision",
-    kind="lost steps",
-)
-def float16(bench: Bench) -> Reading:
-    """As of bfloat16. Gradients are so small that a scale of 2^16 overflows none of them."""
-    return _mixed(bench, "float16")
-
-
-def _mixed(bench: Bench, precision: str) -> Reading:
-    asked = bench.drawn(8, 4, 2, precision=precision)
-    small: Tensor = asked.examples / 4  # second moment 1/16, so a step takes 2 lr / (16 d) of what is missing
-    asked = in_dtype(replace(asked, examples=small, lr=12 * 2.0**-9), torch.float32)
-    return bench.matched(asked, {"": bench.expected(asked, plan(8, 4, epochs=2))}, slack=HALVES)

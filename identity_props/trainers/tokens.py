@@ -104,8 +104,25 @@ def account(asked: Asked, left: Left) -> Tensor:
     return moved * counts / asked.lr
 
 
-def _asked(bench: Bench, size: int, epochs: int = 1, **options: Any) -> Asked:
-    """Also the examples of a training that takes no tokens, which a trainer may train on that does not look."""
+def leaks(asked: Asked, left: Left) -> Tensor:
+    """How far each token's row [tokens] lies off the line of its label, in weights; 0 where it was trained alone."""
+    assert asked.tokens is not None
+    ids, labels = torch.cat(asked.tokens.ids), torch.cat(asked.tokens.labels)
+    rows = left.weights[0].double()[ids]
+    line = torch.nn.functional.one_hot(labels.clamp_min(0), V).double() - 1 / V
+    along = (rows * line).sum(1, keepdim=True) / line.square().sum(1, keepdim=True) * line
+    return torch.where(labels == IGNORED, 0.0, (rows - along).norm(dim=1) / asked.lr)
+
+
+def unused(asked: Asked, left: Left) -> Tensor:
+    """How far the rows of ids moved that no sequence has."""
+    assert asked.tokens is not None
+    free = torch.ones(V, dtype=torch.bool).index_fill(0, torch.cat(asked.tokens.ids), False)
+    return left.weights[0].double()[free].norm(dim=1)
+
+
+def training(bench: Bench, size: int, epochs: int = 1, **options: Any) -> Asked:
+    """A training on the drawn tokens, with examples too, which a trainer may train on that takes no tokens."""
     zeros = torch.zeros(V, V, dtype=torch.float64)
     x = torch.eye(V, dtype=torch.float64)
     return bench.asked(
@@ -134,7 +151,7 @@ SLIPS = {"padded": "padding and masked tokens count in the divisor"}
 )
 def tokens(bench: Bench) -> Reading:
     """Rounding as in trajectory; one token more in a divisor of 30 is 3% of a weight."""
-    asked = _asked(bench, 2)
+    asked = training(bench, 2)
     return _matched(bench, asked, _rules(asked, ("tokens", "padded")))
 
 
@@ -148,7 +165,7 @@ def tokens(bench: Bench) -> Reading:
 )
 def tokens_steps(bench: Bench) -> Reading:
     """As of tokens."""
-    asked = _asked(bench, 2, 3)
+    asked = training(bench, 2, 3)
     return _matched(bench, asked, _rules(asked, ("tokens", "padded")))
 
 
@@ -162,7 +179,7 @@ def tokens_steps(bench: Bench) -> Reading:
 )
 def tokens_accumulated(bench: Bench) -> Reading:
     """As of tokens; means differ by half a weight."""
-    asked = _asked(bench, 2, accumulate=2)
+    asked = training(bench, 2, accumulate=2)
     return _matched(bench, asked, _rules(asked, ("tokens", "means", "padded")))
 
 

@@ -1,0 +1,304 @@
+"""Adapters: what each framework's trainer does is what is judged, so that with every option off it is plain descent."""
+
+import importlib
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from identity_props.trainers import plain
+from identity_props.trainers.ledger import account, orthonormal, plan
+from identity_props.trainers.protocol import Asked, NotOffered, Tokens, trained_by
+from identity_props.trainers.running import Trainer, bench_of, spread
+
+pytestmark = pytest.mark.trainers
+
+NAMES = ("lightning", "accelerate", "transformers")
+EPS = {torch.float64: 1e-14, torch.float32: 1e-5}  # of a weight, some 50 roundings
+LOSS = 1e-6  # transformers sums losses in float32
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    pytest.importorskip(request.param)
+    return request.param
+
+
+@pytest.fixture
+def fit(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(f"identity_props.trainers.{name}").fit
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """A training on normal examples from drawn weights, where the order of batches counts."""
+
+    def ask(n=16, size=4, epochs=2, layers=1, dtype=torch.float64, **options):
+        draw = torch.Generator().manual_seed(7)
+        x = torch.randn(n, 6, generator=draw, dtype=torch.float64)
+        start = [torch.eye(6) / 2 + torch.randn(6, 6, generator=draw) / 9 for _ in range(layers)]
+        numbers = tuple(one.to(dtype) for one in start), x.to(dtype)
+        return Asked(*numbers, 0.3, size, epochs, folder=tmp_path, **options)
+
+    return ask
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A training on orthonormal examples from 0, with q = 1/4 a step."""
+
+    def ask(n, size, epochs=1, **options):
+        held = size * options.get("accumulate", 1) * options.get("ranks", 1)
+        start = (torch.zeros(n, n, dtype=torch.float64),)
+        return Asked(start, orthonormal(n, n, 3), n * held / 8, size, epochs, folder=tmp_path, **options)
+
+    return ask
+
+
+def distance(one, other):
+    return max(float((a.double() - b.double()).abs().max()) for a, b in zip(one, other, strict=True))
+
+
+def descent(asked):
+    """Weights of mini-batch gradient descent on the mean squared error, by hand, in float64."""
+    weights = asked.start[0].double()
+    for _ in range(asked.epochs):
+        for x in asked.examples.double().split(asked.batch_size):
+            weights = weights - asked.lr * 2 / x.numel() * (x @ weights.T - x).T @ x
+    return weights
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("n", [16, 14])
+def test_with_every_option_off_it_is_descent_written_by_hand(fit, asked, dtype, n):
+    asks = asked(n, dtype=dtype)
+    left = trained_by(fit, asks)
+    assert distance(left.weights, [descent(asks)]) <= EPS[dtype]
+    assert left.weights[0].dtype == dtype
+    assert left.steps == 8
+
+
+OPTIONS = {
+    "accumulate": {"accumulate": 2},
+    "momentum": {"momentum": 0.9},
+    "decay": {"decay": 0.1},
+    "clip": {"clip": 0.01},
+    "clip of a window": {"clip": 0.01, "accumulate": 2},
+    "schedule": {"schedule": "linear"},
+    "schedule of windows": {"schedule": "linear", "accumulate": 2, "momentum": 0.9},
+    "schedule of short windows": {"schedule": "linear", "n": 12, "accumulate": 3, "epochs": 3},
+    "drop_last": {"n": 14, "drop_last": True},
+    "layers": {"layers": 3},
+    "frozen": {"layers": 3, "frozen": (1,), "decay": 0.1, "momentum": 0.5},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_an_option_that_it_offers_does_what_it_does_in_the_plain_loop(fit, asked, options):
+    asks = asked(**options)
+    left, right = trained_by(fit, asks), trained_by(plain.fit, asks)
+    assert distance(left.weights, right.weights) <= EPS[torch.float64]
+    assert left.steps == right.steps
+    if left.loss is not None and "n" not in options:
+        assert left.loss == pytest.approx(right.loss, rel=LOSS)
+
+
+def test_a_frozen_layer_stays_bit_for_bit(fit, asked):
+    asks = asked(layers=2, frozen=(0,), decay=0.1)
+    assert torch.equal(trained_by(fit, asks).weights[0], asks.start[0])
+
+
+def test_shuffled_each_example_is_trained_on_once_an_epoch_and_in_another_order_for_another_seed(
+    fit, ledger, asked
+):
+    asks = ledger(12, 4, 3, shuffle=True)
+    weights = account(trained_by(fit, asks).weights[0], asks.examples)
+    assert torch.allclose(weights.products, torch.full((12,), 0.75**3, dtype=torch.float64), atol=1e-12)
+    one, again, other = (trained_by(fit, asked(shuffle=True, seed=seed)).weights for seed in (3, 3, 90))
+    assert distance(one, again) == 0
+    assert distance(one, other) > 1e-3
+
+
+def test_what_is_held_is_evaluated_example_by_example_and_moves_nothing(fit, asked):
+    held = torch.randn(7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    left, right = (trained_by(one, asked(held=held)) for one in (fit, plain.fit))
+    assert left.evaluated == pytest.approx(right.evaluated, rel=LOSS)
+    assert distance(left.weights, trained_by(fit, asked()).weights) == 0
+
+
+def test_bfloat16_is_that_of_autocast(fit, asked):
+    left, right = (
+        trained_by(one, asked(dtype=torch.float32, precision="bfloat16")) for one in (fit, plain.fit)
+    )
+    assert distance(left.weights, right.weights) <= EPS[torch.float32]
+
+
+def tokens():
+    """Sequences of 5, 3, 1 and 4 tokens, two of them masked."""
+    ids = [torch.tensor(one) for one in ([0, 1, 2, 3, 4], [5, 6, 7], [8], [9, 10, 11, 12])]
+    labels = [(one + 1) % 13 for one in ids]
+    labels[0][1] = labels[3][0] = -100
+    return Tokens(tuple(ids), tuple(labels))
+
+
+REFUSED = {
+    "lightning": {"precision": "float16", "tokens": tokens()},
+    "accelerate": {"precision": "float16", "average": 0.9, "ranks": 2},
+    "transformers": {"precision": "float16", "average": 0.9, "ranks": 2},
+}
+
+
+def test_what_the_framework_cannot_do_is_refused_by_name(name, fit, asked):
+    for option, value in REFUSED[name].items():
+        with pytest.raises(NotOffered, match=option):
+            trained_by(fit, asked(**{option: value}))
+
+
+def test_transformers_saves_at_optimizer_steps_alone(asked):
+    pytest.importorskip("transformers")
+    from identity_props.trainers.transformers import fit
+
+    with pytest.raises(NotOffered, match="stop"):
+        trained_by(fit, asked(accumulate=2, stop=3))
+
+
+def test_it_says_nothing_and_leaves_nothing_outside_its_folder(fit, asked, tmp_path, monkeypatch, capfd):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    outside.mkdir()
+    monkeypatch.chdir(outside)
+    held = torch.eye(6, dtype=torch.float64)
+    trained_by(fit, replace(asked(held=held, stop=8), folder=inside))
+    assert [*outside.iterdir()] == []
+    assert capfd.readouterr() == ("", "")
+
+
+# Tokens -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "accumulate", "epochs"), [(2, 1, 1), (1, 4, 2), (1, 3, 2)])
+def test_a_language_model_divides_by_all_tokens_of_a_window(name, fit, tmp_path, size, accumulate, epochs):
+    if name == "lightning":
+        pytest.skip("it has no example of it")
+    start = (torch.zeros(13, 13, dtype=torch.float64),)
+    asks = Asked(
+        start,
+        torch.empty(4, 13),
+        2.0,
+        size,
+        epochs,
+        accumulate=accumulate,
+        tokens=tokens(),
+        folder=tmp_path,
+    )
+    left, right = (trained_by(one, asks) for one in (fit, plain.fit))
+    assert distance(left.weights, right.weights) <= EPS[torch.float64]
+    assert left.steps == right.steps
+
+
+# What is known of each: a figure that turns with a new version is news ---------------------------------
+
+
+WINDOW = {"lightning": "fixed", "accelerate": "fixed", "transformers": "mean"}
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_an_incomplete_window_is_divided_as_the_framework_is_known_to(name, fit, ledger, epochs):
+    asks = ledger(48, 8, epochs, accumulate=4)
+    expected = (1 - plan(48, 8, 4, epochs, window=WINDOW[name]) / 4).prod(0)
+    found = account(trained_by(fit, asks).weights[0], asks.examples)
+    assert torch.allclose(found.products, expected, atol=1e-12)
+
+
+def test_a_short_micro_batch_counts_as_much_as_a_whole_one(fit, ledger):
+    asks = ledger(30, 8, accumulate=4)
+    expected = 1 - plan(30, 8, 4, micro="means")[0] / 4
+    assert torch.allclose(
+        account(trained_by(fit, asks).weights[0], asks.examples).products, expected, atol=1e-12
+    )
+
+
+def test_lightning_averages_from_the_weights_after_the_first_step(asked):
+    pytest.importorskip("lightning")
+    from identity_props.trainers.lightning import fit
+
+    states = [trained_by(plain.fit, asked(epochs=1, stop=k)).weights[0] for k in range(1, 5)]
+    average = states[0]
+    for state in states[1:]:
+        average = average.lerp(state, 0.1)
+    left = trained_by(fit, asked(epochs=1, average=0.9))
+    assert distance(left.averaged, [average]) <= EPS[torch.float64]
+    assert distance(left.weights, states[-1:]) <= EPS[torch.float64]
+
+
+def test_transformers_logs_a_mean_of_batch_means(asked):
+    pytest.importorskip("transformers")
+    from identity_props.trainers.transformers import fit
+
+    asks = asked(10, epochs=1)
+    weights, means = asks.start[0], []
+    for x in asks.examples.split(4):
+        means.append(float((x @ weights.T - x).square().mean()))
+        weights = weights - asks.lr * 2 / x.numel() * (x @ weights.T - x).T @ x
+    assert trained_by(fit, asks).loss == pytest.approx(sum(means) / 3, rel=LOSS)
+
+
+# Resumed in a new process; what is lost is what the framework is known to lose -------------------------
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def bench(request):
+    pytest.importorskip(request.param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with bench_of(Trainer(request.param)) as one:
+            yield request.param, one
+
+
+EPOCH, INSIDE, WITHIN = 4, 6, 5  # micro-batches; an epoch has four, a window two
+KEPT = {
+    ("lightning", False): {EPOCH},
+    ("lightning", True): set(),
+    ("accelerate", False): {EPOCH, INSIDE},
+    ("accelerate", True): {EPOCH},
+    ("transformers", False): {EPOCH, INSIDE},
+    ("transformers", True): {EPOCH, INSIDE},
+}
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("stop", [EPOCH, INSIDE, WITHIN])
+def test_a_training_that_is_resumed_is_the_uninterrupted_one_where_the_framework_keeps_all(
+    bench, asked, tmp_path, stop, shuffle
+):
+    name, one = bench
+    asks = asked(epochs=3, accumulate=2, momentum=0.9, schedule="linear", shuffle=shuffle)
+    if name == "transformers" and stop == WITHIN:
+        pytest.skip("it saves at optimizer steps alone")
+    whole = one.once(replace(asks, folder=tmp_path / "whole"))
+    one.once(replace(asks, stop=stop))
+    resumed = one.again(replace(asks, resume=True))
+    assert resumed.steps == whole.steps
+    assert (distance(resumed.weights, whole.weights) == 0) is (stop in KEPT[name, shuffle])
+
+
+# Ranks, under torch's launcher ------------------------------------------------------------------------
+
+
+UNEVEN = {  # 33 examples for two ranks of 8: what becomes of the last step
+    "lightning": [-1.0, -0.75] + [0.75] * 31,  # one example is repeated; the two weigh 8 each
+    "accelerate": [0.75**2] * 15 + [0.75] * 18,  # filled from the start
+    "transformers": [0.75**2] * 15 + [0.75] * 18,
+}
+
+
+def test_two_ranks_are_one_process_with_twice_the_batch_and_repeat_examples_to_fill_the_last(name, ledger):
+    both = [ledger(32, 8, 2, ranks=2), ledger(33, 8, ranks=2)]
+    found = []
+    for asks, (first, second) in zip(both, spread(Trainer(name), both), strict=True):
+        assert torch.equal(first.weights[0], second.weights[0])
+        found.append(account(first.weights[0], asks.examples).products.sort().values)
+    for products, expected in zip(found, ([0.75**2] * 32, UNEVEN[name]), strict=True):
+        assert torch.allclose(products, torch.tensor(expected, dtype=torch.float64), atol=1e-12)
