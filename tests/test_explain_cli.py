@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from identity_props.claims.registry import RECIPES
+from identity_props.claims.running import cores
 from identity_props.cli import main
 from identity_props.engine.trial import Recipe, Trial
+from identity_props.errors import InputError
 from identity_props.explanation.advice import CHANGES, advised, described, tried
 from identity_props.explanation.explain import explain
 from identity_props.explanation.networks import trained
@@ -30,6 +32,21 @@ def test_explain_prints_parts_and_advice_and_writes_them(tmp_path, capsys):
     assert sum(part["fvu"] for part in document["parts"]) == pytest.approx(document["fvu"])
     assert main([*QUICK, "--out", str(tmp_path)]) == 2
     assert "--force replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "threads"), [("7", 1), ("28", cores())])
+def test_it_trains_on_as_many_threads_as_a_run_and_gives_the_others_back(
+    side, threads, monkeypatch, few_digits
+):
+    seen, before = [], torch.get_num_threads()
+
+    def explained(asked, pixels):
+        seen.append(torch.get_num_threads())
+        raise InputError("seen")
+
+    monkeypatch.setattr("identity_props.cli.asked.Asked.explained", explained)
+    assert main(["explain", "--side", side]) == 2
+    assert (seen, torch.get_num_threads()) == ([threads], before)
 
 
 def test_try_does_what_it_advises(capsys):

@@ -96,7 +96,7 @@ def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(
 
 COUNTED = """
 import pytest, torch
-from identity_props.suite.conftest import *
+from identity_props.suite.conftest import _threads_as_the_commands_have_them
 
 before = torch.get_num_threads()
 

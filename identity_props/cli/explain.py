@@ -83,10 +83,12 @@ def explain(
     A --variant is trained here first: --depth 4 --scaling none --data mnist --side 28 is the network of the
     question with --steps 9380. A --model is taken as it is, and maps pixels [n, d] under --scaling to [n, d].
     """
+    from identity_props.claims.running import threads
     from identity_props.engine.training import flushed_denormals
     from identity_props.report import documents, files, page
     from identity_props.report.explain import FILE, document, tables
     from identity_props.stack.stack import Stack
+    from identity_props.stack.unchanged import unchanged
     from identity_props.task.data import load
 
     click.get_current_context().with_resource(names_from_here())
@@ -98,7 +100,9 @@ def explain(
         files.check_free(out, force, FILE, page.FILE)
         files.make(out)
     pixels = load(data, int(side), data_dir, download)
-    found = asked.explained(pixels)
+    # more threads than `run` has wait for each other longer than they work where layers are narrow
+    with unchanged(threads(1, pixels)):
+        found = asked.explained(pixels)
     context = documents.context(pixels, Stack(), asked.seed, 1)
     context["stack"] = asked.parts(context["stack"])
     made = document(found, context)

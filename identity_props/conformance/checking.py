@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.following import GUARD, THREADS, followed, import_all
+from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
@@ -30,7 +31,7 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import dtypes_of, dtypes_taken, repeatable, traits
+from identity_props.conformance.traits import UNKNOWN, dtypes_of, dtypes_taken, repeatable, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
@@ -197,7 +198,11 @@ def _law_row(
 ) -> Row:
     like, fits = promises(), traits_of_stack()
     if reason := why_not(law, stack, like, fits):
-        return Row(law.name, NOT_APPLICABLE, note=reason)
+        # of one that is declared, what it is to be is known
+        told = like.optimizer is not None or UNKNOWN in fits
+        return Row(
+            law.name, NOT_APPLICABLE, note=_with(reason, "" if told else hint(stack, law.needs - fits))
+        )
     dtype = _measured_in(law, stack, dtypes())
     if dtype is None:
         note = f"its parts take {', '.join(map(_named, dtypes()))} alone"
@@ -213,6 +218,10 @@ def _law_row(
     except (ClipsError, NotOfferedError, SizeError) as error:
         return Row(law.name, NOT_APPLICABLE, note=str(error))
     return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+
+
+def _with(reason: str, hint: str) -> str:
+    return f"{reason}; {hint}" if hint else reason
 
 
 def _measured_in(law: Law, stack: Stack, taken: Sequence[torch.dtype]) -> torch.dtype | None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
+from identity_props.conformance.hints import TRY
 from identity_props.conformance.isolated import Named
 from identity_props.conformance.rows import (
     DESIGN,
@@ -126,7 +127,16 @@ def _counts(rows: Sequence[Row], all_rows: bool) -> str:
     rules = ", ".join(dict.fromkeys(row.kind for row in rows if row.verdict == DESIGN))
     told += f", {design} by design (--accept {rules})" if design else ""
     folded = f"; {left} {laws} not apply" if left else ""
-    return f"{told}{folded}{'' if all_rows or not left else '; --all shows them and why'}"
+    told += f"{folded}{'' if all_rows or not left else '; --all shows them and why'}"
+    return "\n".join([told, *_hints(rows)])
+
+
+def _hints(rows: Sequence[Row]) -> list[str]:
+    """What rows that do not apply say to try, each once; two at most, as one leads to the next."""
+    hints = [
+        row.note.rpartition("; ")[2] for row in rows if row.verdict == NOT_APPLICABLE and TRY in row.note
+    ]
+    return [f"{hint[0].upper()}{hint[1:]}." for hint in dict.fromkeys(hints)][:2]
 
 
 def gate_table(
