@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -33,6 +32,7 @@ from identity_props.stack.processes import (
 )
 from identity_props.stack.stack import arguments_of, resolve
 from identity_props.trainers.bench import Bench
+from identity_props.trainers.names import NAMES, module_of
 from identity_props.trainers.protocol import (
     OPTIONS,
     Asked,
@@ -43,13 +43,6 @@ from identity_props.trainers.protocol import (
     TrainedError,
     attempted,
 )
-
-NAMES = {
-    "plain": "torch",
-    "lightning": "lightning",
-    "accelerate": "accelerate",
-    "transformers": "transformers",
-}
 
 
 @dataclass(frozen=True)
@@ -80,8 +73,7 @@ class Trainer:
 
     def designs(self) -> dict[str, tuple[str, str]]:
         """Of one of ours, the rules that its framework documents, and where, by the law that asks."""
-        ours = self.name in NAMES
-        return getattr(import_module(f"identity_props.trainers.{self.name}"), "DESIGNS", {}) if ours else {}
+        return getattr(module_of(self.name), "DESIGNS", {}) if self.name in NAMES else {}
 
 
 def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) -> Trainer:
@@ -97,7 +89,7 @@ def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) 
 
 def _ours(name: str) -> Fit:
     try:
-        found: Fit = import_module(f"identity_props.trainers.{name}").fit
+        found: Fit = module_of(name).fit
     except ModuleNotFoundError as error:
         raise MissingError(
             f"trainer {name}: there is no package {error.name!r}; pip install 'identity-props[trainers]'"
