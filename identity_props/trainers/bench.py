@@ -117,11 +117,17 @@ class Bench:
         asked = self.drawn(8, 4)
         with suppress(*RAISED):
             single = _is_single(self.trained(asked).weights) or any(
-                map(self._rounds, (asked, self.asked(8, 4)))
+                map(self._rounds, (asked, self.asked(8, 4), *self._falling()))
             )
             return torch.float32 if single else torch.float64
         self.trained(in_dtype(asked, torch.float32))  # raises what it raises
         return torch.float32
+
+    def _falling(self) -> list[Asked]:
+        """A training at a rate that falls, where that is offered: some compute rates in float32."""
+        with suppress(*RAISED):
+            return [self.asked(8, 4, schedule="linear")] if self.offers(schedule="linear") else []
+        return []
 
     def on_ranks(self, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
         """What each rank left of each thing asked; raises NotOffered."""
