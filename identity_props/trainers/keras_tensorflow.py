@@ -3,8 +3,9 @@
 import os
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # before Keras is imported
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow is imported wherever it is there, and talks
 
-from identity_props.trainers.keras import DESIGNS, fit
+from identity_props.trainers import beside_tensorflow, keras
 
-__all__ = ["DESIGNS", "fit"]
+DESIGNS, fit = keras.DESIGNS, keras.fit
+
+__all__ = ["DESIGNS", "beside_tensorflow", "fit"]
