@@ -31,7 +31,7 @@ PACKAGES = {  # whose versions a trainer goes by, the distribution named as the 
     "fsdp": ("torch",),
     "plain": ("torch",),
 }
-ON_TWO = ("plain", "lightning", "accelerate", "transformers", "trl", "ddp", "fsdp", "ignite", "fastai")
+ON_TWO = ("plain", "lightning", "accelerate", "transformers", "ddp", "fsdp", "ignite")
 
 
 def runs():

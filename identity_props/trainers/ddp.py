@@ -5,7 +5,8 @@
 - https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html: ``no_sync``
 - https://docs.pytorch.org/docs/stable/optim.html: schedulers, and ``AveragedModel`` for averages
 
-One rank is a process group of one. Not offered: evaluation, a reported loss, stop and resume, tokens.
+One rank is a process group of one. Not offered, as those pages do not show them: a schedule where the loss scale skips
+steps, evaluation, a reported loss, stop and resume, tokens.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Loop:
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
+        if asked.precision == "float16" and asked.schedule != "constant":
+            raise NotOffered("precision float16 with a schedule")
         grouped(asked.ranks)
         self.model = self.wrapped(asked.network())
         self.loader, self.sampler = loader(asked)

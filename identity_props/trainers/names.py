@@ -17,7 +17,6 @@ NAMES = {  # with the package that each has to find
     "skorch": "skorch",
     "ignite": "ignite",
     "fastai": "fastai",
-    "trl": "trl",
 }
 
 
