@@ -226,7 +226,7 @@ def training_loss(bench: Bench) -> Reading:
     "the loss at the weights of each step of the recursion",
     needs="loss accumulate",
     kind="wrong figure",
-    rules={"examples": "a mean over examples"},
+    rules={"examples": "a mean over examples", "final": "a mean over examples, all at the final weights"},
     slips={
         "summed": "a sum over each step's micro-batches",
         "divided": "divided by the number of micro-batches once more",
@@ -240,10 +240,16 @@ def accumulated_loss(bench: Bench) -> Reading:
     if measured is None:
         raise NotOffered("loss, which it does not report")
     descent = bench.recursion(asked, 4)
-    *_, third, fourth, _ = descent.states(plan(16, 2, 4, 2))
+    *_, third, fourth, end = descent.states(plan(16, 2, 4, 2))
     losses = torch.cat([descent.losses(third)[:8], descent.losses(fourth)[8:]])
     mean = losses.mean()
-    rules = {"examples": mean, "summed": 4 * mean, "divided": mean / 4, "last": losses[-2:].mean()}
+    rules = {
+        "examples": mean,
+        "final": descent.losses(end).mean(),
+        "summed": 4 * mean,
+        "divided": mean / 4,
+        "last": losses[-2:].mean(),
+    }
     return nearest(float(measured), rules, f"loss that it reports, {float(measured):.6g}")
 
 

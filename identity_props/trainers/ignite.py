@@ -6,9 +6,11 @@
 - https://docs.pytorch.org/ignite/generated/ignite.handlers.ema_handler.EMAHandler.html: averages
 - https://docs.pytorch.org/ignite/generated/ignite.handlers.checkpoint.Checkpoint.html: save, load, go on
 - https://docs.pytorch.org/ignite/distributed.html: ``auto_model``, ``auto_optim``, ``auto_dataloader``
+- https://docs.pytorch.org/ignite/engine.html#deterministic-training: ``deterministic``
 
 Handlers count iterations, which are micro-batches: schedule and average are told of the steps alone. Not offered:
-clipping, which its trainer has not, mixed precision, which it has on GPUs alone, tokens.
+clipping, which its trainer has not, mixed precision, which it has on GPUs alone, tokens. ``deterministic`` is its own
+argument, for which its pages have a chapter of their own.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ DESIGNS = {
 class Training:
     """A training under way."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, deterministic: bool) -> None:
         self.asked = asked
         self.model = idist.auto_model(asked.network())
         sgd = torch.optim.SGD(
@@ -53,7 +55,11 @@ class Training:
         self.optimizer = idist.auto_optim(sgd)
         self.loader = loader(asked, asked.examples, shuffle=asked.shuffle, drop_last=asked.drop_last)
         self.trainer = create_supervised_trainer(
-            self.model, self.optimizer, mse_loss, gradient_accumulation_steps=asked.accumulate
+            self.model,
+            self.optimizer,
+            mse_loss,
+            deterministic=deterministic,
+            gradient_accumulation_steps=asked.accumulate,
         )
         self.saved: dict[str, Any] = {
             "trainer": self.trainer,
@@ -123,7 +129,7 @@ def loader(asked: Asked, x: Any, **options: Any) -> Any:
     return idist.auto_dataloader(TensorDataset(x, x), batch_size=asked.batch_size * asked.ranks, **options)
 
 
-def fit(asked: Asked) -> Trained:
+def fit(asked: Asked, deterministic: bool = False) -> Trained:
     """Train as asked."""
     if asked.tokens is not None:
         raise NotOffered("tokens")
@@ -133,7 +139,7 @@ def fit(asked: Asked) -> Trained:
         if idist.get_world_size() != asked.ranks:
             raise NotOffered("ranks")
         manual_seed(asked.seed)
-        runs = Training(asked)
+        runs = Training(asked, deterministic)
         runs.run()
     averaged = None if runs.averaged is None else weights_of(runs.averaged)
     loss, evaluated = (

@@ -103,7 +103,7 @@ def factor(asked: Asked) -> Any:
 def callbacks(asked: Asked) -> list[Any]:
     """What is asked beside plain descent; what was saved is loaded first."""
     saved = TrainEndCheckpoint(dirname=str(asked.folder))
-    found: list[Any] = [LoadInitState(saved)] if asked.resume else []
+    found: list[Any] = [saved, LoadInitState(saved)] if asked.resume else []
     if asked.frozen:
         found.append(Freezer([f"{place}.*" for place in asked.frozen]))
     if asked.clip is not None:
@@ -111,7 +111,7 @@ def callbacks(asked: Asked) -> list[Any]:
     if asked.schedule != "constant":
         found.append(LRScheduler(LambdaLR, lr_lambda=factor(asked), step_every="batch"))
     if asked.stop is not None:
-        found += [saved, Stop(asked.stop, batches(asked))]
+        found += [*([] if asked.resume else [saved]), Stop(asked.stop, batches(asked))]
     return found
 
 
