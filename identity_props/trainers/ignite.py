@@ -47,7 +47,7 @@ class Training:
     """A training under way."""
 
     def __init__(self, asked: Asked, deterministic: bool) -> None:
-        self.asked = asked
+        self.asked, self.deterministic = asked, deterministic
         self.model = idist.auto_model(asked.network())
         sgd = torch.optim.SGD(
             self.model.parameters(), lr=asked.lr, momentum=asked.momentum, weight_decay=asked.decay
@@ -101,7 +101,8 @@ class Training:
         """Load what was saved, and save where it is to stop."""
         asked = self.asked
         if asked.resume:
-            Checkpoint.load_objects(self.saved, asked.folder / FILE)
+            saved = torch.load(asked.folder / FILE, weights_only=not self.deterministic)
+            Checkpoint.load_objects(self.saved, saved)
         if asked.stop is not None:
             folder = DiskSaver(str(asked.folder), require_empty=False)
             saver = Checkpoint(self.saved, folder, filename_pattern=FILE)
