@@ -117,11 +117,17 @@ class Bench:
         asked = self.drawn(8, 4)
         with suppress(*RAISED):
             single = _is_single(self.trained(asked).weights) or any(
-                map(self._rounds, (asked, self.asked(8, 4)))
+                map(self._rounds, (asked, self.asked(8, 4), *self._falling()))
             )
             return torch.float32 if single else torch.float64
         self.trained(in_dtype(asked, torch.float32))  # raises what it raises
         return torch.float32
+
+    def _falling(self) -> list[Asked]:
+        """A training at a rate that falls, where that is offered: some compute rates in float32."""
+        with suppress(*RAISED):
+            return [self.asked(12, 4, schedule="linear")] if self.offers(schedule="linear") else []
+        return []
 
     def on_ranks(self, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
         """What each rank left of each thing asked; raises NotOffered."""
@@ -137,9 +143,10 @@ class Bench:
         return self.spread
 
     def _rounds(self, asked: Asked) -> bool:
-        """Whether it is as far from what is expected of 8 examples in batches of 4 as float32 is."""
-        off = self.off(asked, self.trained(asked), self.expected(asked, plan(8, 4)))
-        return tolerance(torch.float64, 2) < off <= tolerance(torch.float32, 2)
+        """Whether it is as far from what is expected of batches in order as float32 is."""
+        table = plan(len(asked.examples), asked.batch_size)
+        off = self.off(asked, self.trained(asked), self.expected(asked, table))
+        return tolerance(torch.float64, len(table)) < off <= tolerance(torch.float32, len(table))
 
     # What is expected -------------------------------------------------------------------------
 

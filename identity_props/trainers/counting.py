@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -297,7 +297,9 @@ def nearest(measured: float, rules: dict[str, Any], what: str) -> Reading:
     return Reading(found, fitting[0] if fitting else "")
 
 
-def first_wrong(found: Iterable[Reading]) -> Reading:
-    """The first that is near no rule, else the last."""
+def first_wrong(found: Iterable[Reading], rules: Sequence[str] = ("",)) -> Reading:
+    """The first that follows none of the rules in use, else the first that follows not the right one, else the last."""
     *_, last = readings = [*found]
-    return next((one for one in readings if not one.found.holds), last)
+    faults = [one for one in readings if not one.found.holds or one.rule not in rules]
+    others = [one for one in readings if one.rule != rules[0]]
+    return [*faults, *others, last][0]

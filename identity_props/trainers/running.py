@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from identity_props.stack.processes import (
 from identity_props.stack.stack import arguments_of, resolve
 from identity_props.trainers.bench import Bench
 from identity_props.trainers.command import Command, run_program
+from identity_props.trainers.names import NAMES, module_of
 from identity_props.trainers.protocol import (
     Asked,
     Fit,
@@ -34,13 +34,6 @@ from identity_props.trainers.protocol import (
     TrainedError,
     attempted,
 )
-
-NAMES = {
-    "plain": "torch",
-    "lightning": "lightning",
-    "accelerate": "accelerate",
-    "transformers": "transformers",
-}
 
 
 @dataclass(frozen=True)
@@ -71,13 +64,13 @@ class Trainer:
 
     def designs(self) -> dict[str, tuple[str, str]]:
         """Of one of ours, the rules that its framework documents, and where, by the law that asks."""
-        ours = self.name in NAMES
-        return getattr(import_module(f"identity_props.trainers.{self.name}"), "DESIGNS", {}) if ours else {}
+        return getattr(module_of(self.name), "DESIGNS", {}) if self.name in NAMES else {}
 
     @property
     def version(self) -> str | None:
         """Of one of ours, that of its framework."""
-        return version(NAMES[self.name]) if self.name in NAMES else None
+        package = import_module(NAMES[self.name]) if self.name in NAMES else None
+        return getattr(package, "__version__", None)
 
 
 def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) -> Trainer:
@@ -93,7 +86,7 @@ def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) 
 
 def _ours(name: str) -> Fit:
     try:
-        found: Fit = import_module(f"identity_props.trainers.{name}").fit
+        found: Fit = module_of(name).fit
     except ModuleNotFoundError as error:
         raise MissingError(
             f"trainer {name}: there is no package {error.name!r}; pip install 'identity-props[trainers]'"

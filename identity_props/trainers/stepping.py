@@ -40,7 +40,7 @@ def clip(bench: Bench) -> Reading:
     found = [_clipped(bench, one, share) for one in asked for share in (1 / 2, 16.0)]
     with suppress(NotOffered):  # by a program that trains one layer
         found.append(_clipped(bench, bench.drawn(12, 4, 2, layers=2), 1 / 2))
-    return first_wrong(found)
+    return first_wrong(found, ["norm"])
 
 
 def _clipped(bench: Bench, asked: Asked, share: float) -> Reading:
@@ -78,7 +78,7 @@ def schedule(bench: Bench) -> Reading:
     found = [_scheduled(bench, bench.asked(12, 2, 2, schedule="linear"))]
     if accumulated := bench.offers(accumulate=2):
         found.append(_scheduled(bench, bench.asked(16, 2, 2, schedule="linear", **accumulated)))
-    return first_wrong(found)
+    return first_wrong(found, ["steps"])
 
 
 def _scheduled(bench: Bench, asked: Asked) -> Reading:
@@ -181,7 +181,7 @@ def average(bench: Bench) -> Reading:
     found = [_averaged(bench, bench.drawn(8, 2, 2, average=0.75))]
     if accumulated := bench.offers(accumulate=2):
         found.append(_averaged(bench, bench.drawn(8, 2, 2, average=0.75, **accumulated)))
-    return first_wrong(found)
+    return first_wrong(found, ["start", "first"])
 
 
 def _averaged(bench: Bench, asked: Asked) -> Reading:

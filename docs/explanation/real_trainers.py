@@ -1,0 +1,87 @@
+"""Real trainers: ``check`` over the trainers of other packages, one process each, on one rank and on two.
+
+``tox -e backends`` runs it. It writes real-trainers.json, all that was measured, one trainer after the other, and goes
+on from there; the page real-trainers.md is made from that, see real_trainers_page; ``--page`` writes the page alone.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from real_trainers_page import page
+
+from identity_props.trainers.names import NAMES
+
+HERE = Path(__file__).parent
+JSON, PAGE = HERE / "real-trainers.json", HERE / "real-trainers.md"
+SECONDS = 1200  # a trainer may take
+PACKAGES = {  # whose versions a trainer goes by, the distribution named as the index has it
+    "keras-torch": ("keras", "torch"),
+    "keras-jax": ("keras", "jax"),
+    "keras-tensorflow": ("keras", "tensorflow-cpu"),
+    "optax": ("optax", "jax"),
+    "ignite": ("pytorch-ignite",),
+    "ddp": ("torch",),
+    "fsdp": ("torch",),
+    "plain": ("torch",),
+}
+ON_TWO = ("plain", "lightning", "accelerate", "transformers", "ddp", "fsdp", "ignite")
+
+
+def runs():
+    """(trainer, ranks) of all that is measured and installed."""
+    here = [name for name, package in NAMES.items() if find_spec(package)]
+    return [(name, 1) for name in here] + [(name, 2) for name in here if name in ON_TWO]
+
+
+def measured(name, ranks):
+    """What check says of a trainer, with its versions and the seconds that it took."""
+    command = [sys.executable, "-m", "identity_props", "check", "--trainer", name, "--ranks", str(ranks)]
+    begun = time.monotonic()
+    done = subprocess.run(
+        [*command, "--guard", "180", "--json"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=SECONDS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not done.stdout.strip():
+        raise SystemExit(f"{name}, {ranks} ranks: {done.stderr.strip()[-500:]}")
+    rows = json.loads(done.stdout)["rows"]
+    versions = {package: version(package) for package in PACKAGES.get(name, (name,))}
+    seconds = round(time.monotonic() - begun)
+    print(name, ranks, f"{seconds} s", *[row["name"] for row in rows if row["verdict"] == "fail"], flush=True)
+    kept = [{key: row[key] for key in ("name", "verdict", "kind", "note") if row.get(key)} for row in rows]
+    return {"name": name, "ranks": ranks, "versions": versions, "seconds": seconds, "rows": kept}
+
+
+def write(found):
+    JSON.write_text("[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", action="store_true", help="write the page alone, from the JSON")
+    parser.add_argument("--only", nargs="+", default=[], help="measure these trainers anew, keep the others")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="on so many")
+    given = parser.parse_args()
+    found = json.loads(JSON.read_text()) if JSON.exists() else []
+    known = {(one["name"], one["ranks"]): one for one in found}
+    for run in [] if given.page else runs():
+        if run[1] in given.ranks and (run[0] in given.only or (not given.only and run not in known)):
+            known[run] = measured(*run)
+            write([*known.values()])
+    order = [(name, ranks) for ranks in (1, 2) for name in NAMES]
+    write([known[run] for run in order if run in known])
+    PAGE.write_text(page([known[run] for run in order if run in known]))
+
+
+if __name__ == "__main__":
+    main()
