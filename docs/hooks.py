@@ -4,6 +4,7 @@ A hand-written page of the same address is the head of a made one: what is gener
 """
 
 import configparser
+import inspect
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 from mkdocs.structure.files import File
 
+import identity_props
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FALSE_HOLD, share_found
 from identity_props.cli import commands
@@ -21,6 +23,8 @@ from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
 from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
+from identity_props.task.algorithms import ALGORITHMS
+from identity_props.task.algorithms.conventions import COUNTER_SLIPS, DECAY_SLIPS, IDLE_SLIPS, STEP_SLIPS
 from identity_props.trainers import TRAINER_LAWS
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +81,8 @@ def generated():
         "reference/commands.md": commands_page(),
         "reference/options.md": options_page() + environments_page(),
         "reference/documents.md": documents_page(),
+        "reference/python.md": python_page(),
+        "reference/algorithms.md": algorithms_page(),
     }
 
 
@@ -87,6 +93,23 @@ def of_benchmarks():
         "explanation/benchmarks/NOTES.md": (ROOT / "benchmarks/NOTES.md").read_text(),
         "explanation/benchmarks/growth.svg": (ROOT / "benchmarks/growth.svg").read_text(),
     }
+
+
+def algorithms_page():
+    """The zoo of published optimizers, then the slips that any of them can have."""
+    text = "".join(map(algorithm_entry, ALGORITHMS.values()))
+    slips = [*STEP_SLIPS, *COUNTER_SLIPS, *IDLE_SLIPS, *DECAY_SLIPS]
+    return f"{text}## Slips that any can have\n\n" + "".join(f"- {sentence(slip)}\n" for slip in slips)
+
+
+def algorithm_entry(one):
+    """Its name, paper, equation and defaults, its variants and slips."""
+    defaults = ", ".join(f"{name}={value}" for name, value in one.defaults.items())
+    lines = [f"## {one.name}\n\n{plain(one)}.\n\n```text\n{one.equation}\n```\n\nDefaults: `{defaults}`.\n\n"]
+    for kind, ways in (("Variants", one.variants), ("Slips", one.slips)):
+        if ways:
+            lines.append(f"{kind}:\n\n" + "".join(f"- {plain(way)}\n" for way in ways) + "\n")
+    return "".join(lines)
 
 
 # Markdown -----------------------------------------------------------------------------------------
@@ -311,6 +334,41 @@ def environments_page():
         + f"A plain `tox` runs {', '.join(f'`{name}`' for name in default[:-1])} and `{default[-1]}`. The environments are built"
         " by uv, which links them all to one copy of torch in its cache.\n"
     )
+
+
+def python_page():
+    """Every public name: how it is called, and what it says of itself."""
+    parts = ["# Python\n\nAll that `from identity_props import ...` gives, from the package itself.\n\n"]
+    for name in identity_props.__all__:
+        one = getattr(identity_props, name)
+        parts.append(f"## {name}\n\n")
+        if isinstance(one, dict):
+            parts.append(
+                f"A registry, by name: {len(one)} of `{type(next(iter(one.values()))).__name__}`.\n\n"
+            )
+            continue
+        if isinstance(one, type) and issubclass(one, Exception):
+            parts.append(f"{plain(inspect.getdoc(one))}\n\n")
+            continue
+        parts += [f"```python\n{signature(name, one)}\n```\n\n", paragraphs(inspect.getdoc(one))]
+    return "".join(parts)
+
+
+def signature(name, one):
+    """One argument a line, without the package's own paths."""
+    called = inspect.signature(one)
+    arguments = [re.sub(r"identity_props\.[a-z_.]+\.", "", str(p)) for p in called.parameters.values()]
+    back = re.sub(r"identity_props\.[a-z_.]+\.", "", str(called.return_annotation).strip("'"))
+    made = "" if isinstance(one, type) else f" -> {back}"
+    return (
+        f"{name}(\n"
+        + "".join(f"    {re.sub(' at 0x[0-9a-f]+', '', one)},\n" for one in arguments)
+        + f"){made}"
+    )
+
+
+def paragraphs(text):
+    return "".join(f"{plain(part)}\n\n" for part in text.split("\n\n"))
 
 
 def documents_page():

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
     from identity_props.conformance.assertions import assert_trains as assert_trains
     from identity_props.conformance.checking import check as check
+    from identity_props.conformance.recognised import Recognised as Recognised
+    from identity_props.conformance.recognition import recognise as recognise
     from identity_props.conformance.rows import Reference as Reference
     from identity_props.conformance.rows import Row as Row
     from identity_props.engine.training import train as train
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from identity_props.laws import Case as Case
     from identity_props.laws import Discrepancy as Discrepancy
     from identity_props.laws import Law as Law
+    from identity_props.plugin.parametrized import parametrize_with_laws as parametrize_with_laws
     from identity_props.stack.stack import Stack as Stack
     from identity_props.task.data import Pixels as Pixels
     from identity_props.task.data import digits as digits
@@ -55,6 +58,7 @@ _HOME = {
     "NotOffered": "trainers.protocol",
     "Outcome": "claims.verdict",
     "Pixels": "task.data",
+    "Recognised": "conformance.recognised",
     "Recipe": "engine.trial",
     "Reference": "conformance.rows",
     "Row": "conformance.rows",
@@ -74,6 +78,8 @@ _HOME = {
     "judge": "claims.verdict",
     "judge_all": "claims.running",
     "mnist": "task.data",
+    "parametrize_with_laws": "plugin.parametrized",
+    "recognise": "conformance.recognition",
     "train": "engine.training",
 }
 __all__ = sorted(_HOME)

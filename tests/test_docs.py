@@ -13,6 +13,7 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
+import identity_props
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import trainer
 from identity_props.cli import commands, main
@@ -22,6 +23,7 @@ from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
 from identity_props.stack.stack import Stack
+from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits
 from identity_props.trainers import TRAINER_LAWS
 
@@ -133,11 +135,20 @@ class Still(torch.optim.SGD):
         return None
 
 
-def test_an_example_of_a_test_is_one_that_pytest_collects(here):
-    examples = [text for page in PAGES for _, text in blocks(page, "python") if "def test_" in text]
-    assert len(examples) == 1
-    _, out, _ = here(examples[0], "-m", "identity", "--collect-only")
-    assert "1 test collected" in out
+TESTS = [text for page in PAGES for _, text in blocks(page, "python") if "def test_" in text]
+
+
+@pytest.mark.parametrize(
+    ("number", "named", "collected"),
+    [
+        (0, "gd-trajectory or adam-steps", {"sgd-gd-trajectory", "adam-adam-steps-within-0.01"}),
+        (1, "", {"test_my_stack_conforms"}),
+    ],
+)
+def test_an_example_of_a_test_is_one_that_pytest_collects(number, named, collected, here):
+    assert len(TESTS) == 2
+    _, out, _ = here(TESTS[number], "-m", "identity", "-k", named, "--collect-only")
+    assert collected <= set(re.findall(r"<Function (?:\w+\[)?(.*?)\]?>", out))
 
 
 def of_the_tutorial():
@@ -279,6 +290,17 @@ def test_commands_options_and_environments_are_all_of_them(hooks, pytestconfig):
     assert set(re.findall(r"`(--identity-[a-z-]+)`", pages["reference/options.md"])) == known
     environments = re.findall(r"^\[testenv:(\w+)\]", (ROOT / "tox.ini").read_text(), re.MULTILINE)
     assert [name for name in environments if f"| `{name}` |" not in pages["reference/options.md"]] == []
+
+
+def test_every_public_name_is_in_the_reference(hooks):
+    page = hooks.generated()["reference/python.md"]
+    assert [name for name in identity_props.__all__ if f"\n## {name}\n" not in page] == []
+    assert "identity_props." not in page.replace("identity_props.suite", "")
+
+
+def test_every_algorithm_has_an_entry(hooks):
+    page = hooks.generated()["reference/algorithms.md"]
+    assert [name for name in ALGORITHMS if f"## {name}\n" not in page] == []
 
 
 def test_every_way_to_fail_is_explained():

@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from identity_props.claims.registry import RECIPES
+from identity_props.claims.running import cores
 from identity_props.cli import main
 from identity_props.engine.trial import Recipe, Trial
-from identity_props.explanation.advice import CHANGES, advised, tried
+from identity_props.errors import InputError
+from identity_props.explanation.advice import CHANGES, advised, described, tried
 from identity_props.explanation.explain import explain
 from identity_props.explanation.networks import trained
 from identity_props.task.data import digits
@@ -30,6 +32,21 @@ def test_explain_prints_parts_and_advice_and_writes_them(tmp_path, capsys):
     assert sum(part["fvu"] for part in document["parts"]) == pytest.approx(document["fvu"])
     assert main([*QUICK, "--out", str(tmp_path)]) == 2
     assert "--force replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "threads"), [("7", 1), ("28", cores())])
+def test_it_trains_on_as_many_threads_as_a_run_and_gives_the_others_back(
+    side, threads, monkeypatch, few_digits
+):
+    seen, before = [], torch.get_num_threads()
+
+    def explained(asked, pixels):
+        seen.append(torch.get_num_threads())
+        raise InputError("seen")
+
+    monkeypatch.setattr("identity_props.cli.asked.Asked.explained", explained)
+    assert main(["explain", "--side", side]) == 2
+    assert (seen, torch.get_num_threads()) == ([threads], before)
 
 
 def test_try_does_what_it_advises(capsys):
@@ -63,7 +80,8 @@ def test_a_network_that_is_near_identity_gets_no_advice():
     pixels = digits(7, train=512, test=256)
     layer = nn.Linear(49, 49)
     nn.init.eye_(layer.weight), nn.init.zeros_(layer.bias)
-    assert advised(explain(layer, pixels), None, pixels) == ()
+    found = explain(layer, pixels)
+    assert advised(found, described(found, None, "none", 1), pixels) == ()
 
 
 @pytest.fixture
@@ -137,7 +155,7 @@ def test_weights_that_cannot_be_used_are_refused_with_the_reason(module, tmp_pat
     ("arguments", "code", "message"),
     [
         (["--weights", "w.pt"], 2, "--weights: expected --model"),
-        (["--model", "torch.nn:Identity", "--try"], 2, "--try: expected a --variant"),
+        (["--model", "torch.nn:Identity", "--try"], 2, "--try: of a --model expected --optimizer, --lr and"),
         (["--model", "torch.nn:Identity", "--lr", "1"], 2, "expected --optimizer and --lr together"),
         (["--model", "torch.nn:Identity", "--weights", "absent.pt"], 3, "expected a file, there is none"),
         (["--model", "no_such:Net"], 3, "no module 'no_such' to import"),

@@ -22,6 +22,7 @@ from identity_props.gate import (
     EFFECT,
     FALSE_FAIL,
     compare,
+    own,
     passes,
     rank_test,
     read,
@@ -32,6 +33,7 @@ from identity_props.gate import (
 )
 from identity_props.gate.baseline import MOST
 from identity_props.report.files import replace_file
+from identity_props.stack.stack import Stack
 
 CLAIM = CLAIMS["linear-1"]
 HERE = {name: {"of": name} for name in CONTEXT} | {"seed": 0, "jobs": 1, "threads": 1}
@@ -333,6 +335,109 @@ def test_a_slower_claim_fails_the_command(folder, capsys):
     assert [(row["name"], row["word"]) for row in rows if row["verdict"] == CHANGED] == [
         ("scaled-whiten/end", "worse")
     ]
+
+
+def test_the_last_line_of_a_gate_that_fails_says_why(folder, capsys):
+    main(["gate", "--baseline", "base.json", "--update", *ONE])
+    recorded = json.loads(Path("base.json").read_text())
+    recorded["claims"]["scaled-whiten"]["end"] = [-20.0 - k / 100 for k in range(13)]
+    Path("base.json").write_text(json.dumps(recorded))
+    assert main(["gate", "--baseline", "base.json", *ONE]) == 1
+    last = " ".join(capsys.readouterr().out.partition("The gate fails: ")[2].split())
+    assert last.startswith("scaled-whiten/end worse x ")
+    assert main(["gate", "--baseline", "base.json", "--seed", "3", "--strict", *ONE]) == 1
+
+
+def test_a_part_that_is_recorded_leaves_the_other_claims_and_is_compared_alone(folder, capsys):
+    other = ("--claims", "raw-diverges", "--jobs", "1", "--replicas", "13")
+    assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 0
+    assert main(["gate", "--baseline", "base.json", "--update", *other]) == 0
+    assert "wrote base.json: 1 claims, beside 1 that it had" in capsys.readouterr().err
+    assert [*read(Path("base.json"))["claims"]] == ["raw-diverges", "scaled-whiten"]
+    assert main(["gate", "--baseline", "base.json", *ONE]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The gate passes: 2 comparisons, 2 same. Left out by --claims: 1 of the baseline's." in out
+    assert main(["gate", "--baseline", "base.json", "--json", *ONE]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == ["raw-diverges"]
+
+
+def test_a_part_of_another_kind_of_run_is_recorded_with_force_alone(folder, capsys):
+    other = ("--claims", "raw-diverges", "--jobs", "1", "--replicas", "13", "--seed", "7")
+    main(["gate", "--baseline", "base.json", "--update", *ONE])
+    assert main(["gate", "--baseline", "base.json", "--update", *other]) == 2
+    assert "1 other claims in the baseline, got one of another seed; " in capsys.readouterr().err
+    assert [*read(Path("base.json"))["claims"]] == ["scaled-whiten"]
+    assert main(["gate", "--baseline", "base.json", "--update", "--force", *other]) == 0
+    assert [*read(Path("base.json"))["claims"]] == ["raw-diverges"]
+
+
+def test_claims_that_the_baseline_does_not_have_are_refused(folder, capsys):
+    main(["gate", "--baseline", "base.json", "--update", *ONE])
+    assert main(["gate", "--baseline", "base.json", "--claims", "raw-diverges", "--jobs", "1"]) == 2
+    assert "expected some of the baseline's, scaled-whiten, got raw-diverges" in capsys.readouterr().err
+
+
+def test_a_damaged_baseline_is_recorded_over_with_force_alone(folder, capsys):
+    Path("base.json").write_text("{")
+    assert main(["gate", "--baseline", "base.json", "--update", *ONE]) == 2
+    assert "--update --force replaces it" in capsys.readouterr().err
+    assert main(["gate", "--baseline", "base.json", "--update", "--force", *ONE]) == 0
+
+
+# A stack of one's own -------------------------------------------------------------------------------
+
+MINE = ("--optimizer", "torch.optim:RMSprop", "--jobs", "1", "--replicas", "13")
+
+
+@pytest.fixture
+def one_of_its_own(folder, monkeypatch):
+    """The cheapest of the claims at rates of their own, and a search that is known."""
+    searched = []
+
+    def find_rate(stack, pixels, trial):
+        searched.append(stack.describe()["optimizer"])
+        return 0.01
+
+    monkeypatch.setattr(own, "find_rate", find_rate)
+    for name in own.OWN.keys() - {"own-whitened-1"}:
+        monkeypatch.delitem(own.OWN, name)
+    return searched
+
+
+def test_an_optimizer_of_one_s_own_is_gated_at_a_rate_that_is_found_once(one_of_its_own, capsys):
+    gate = ["gate", "--baseline", "base.json", *MINE]
+    assert main([*gate, "--update"]) == 0
+    assert read(Path("base.json"))["claims"]["own-whitened-1"]["lr"] == 0.01
+    assert main([*gate, "--update"]) == main([*gate, "--strict"]) == 0
+    assert one_of_its_own == ["torch.optim.rmsprop:RMSprop"]
+    assert main([*gate, "--optimizer-arg", "alpha=0.5"]) == 1
+    assert "stack differs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_rate_of_another_optimizer_is_not_kept(one_of_its_own):
+    gate = ["gate", "--baseline", "base.json", "--update", *MINE]
+    assert main(gate) == main([*gate, "--optimizer-arg", "alpha=0.5"]) == 0
+    assert len(one_of_its_own) == 2
+
+
+def test_what_an_optimizer_does_not_learn_is_left_out(one_of_its_own, capsys, monkeypatch):
+    monkeypatch.setattr(own, "find_rate", lambda stack, pixels, trial: 1e-9)
+    assert main(["gate", "--baseline", "base.json", "--update", *MINE]) == 2
+    error = capsys.readouterr().err
+    assert "left out: own-whitened-1, which this stack does not learn" in error
+    assert not Path("base.json").exists()
+
+
+def test_a_baseline_without_claims_of_its_own_says_so(folder, capsys):
+    main(["gate", "--baseline", "base.json", "--update", *ONE])
+    assert main(["gate", "--baseline", "base.json", *MINE]) == 2
+    assert "expected claims of an optimizer of its own, own-whitened-1" in capsys.readouterr().err
+
+
+def test_a_rate_of_its_own_is_searched_for_the_trial_that_is_judged(small):
+    found = own.own_claims(["own-linear-4", "own-whitened-1"], Stack(), small, {"own-linear-4": 0.5})
+    assert found["own-linear-4"].plan(small)[0].recipe.lr == 0.5
+    assert found["own-whitened-1"].lr == found["own-whitened-1"].plan(small)[0].recipe.lr
 
 
 def test_a_run_whose_claims_do_not_hold_is_not_recorded_without_force(folder, capsys, monkeypatch):

@@ -26,7 +26,7 @@ def tried(monkeypatch):
     def of(fvu):
         rates = []
 
-        def quarter(stack, pixels, lr, seeds=range(2)):
+        def quarter(stack, pixels, lr, seeds=range(2), trial=learning_trial):
             rates.append(lr)
             return SimpleNamespace(fvu=torch.tensor([[fvu(lr)]]))
 

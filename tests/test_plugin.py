@@ -94,6 +94,33 @@ def test_the_installed_suite_runs_outside_of_its_repository_on_the_user_s_parts(
     assert "gd-trajectory: |W - predicted| / |predicted|: measured" in out
 
 
+COUNTED = """
+import pytest, torch
+from identity_props.suite.conftest import _threads_as_the_commands_have_them
+
+before = torch.get_num_threads()
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+def test_a_law(): assert torch.get_num_threads() == 1
+
+def test_a_claim(identity_pixels): assert torch.get_num_threads() == {}
+"""
+
+
+@pytest.mark.parametrize(("side", "threads"), [("7", 1), ("28", 2)])
+def test_the_suite_has_one_thread_where_layers_are_narrow_and_gives_the_others_back(
+    side, threads, here, few_digits
+):
+    code, out, _ = here(COUNTED.format(threads), "--identity-side", side)
+    assert code == 0, out
+
+
 MINE = """
 import torch
 
@@ -136,6 +163,7 @@ def test_the_stack_under_test_is_named_by_options(here, tmp_path):
     [
         (("--identity-device", "cuda:99"), "ERROR: device cuda:99: torch sees"),
         (("--identity-baseline", "absent.json"), "baseline absent.json: there is none; --update records one"),
+        (("--identity-update",), "expected an --identity-baseline to record in, got none"),
         (("--identity-optimizer", "no_such:Name"), "no_such:Name: there is no module 'no_such' to import"),
         (("--identity-optimizer", "SGD"), "expected pkg.mod:Name"),
         (("--identity-optimizer-arg", "momentum=1"), "expected an optimizer that takes them"),
@@ -201,6 +229,27 @@ def test_what_all_workers_recorded_is_compared(project, baseline):
     done = project(RECORDS, "-n", "2", "--identity-baseline", "base.json")
     assert "The gate passes: 4 comparisons, 4 same." in done.stdout, done.stdout
     assert done.returncode == 0
+
+
+UPDATE = ("--identity-baseline", "base.json", "--identity-update")
+
+
+def test_claims_are_recorded_beside_the_others_of_the_file(here, tmp_path):
+    suite = ("--pyargs", "identity_props.suite", "-k", "scaled-whiten")
+    code, out, _ = here("", *suite, *UPDATE)
+    assert code == 0, out
+    assert "wrote base.json: 1 of 1 claims are new" in out
+    file = tmp_path / "base.json"
+    assert [*json.loads(file.read_text())["claims"]] == ["scaled-whiten"]
+
+
+def test_a_run_with_a_test_that_fails_is_not_recorded(here, baseline):
+    before = baseline.read_text()
+    body = RECORDS.replace('["one", "two"]', '["scaled-whiten"]') + "\ndef test_other(): assert False\n"
+    code, out, _ = here(body, *UPDATE)
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "expected tests that pass, got others; nothing is recorded" in out
+    assert baseline.read_text() == before
 
 
 def test_a_claim_that_changed_or_is_missing_fails_the_run_though_every_test_passes(here, baseline):

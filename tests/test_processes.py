@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from identity_props.conformance import checking, learning
+from identity_props.conformance import checking, following, learning
 from identity_props.conformance.checking import check
 from identity_props.conformance.rows import FAIL, NOT_RUN, PASS
 from identity_props.laws import LAWS
@@ -364,7 +364,7 @@ class Hangs(SGD):
 
 
 def test_after_three_rows_that_hang_the_rest_is_not_run(monkeypatch, one_family):
-    monkeypatch.setattr(checking, "LEAST_GUARD", 0.1)
+    monkeypatch.setattr(following, "LEAST_GUARD", 0.1)
     rows = list(check(Stack(optimizer=Hangs, lr=1.0), guard=0.5))
     assert [row.kind for row in rows].count("hangs") == 3
     last = next(k for k, row in enumerate(rows) if row.verdict == NOT_RUN)

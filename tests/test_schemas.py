@@ -42,7 +42,9 @@ def of_ledger(pixels):
     weights = torch.tensor([[1.0, math.nan], [0.0, math.nan]])
     leaks, moved = torch.tensor([0.5, 0.0]), torch.zeros(1)
     book = Book(Training(2, 1, epochs=1), STEPS, weights, [2], leaks, moved, [1], torch.float32, 1e-3)
-    named = Named("trainer plain", {"trainer": "trainer plain", "ranks": 1}, "cpu", ("ledger",))
+    named = Named(
+        "trainer plain", {"trainer": "trainer plain", "version": "2.14", "ranks": 1}, "cpu", ("ledger",)
+    )
     return documents.ledger_results(book, named)
 
 

@@ -16,6 +16,7 @@ PLAIN = {
     "mean squared error",
     "squared error",
     "repeatable in training",
+    "taking float32",
     "keeping its buffers",
     "one rank",
     "torch's own network",

@@ -82,22 +82,33 @@ def always_shuffling(asked):
 
 def accumulating(asked):
     """(loss / accumulate).backward(), and a step also at the end of an epoch; clipped; its steps as LinearLR's."""
+    return _accumulating(asked, DataLoader(asked.examples, asked.batch_size))
+
+
+def accumulating_shuffled(asked):
+    """So, in an order of its own; and it reports its loss."""
+    return _accumulating(asked, DataLoader(asked.examples, asked.batch_size, shuffle=True))
+
+
+def _accumulating(asked, loader):
     network = asked.network()
-    loader = DataLoader(asked.examples, asked.batch_size)
     optimizer = torch.optim.SGD(network.parameters(), lr=asked.lr, weight_decay=asked.decay)
     total = asked.epochs * -(-len(loader) // asked.accumulate)
     end = 0.0 if asked.schedule == "linear" else 1.0
     scheduler = LinearLR(optimizer, 1.0, end, total)
     for _ in range(asked.epochs):
+        losses = []
         for number, x in enumerate(loader, 1):
-            (mse_loss(network(x), x) / asked.accumulate).backward()
+            loss = mse_loss(network(x), x)
+            losses.append(loss.item() * len(x))
+            (loss / asked.accumulate).backward()
             if number % asked.accumulate == 0 or number == len(loader):
                 if asked.clip is not None:
                     nn.utils.clip_grad_norm_(network.parameters(), asked.clip)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
-    return weights_of(network)
+    return Trained(weights_of(network), loss=sum(losses) / len(asked.examples))
 
 
 def averaging(asked):
@@ -328,6 +339,7 @@ CLEAN = (
     shuffling,
     always_shuffling,
     accumulating,
+    accumulating_shuffled,
     averaging,
     resuming,
     class_based,

@@ -37,7 +37,7 @@ class Claim:
     ``plan(pixels)`` gives the trials; ``succeeded(runs)`` says for each replica [K] whether it did
     what is claimed, and is false for NaN. ``evidence`` is what was measured when the numbers were
     chosen, ``applies`` whether the claim says anything about these pixels, and ``dtypes`` of which
-    dtypes of training it speaks.
+    dtypes of training it speaks. ``lr`` is a rate that was found for the stack at hand, see gate.own.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Claim:
     applies: Callable[[Pixels], bool] = lambda pixels: True
     dtypes: frozenset[torch.dtype] = frozenset({torch.float64, torch.float32, torch.bfloat16})
     slow: bool = False
+    lr: float | None = None
 
 
 # Measured with torch 2.15 on a CPU, 8 seeds unless said; 7x7 and 14x14, rendered digits and MNIST.

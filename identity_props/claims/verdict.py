@@ -7,6 +7,7 @@ doubled, up to ``LOOKS`` looks. What is still undecided then counts as failed, b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -90,16 +91,20 @@ def looks(replicas: int) -> list[int]:
 def probability_of_holding(true_share: float, share: float, replicas: int) -> float:
     """P(verdict is "holds") if a replica succeeds with probability ``true_share``, all looks counted."""
     import numpy as np
-    from scipy.stats import binom
 
     holding, alive, seen = 0.0, np.ones(1), 0  # alive[s]: undecided so far, with s successes
     for look, total in enumerate(looks(replicas)):
-        added = binom.pmf(np.arange(total - seen + 1), total - seen, true_share)
+        added = _binomial(total - seen, true_share)
         alive, seen = np.convolve(alive, added), total
         verdicts = [decide(s, total, share, look) for s in range(total + 1)]
         holding += alive[[v == HOLDS for v in verdicts]].sum()
         alive = np.where([v == UNDECIDED for v in verdicts], alive, 0)
     return float(holding)
+
+
+def _binomial(n: int, share: float) -> list[float]:
+    """P(k of n), k = 0 .. n, n up to 1,000; scipy.stats takes a second to import."""
+    return [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
 
 
 @cache

@@ -14,19 +14,25 @@ from types import FrameType
 import click
 
 from identity_props.cli import audit, check, claims, explain, faults, gate, laws, ledger, run
-from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, PIPE_CLOSED, drop, lost, say
+from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, PIPE_CLOSED, drop, lost, put, say
 from identity_props.errors import InputError, MissingError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="identity-props", prog_name="identity-props")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Who learns the identity? Property tests with a known right answer for training stacks.
 
     \b
     Exit codes: 0 all hold, 1 one fails, 2 bad input, 3 the device, data or package
     asked for is not there, 130 interrupted, likewise 129 hung up and 143 terminated.
     """
+    if context.invoked_subcommand is None:
+        put(context.get_help())
 
 
 for command in (

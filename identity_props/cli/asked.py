@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from identity_props.cli.terminal import steps_bar
 from identity_props.errors import InputError, MissingError
@@ -38,10 +38,8 @@ class Asked:
     def __post_init__(self) -> None:
         if self.weights is not None and self.model is None:
             raise InputError("--weights: expected --model, which says whose they are, got none")
-        if self.try_ and self.model is not None:
-            raise InputError(
-                "--try: expected a --variant, as how a --model was trained is not known, got a model"
-            )
+        if self.try_ and self.model is not None and None in (self.optimizer, self.lr, self.steps):
+            raise InputError("--try: of a --model expected --optimizer, --lr and --steps, got not all three")
         if self.model is not None and (self.optimizer is None) != (self.lr is None):
             raise InputError(
                 "--model: expected --optimizer and --lr together, what it trained with, or neither"
@@ -79,30 +77,40 @@ class Asked:
 
     def explained(self, pixels: Pixels) -> Explanation:
         """The network, trained first where it has to be, its error in parts, and the advice."""
+        from identity_props.claims.registry import budget
         from identity_props.explanation import advice, networks
-        from identity_props.explanation.explain import Advice, explain
+        from identity_props.explanation.explain import explain
         from identity_props.explanation.settling import STEPS
 
         with steps_bar() as (move, line):
             if self.model is None:
                 trial, name = self.trial(pixels), f"{self.variant}, depth {self.depth}"
                 heard = _Heard(move, trial.steps + STEPS)
-                network = self._trained(trial, pixels, heard)
+                network, start = self._trained(trial, pixels, heard), None
             else:
-                trial, name, heard = None, self.model, _Heard(move, STEPS)
-                network = networks.loaded(self.model, self.weights)
+                name, heard = self.model, _Heard(move, STEPS)
+                network, start = networks.loaded(name, self.weights), networks.loaded(name, None)
             recipe = self.recipe(pixels.d)
             found = explain(network, pixels.scaled(self.scaling), recipe, name, self.seed, heard)
-            changes = advice.advised(found, trial, pixels)
-            if not (self.try_ and trial):
-                told = tuple(Advice(change.name, change.why, found.fvu_pixels) for change in changes)
-                return replace(found, advice=told)
-            heard.planned += (len(changes) + (len(changes) > 1)) * trial.steps
+            if start is not None:
+                trial = advice.described(found, recipe, self.scaling, self.steps or budget(pixels.d))
+            if not self.try_:
+                known, own = recipe is not None, start is not None
+                return replace(found, advice=advice.told(found, trial, pixels, known, own))
+            planned = advice.planned(found, trial, pixels, start is not None)
+            heard.planned += sum(one.steps for _, _, one in planned)
             made = []
-            for one in advice.tried(found, trial, pixels, self.seed, heard):
+            for one in advice.tried(found, trial, pixels, self.seed, heard, start):
                 made.append(one)
-                line(f"tried: {one.name}")
+                line(f"{'by hand' if one.by_hand else 'tried'}: {one.name}")
             return replace(found, advice=tuple(made))
+
+    def parts(self, stack: dict[str, Any]) -> dict[str, Any]:
+        """What the document says of the stack: of a network without an activation none, of a model its own."""
+        if self.model is not None:
+            own = dict.fromkeys(("linear", "activation", "init"), "the model's own")
+            return stack | own | {"optimizer": self.optimizer or "not known"}
+        return stack | ({"activation": "none"} if self.variant in ("linear", "scaled-input") else {})
 
     def _trained(self, trial: Trial, pixels: Pixels, heard: Callable[[int], None]) -> Module:
         from identity_props.explanation.networks import trained

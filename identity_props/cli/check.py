@@ -22,6 +22,12 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
     metavar="SECONDS",
     help="A step that takes longer hangs; 0 waits for ever.",
 )
+@click.option(
+    "--features",
+    default="",
+    metavar="SIZES",
+    help="Sizes that the layer takes, such as 16,64; laws of other sizes do not apply.  [default: any]",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all that is drawn.")
 @click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
 @click.option("--in-process", is_flag=True, help="Try the parts in this process, for a debugger.")

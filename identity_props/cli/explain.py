@@ -13,9 +13,21 @@ from identity_props.cli.terminal import ALL_HOLD, options, say, show
 
 
 @click.command()
-@click.option("--variant", default="plain-relu", show_default=True, metavar="NAME", help="Network to train.")
+@click.option(
+    "--variant",
+    default="plain-relu",
+    show_default=True,
+    metavar="NAME",
+    help="Network to train: plain-relu, linear-output, linear, residual or scaled-input.",
+)
 @click.option("--depth", type=int, default=1, show_default=True, help="Its layers.")
-@click.option("--scaling", default="unit", show_default=True, metavar="NAME", help="Of its input and target.")
+@click.option(
+    "--scaling",
+    default="unit",
+    show_default=True,
+    metavar="NAME",
+    help="Of its input and target: none (0-255), unit (0-1), standardise or whiten.",
+)
 @click.option(
     "--model",
     metavar="PKG.MOD:NAME",
@@ -45,7 +57,13 @@ from identity_props.cli.terminal import ALL_HOLD, options, say, show
 @click.option(
     "--steps", type=click.IntRange(min=0), help="Steps that train it.  [default: 10 over the default rate]"
 )
-@click.option("--try", "try_", is_flag=True, help="Train what is advised too, and show what it gives.")
+@click.option(
+    "--try",
+    "try_",
+    is_flag=True,
+    help="Train what is advised too, and show what it gives; a --model with its --optimizer, --lr and --steps,"
+    " from what its factory builds.",
+)
 @options("data", "side", "data_dir", "download", "seed")
 @click.option("--out", type=PATH, help="Folder to write explanation.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
@@ -65,10 +83,12 @@ def explain(
     A --variant is trained here first: --depth 4 --scaling none --data mnist --side 28 is the network of the
     question with --steps 9380. A --model is taken as it is, and maps pixels [n, d] under --scaling to [n, d].
     """
+    from identity_props.claims.running import threads
     from identity_props.engine.training import flushed_denormals
     from identity_props.report import documents, files, page
     from identity_props.report.explain import FILE, document, tables
     from identity_props.stack.stack import Stack
+    from identity_props.stack.unchanged import unchanged
     from identity_props.task.data import load
 
     click.get_current_context().with_resource(names_from_here())
@@ -80,8 +100,11 @@ def explain(
         files.check_free(out, force, FILE, page.FILE)
         files.make(out)
     pixels = load(data, int(side), data_dir, download)
-    found = asked.explained(pixels)
+    # more threads than `run` has wait for each other longer than they work where layers are narrow
+    with unchanged(threads(1, pixels)):
+        found = asked.explained(pixels)
     context = documents.context(pixels, Stack(), asked.seed, 1)
+    context["stack"] = asked.parts(context["stack"])
     made = document(found, context)
     show(made if as_json else tables(found))
     if out is not None:

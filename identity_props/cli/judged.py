@@ -24,6 +24,7 @@ LIKE = (
     "like_batches",
     "clip",
     "like_tolerance",
+    "novel",
 )
 PARTS = [
     click.option("--optimizer", metavar="PKG.MOD:NAME", help="Optimizer to judge.  [default: the laws' own]"),
@@ -38,7 +39,7 @@ PARTS = [
     click.option("--loss", metavar="PKG.MOD:NAME", help="Loss(prediction, target).  [default: mse_loss]"),
     click.option("--step", metavar="PKG.MOD:NAME", help="Takes a step, (optimizer, loss)."),
     click.option("--batches", metavar="PKG.MOD:NAME", help="Yields batches, (data, size, generators)."),
-    click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal, step by step."),
+    click.option("--like", metavar="PKG.MOD:NAME", help="Optimizer that it has to equal; or paper:adam."),
     click.option("--like-arg", "like_arguments", multiple=True, metavar="KEY=VALUE", help="Repeat for more."),
     click.option("--like-linear", metavar="PKG.MOD:NAME", help="Layer that it has to equal."),
     click.option("--like-loss", metavar="PKG.MOD:NAME", help="Loss that it has to equal."),
@@ -50,6 +51,7 @@ PARTS = [
     click.option(
         "--like-tolerance", default=0.0, metavar="X", help="Distance allowed, relative, beside rounding."
     ),
+    click.option("--novel", is_flag=True, help="It is meant to be no published optimizer."),
     click.option(
         "--lr", default="auto", show_default=True, help="Learning rate to learn at; auto searches one."
     ),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,6 +56,36 @@ class Work:
         return sorted(outcomes, key=lambda outcome: self.claims.index(outcome.claim)), interrupted
 
 
+PARTS = [
+    click.option(
+        "--optimizer",
+        metavar="PKG.MOD:NAME",
+        help="Your own, in claims of its own, at rates that are found once and kept in the baseline.",
+    ),
+    click.option(
+        "--optimizer-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+    ),
+    *(
+        click.option(f"--{name}", metavar="PKG.MOD:NAME", help=what)
+        for name, what in {
+            "linear": "Your own linear layer, in all claims.",
+            "activation": "Stands in for ReLU.",
+            "init": "Draws a layer's parameters in place.",
+            "loss": "Loss(prediction, target).",
+            "step": "Takes a step, (optimizer, loss).",
+            "batches": "Yields batches, (data, size, generators).",
+        }.items()
+    ),
+]
+
+
+def stack_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Options that name the parts of a stack of one's own."""
+    for option in reversed(PARTS):
+        command = option(command)
+    return command
+
+
 def prepared(
     data: str,
     side: str,
@@ -67,15 +97,20 @@ def prepared(
     seed: int,
     device: str,
     jobs: int | None,
+    own: Callable[[str | None, Stack, Pixels], list[Claim]] | None = None,
+    **parts: Any,
 ) -> Work:
-    """Data, claims and processes, from a command's options."""
+    """Data, claims and processes, from a command's options; ``own`` gives the claims of an optimizer of one's own."""
     from identity_props.claims.running import default_jobs
-    from identity_props.stack.stack import Stack
+    from identity_props.stack.building import build_once
+    from identity_props.stack.stack import stack_of
     from identity_props.task.data import load
 
-    stack = Stack(device=device)
+    stack = stack_of(device=device, **parts)
+    build_once(stack)
     pixels = load(data, int(side), data_dir, download)
-    selected = _selected(claims, slow, pixels)
+    named = own is not None and stack.optimizer is not None
+    selected = own(claims, stack, pixels) if named and own else _selected(claims, slow, pixels)
     jobs = jobs or default_jobs(stack, selected, pixels)
     return Work(selected, pixels, stack, replicas, seed, jobs)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
 from identity_props.conformance.checking import check, unbuilt
 from identity_props.conformance.following import GUARD, THREADS
 from identity_props.conformance.learning import learning, searched_rate
 from identity_props.conformance.meant import like_plan
-from identity_props.conformance.rows import DESIGN, FAIL, Reference
+from identity_props.conformance.rows import DESIGN, FAIL, Reference, Row
 from identity_props.conformance.training import check_trainer
 from identity_props.errors import InputError
 from identity_props.stack.stack import Stack
@@ -23,8 +23,14 @@ from identity_props.trainers.running import bench_of, trainer_of
 def assert_conforms(stack: Stack, like: Reference | None = None, seed: int = 0) -> None:
     """Raise AssertionError, with predicted and measured figures, for each row of ``check`` that fails."""
     __tracebackhide__ = True
-    failed = [row for row in check(stack, like, seed) if row.verdict == FAIL]
-    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
+    _none_fails(stack, check(stack, like, seed))
+
+
+def _none_fails(judged: object, rows: Iterable[Row]) -> None:
+    """Raise AssertionError with a line a row that fails; as no assert, which pytest would explain with all rows."""
+    __tracebackhide__ = True
+    if failed := [row for row in rows if row.verdict == FAIL]:
+        raise AssertionError("\n".join([f"{judged}:", *map(str, failed)]))
 
 
 def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
@@ -37,8 +43,7 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
         raise InputError("like: expected a part to compare with, got none")
     with unchanged(THREADS):
         rows = [measure() for _, measure in like_plan(stack, like, seed)]
-    failed = [row for row in rows if row.verdict == FAIL]
-    assert not failed, "\n".join([f"{stack}:", *map(str, failed)])
+    _none_fails(stack, rows)
 
 
 def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
@@ -48,7 +53,8 @@ def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
     with unchanged(THREADS):
         outcome, lr = learning(stack, seed)
         advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
-    assert outcome.holds, f"{stack}: {outcome}; at lr {lr:.3g}{advice}"
+    if not outcome.holds:
+        raise AssertionError(f"{stack}: {outcome}; at lr {lr:.3g}{advice}")
 
 
 def assert_trains(fit: Fit | str, accept: Sequence[str] = (), seed: int = 0, ranks: int = 1) -> None:
@@ -64,5 +70,4 @@ def assert_trains(fit: Fit | str, accept: Sequence[str] = (), seed: int = 0, ran
     for row in rows:
         if row.verdict == DESIGN:
             warnings.warn(f"{row}; accept={row.kind!r} if it is meant", stacklevel=2)
-    failed = [row for row in rows if row.verdict == FAIL]
-    assert not failed, "\n".join([f"{trainer or fit}:", *map(str, failed)])
+    _none_fails(trainer or fit, rows)

@@ -35,7 +35,7 @@ class AskedBook:
 
         training = Training(**self.training)
         trainer = trainer_of(self.name, self.arguments, self.command)
-        parts = {"trainer": str(trainer), "ranks": training.ranks}
+        parts = {"trainer": str(trainer), "version": trainer.version, "ranks": training.ranks}
 
         def books(_: Sequence[Row]) -> Iterator[Book]:
             yield _kept(trainer, training, self.guard)

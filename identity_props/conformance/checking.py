@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.following import GUARD, THREADS, followed, import_all
+from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.meant import like_plan, promised, unclipped, why_not
+from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
@@ -29,15 +30,17 @@ from identity_props.conformance.rows import (
     declared,
     judged,
 )
-from identity_props.conformance.traits import dtypes_of, repeatable, traits
+from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
+from identity_props.conformance.traits import UNKNOWN, dtypes_of, dtypes_taken, repeatable, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
 from identity_props.laws.strategies import Family
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
-from identity_props.stack.guard import ForkError, HangError, go_on, time_limit
+from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, time_limit
 from identity_props.stack.stack import Stack, at_home
 from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
@@ -80,15 +83,44 @@ def resumed(
 
 
 def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
-    """Whether the optimizer's constructor raises, through no fault of what it is given, an InputError."""
+    """Whether the optimizer's or layer's constructor raises, through no fault of what it is given.
+
+    Raises InputError for what is given, for a dtype that the parts do not take, and for a layer that takes
+    other sizes.
+    """
     import_all()
     try:
         with unchanged(THREADS), time_limit(guard):
             build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
-            raised = build_once(stack) is not None
+            raised = build_once(stack) is not None or _layer_raises(stack)
+            if not raised and stack.dtype not in (taken := dtypes_taken(stack) or (stack.dtype,)):
+                named = ", ".join(map(_named, taken))
+                raise InputError(
+                    f"dtype: expected one that the parts take, {named}, got {_named(stack.dtype)}"
+                )
     except HangError:  # the rows say so
         return False
     return raised and stack.ranks == 1  # of several, there may be no group here
+
+
+def _layer_raises(stack: Stack) -> bool:
+    """Whether its layer's constructor raises; InputError where it does so at the sizes of the laws alone."""
+    d, *_ = (family.d for family in families_of(FAMILIES, stack.features))
+
+    def built(size: int) -> BaseException | None:
+        try:
+            stack.linear(size, size, bias=False)
+        except RAISED as error:
+            return error
+        return None
+
+    if (error := built(d)) is None:
+        return False
+    if not stack.features and built(64) is None:
+        raise InputError(
+            f"linear: expected a layer of any size, got {error}; --features 64 names those it takes"
+        )
+    return True
 
 
 def failed(row: Row, stack: object) -> Row:
@@ -116,6 +148,7 @@ def planned(stack: Stack, like: Reference, seed: int) -> Plan:
 def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable[Law]) -> Plan:
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
+    yield from recognised_plan(stack, like, seed)
     fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
     taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:
@@ -130,7 +163,7 @@ def _moves_row(stack: Stack, seed: int) -> Row:
 
     Sixteen, since RAdam and its kin may stand still for the first five, AdaShift for ten.
     """
-    case = replace(FAMILIES[0], seed=seed).case(1)
+    case = replace(families_of(FAMILIES, stack.features)[0], seed=seed).case(1)
     stack = replace(stack, ranks=1)
     network = ensemble_of(stack, case, LAYER)
     if not network.parameters:
@@ -165,21 +198,30 @@ def _law_row(
 ) -> Row:
     like, fits = promises(), traits_of_stack()
     if reason := why_not(law, stack, like, fits):
-        return Row(law.name, NOT_APPLICABLE, note=reason)
+        # of one that is declared, what it is to be is known
+        told = like.optimizer is not None or UNKNOWN in fits
+        return Row(
+            law.name, NOT_APPLICABLE, note=_with(reason, "" if told else hint(stack, law.needs - fits))
+        )
     dtype = _measured_in(law, stack, dtypes())
     if dtype is None:
         note = f"its parts take {', '.join(map(_named, dtypes()))} alone"
         return Row(law.name, NOT_APPLICABLE, note=note)
-    stack = replace(for_laws(stack, fits), dtype=dtype)
+    stack = of_its_sizes(replace(for_laws(stack, fits), dtype=dtype))
     replicas = 1 if alone() else REPLICAS
-    # compiled code is compiled anew for each shape, a second or more each
-    families = FAMILIES[:1] if stack.mode == "compiled" else FAMILIES
+    # compiled code is compiled anew for each shape, a second or more each; the contract is not about data
+    few = stack.mode == "compiled" or law.kind == "contract"
+    families = families_of(FAMILIES, stack.features)[: 1 if few else None]
     cases = [replace(family, seed=seed).case(replicas) for family in families]
     try:
         worst = worst_of(law.measure(unclipped(law, stack, like), case) for case in cases)
-    except ClipsError as error:
+    except (ClipsError, NotOfferedError, SizeError) as error:
         return Row(law.name, NOT_APPLICABLE, note=str(error))
     return judged(law.name, worst, _kind(law, stack, seed) if not worst.holds else "")
+
+
+def _with(reason: str, hint: str) -> str:
+    return f"{reason}; {hint}" if hint else reason
 
 
 def _measured_in(law: Law, stack: Stack, taken: Sequence[torch.dtype]) -> torch.dtype | None:
@@ -214,7 +256,7 @@ def _kind(law: Law, stack: Stack, seed: int) -> str:
     """How it fails: for a rate, whether the first step is absent, too short or too long."""
     if law.kind != "rate":
         return law.kind
-    case = replace(FAMILIES[0], seed=seed).case(1)
+    case = replace(families_of(FAMILIES, stack.features)[0], seed=seed).case(1)
     expected, measured = (_first_step(one, case) for one in (Stack(dtype=stack.dtype), at_home(stack)))
     share = float((expected * measured).sum() / expected.square().sum())
     if abs(share) < 1e-6:

@@ -9,13 +9,11 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
@@ -25,6 +23,7 @@ from identity_props.stack.processes import (
     Leash,
     as_started_by_the_user,
     end_descendants,
+    temporary_folder,
     tie_to_parent,
 )
 
@@ -92,7 +91,7 @@ class AskedTrainer:
     ranks: int
     seed: int
     guard: float
-    quiet = True  # frameworks draw bars, warn and write what is temporary
+    quiet = True  # frameworks draw bars and warn
     alone = True  # its first row is all, where that fails
 
     @contextmanager
@@ -105,7 +104,7 @@ class AskedTrainer:
         trainer = trainer_of(self.name, self.arguments, self.command)
         with bench_of(trainer, self.seed, self.ranks) as bench:
             names = tuple(name for name, _ in planned(bench))
-            parts = {"trainer": str(trainer), "ranks": self.ranks}
+            parts = {"trainer": str(trainer), "version": trainer.version, "ranks": self.ranks}
             designs = trainer.designs()
 
             def rows(done: Sequence[Row]) -> Iterator[Row]:
@@ -153,7 +152,7 @@ def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
 @contextmanager
 def working(asked: Made) -> Iterator[Judge]:
     """The process that makes and measures; it ends here, and what it has left in its temporary folder."""
-    with TemporaryDirectory(prefix="identity-props-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         judge = Judge(asked, folder)
         try:
             yield judge
@@ -266,13 +265,10 @@ def _kill_group(leader: int) -> None:
 
 def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY) if asked.quiet else 2, 1
-    )  # the parent's stdout is for the result alone
     if asked.quiet:
-        os.dup2(1, 2)
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
-        FOLDERS.append(folder)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(2, 1)  # the parent's stdout is for the result alone
+    FOLDERS.append(folder)
     as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
+from identity_props.conformance.sizes import digits_of
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Run, Trial
 from identity_props.errors import InputError
 from identity_props.stack.stack import PARTS, Stack
-from identity_props.task.data import Pixels, digits
+from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY
 from identity_props.task.models import Variant
 
@@ -30,34 +31,44 @@ def learning_trial(lr: float, steps: int) -> Trial:
     return Trial(WHITENED, Recipe("torch.optim:SGD", lr, schedule="linear-decay", batch_size=None), steps)
 
 
-def find_rate(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> float:
+def find_rate(
+    stack: Stack,
+    pixels: Pixels,
+    seeds: range = SEARCHED,
+    trial: Callable[[float, int], Trial] = learning_trial,
+) -> float:
     """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
 
     The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
     on whitened pixels: decades from 1e-2 first, then half a decade to each side of the best, and all that are
     left where none of these ends clearly near-identity. Raises InputError where no rate leaves a finite FVU.
     """
-    return _searched(stack, pixels, seeds)[0]
+    return _searched(stack, pixels, seeds, trial)[0]
 
 
 def searched_rate(stack: Stack) -> str:
     """What the search would have made of a stack whose rate was given."""
     try:
-        lr, run = _searched(stack, _pixels())
+        lr, run = _searched(stack, _pixels(stack))
     except InputError as error:
         return str(error)
     return f"the search, lr=None, takes lr {lr:.3g}, with FVU {_worst(run):.2g} in {run.steps[-1]} steps"
 
 
-def _pixels() -> Pixels:
-    return digits(7, train=512, test=512)
+def _pixels(stack: Stack) -> Pixels:
+    return digits_of(stack.features, train=512, test=512)
 
 
-def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[float, Run]:
+def _searched(
+    stack: Stack,
+    pixels: Pixels,
+    seeds: range = SEARCHED,
+    trial: Callable[[float, int], Trial] = learning_trial,
+) -> tuple[float, Run]:
     runs: dict[float, Run] = {}
 
     def best_of(rates: Iterable[float]) -> float:
-        runs.update({lr: _quarter(stack, pixels, lr, seeds) for lr in rates if lr not in runs})
+        runs.update({lr: _quarter(stack, pixels, lr, seeds, trial) for lr in rates if lr not in runs})
         return min(runs, key=lambda lr: _worst(runs[lr]))
 
     middle = RATES.index(best_of(RATES[4::2]))
@@ -69,8 +80,14 @@ def _searched(stack: Stack, pixels: Pixels, seeds: range = SEARCHED) -> tuple[fl
     return best, runs[best]
 
 
-def _quarter(stack: Stack, pixels: Pixels, lr: float, seeds: range = SEARCHED) -> Run:
-    return train(learning_trial(lr, budget(pixels.d) // 4), pixels, seeds, replace(stack, lr=None))
+def _quarter(
+    stack: Stack,
+    pixels: Pixels,
+    lr: float,
+    seeds: range = SEARCHED,
+    trial: Callable[[float, int], Trial] = learning_trial,
+) -> Run:
+    return train(trial(lr, budget(pixels.d) // 4), pixels, seeds, replace(stack, lr=None))
 
 
 def _worst(run: Run) -> float:
@@ -83,7 +100,7 @@ def learning(stack: Stack, seed: int = 0) -> tuple[Outcome, float]:
     What ends clearly near-identity in a quarter of the budget is judged by as many steps, and the same parts are
     trained once in a process, as long as their first steps are the same bit for bit.
     """
-    pixels = _pixels()
+    pixels = _pixels(stack)
     key = _fingerprint(stack, pixels, seed)
     if key not in _learned:
         _learned[key] = stack, *_learning(stack, pixels, seed)

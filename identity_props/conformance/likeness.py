@@ -185,25 +185,27 @@ def same_layer(
     seed: int = 0,
     tolerance: float = 0.0,
     dtype: torch.dtype = torch.float64,
+    sizes: tuple[int, ...] = (5, 7),
 ) -> Discrepancy:
     """Largest relative distance of outputs and gradients from those of the reference layer.
 
-    Same parameters, 5 to 7 features, with and without bias, evaluating, and training where the reference
-    does not draw. Rounding of sums over 7 terms at most.
+    Same parameters, 5 to 7 features or other ``sizes``, with and without bias, evaluating, and training where
+    the reference does not draw. Rounding of sums over 7 terms, or as many as there are: 64 eps, and more as
+    their root.
     """
-    near, found = max(tolerance, 64 * torch.finfo(dtype).eps), []
+    near, found = max(tolerance, 64 * math.sqrt(max(1, max(sizes) / 7)) * torch.finfo(dtype).eps), []
     for bias in (True, False):
         with seeded(seed):
-            theirs, ours = (one(5, 7, bias=bias).to(dtype=dtype) for one in (reference, linear))
+            theirs, ours = (one(*sizes, bias=bias).to(dtype=dtype) for one in (reference, linear))
             for p in theirs.parameters():  # those that begin at 0 hide what they are multiplied with
                 p.data += torch.randn_like(p) / 8
         ours.load_state_dict(theirs.state_dict())
         for training in (False, True):
-            expected = _passed(theirs.train(training), seed, dtype)
-            if training and _differ(expected, _passed(theirs, seed + 1, dtype)):
+            expected = _passed(theirs.train(training), seed, dtype, sizes)
+            if training and _differ(expected, _passed(theirs, seed + 1, dtype, sizes)):
                 continue
             where = f"{'training' if training else 'evaluating'}, {'with' if bias else 'without'} bias"
-            found.append(_passes(_passed(ours.train(training), seed, dtype), expected, near, where))
+            found.append(_passes(_passed(ours.train(training), seed, dtype, sizes), expected, near, where))
     return worst_of(found)
 
 
@@ -211,13 +213,13 @@ Passed = dict[str, Tensor | None]
 OUTPUT = "output"
 
 
-def _passed(layer: nn.Module, seed: int, dtype: torch.dtype) -> Passed:
+def _passed(layer: nn.Module, seed: int, dtype: torch.dtype, sizes: tuple[int, ...]) -> Passed:
     """Output, and gradients of the input and of each parameter, by the name of what they are of."""
-    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=dtype).requires_grad_()
+    x = torch.randn(6, sizes[0], generator=torch.Generator().manual_seed(0), dtype=dtype).requires_grad_()
     layer.zero_grad()
     with seeded(seed):
         out = layer(x)
-    (out * torch.arange(1, 8)).square().sum().backward()
+    (out * torch.arange(1, 1 + sizes[1])).square().sum().backward()
     return {
         OUTPUT: out.detach(),
         "the input": x.grad,

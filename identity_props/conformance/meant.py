@@ -19,13 +19,15 @@ from identity_props.conformance.promises import (
     same_loss,
     same_updates,
 )
-from identity_props.conformance.rows import NOT_APPLICABLE, Plan, Reference, Row, judged
+from identity_props.conformance.recognised import NONE
+from identity_props.conformance.recognition import recognise
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Reference, Row, judged
 from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.engine.recorded import recordable
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy, Law
-from identity_props.stack.guard import RAISED
+from identity_props.stack.guard import RAISED, HangError, go_on
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, takes
 
@@ -48,6 +50,28 @@ def like_plan(stack: Stack, like: Reference, seed: int) -> Plan:
     if like.clip is not None:
         compared = partial(same_clipping, stack.step, like.clip, like.step or take_step, seed)
         yield "like-clip", partial(_part_row, "like-clip", "wrong step", compared)
+
+
+def recognised_plan(stack: Stack, like: Reference, seed: int) -> Plan:
+    """The row of an optimizer that is not declared to be like another."""
+    if stack.optimizer is not None and like.optimizer is None:
+        yield "recognised", partial(_recognised_row, stack, like, seed)
+
+
+def _recognised_row(stack: Stack, like: Reference, seed: int) -> Row:
+    if stack.optimizer is None:
+        raise InputError("recognised: expected an optimizer, got none")
+    try:
+        found = recognise(partial(stack.optimizer, **stack.arguments), seed)
+    except HangError:  # other rows say so
+        go_on()
+        return Row("recognised", NOT_APPLICABLE, note="its steps hang")
+    if found.verdict == NONE or (found.accused and like.novel):
+        return Row(
+            "recognised", NOT_APPLICABLE, note=f"{'novel' if found.accused else 'none known'}; {found.note}"
+        )
+    verdict, kind = (FAIL, "wrong step") if found.accused else (PASS, "")
+    return Row("recognised", verdict, found.distance, found.near, kind, found.note)
 
 
 def _part_row(name: str, kind: str, compared: Callable[[], Discrepancy]) -> Row:
@@ -76,7 +100,9 @@ def _loss_row(stack: Stack, reference: Loss, tolerance: float, seed: int) -> Row
 def _layer_row(stack: Stack, like: Reference, seed: int) -> Row:
     if like.linear is None:
         raise InputError("like: expected a linear layer to compare with, got none")
-    found = same_layer(stack.linear, like.linear, seed, like.tolerance, dtypes_of(stack)[0])
+    found = same_layer(
+        stack.linear, like.linear, seed, like.tolerance, dtypes_of(stack)[0], stack.sized(5, 7)
+    )
     return judged(
         "like-linear", found, "wrong output" if found.what.startswith("forward") else "wrong gradient"
     )

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.claims.verdict import Curves
+from identity_props.conformance.papers import PREFIX, of_paper
 from identity_props.errors import InputError
-from identity_props.laws import Discrepancy
+from identity_props.laws import LAWS, Discrepancy
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, arguments_of, resolve
 
@@ -29,6 +30,7 @@ ENOUGH = 3  # rows that fail so; the rest is not run
 # the rows of a check that are no laws, and what each says
 OTHERS = {
     "moves": "sixteen steps of a small network keep its dtypes and shapes, stay finite and change a weight",
+    "recognised": "where it is a published optimizer it takes that one's steps, whatever befalls its parameters",
     "like-optimizer": "it takes the steps of the optimizer that it is declared to be like",
     "like-linear": "its outputs and gradients are those of the layer that it is declared to be like",
     "like-loss": "its value and gradient are those of the loss that it is declared to be like, at one pixel too",
@@ -59,15 +61,26 @@ class Row:
     curves: Curves | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        figures = "" if self.measured is None else f"measured {self.measured:.3g}, allowed {self.allowed:.3g}"
-        said = ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, figures, self.note)))
+        said = ": ".join(filter(None, (f"{self.name} {self.verdict}", self.kind, self.figures, self.note)))
         return f"{said}; see {self.address}" if self.verdict == FAIL else said
+
+    @property
+    def figures(self) -> str:
+        """What was measured and what is allowed, of counts as whole numbers; empty where there are none."""
+        if self.measured is None or self.allowed is None:
+            return ""
+        return f"measured {figure(self.measured)}, allowed {figure(self.allowed)}"
 
     @property
     def address(self) -> str:
         """Where its law is told in full: the page, where the package says where its pages are, else a command."""
         pages = _documentation()
         return f"{pages}reference/laws/{self.name}/" if pages else f"identity-props laws {self.name}"
+
+
+def figure(value: float) -> str:
+    """Three digits, or all of a whole number, such as a count."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
 
 
 @cache
@@ -77,6 +90,14 @@ def _documentation() -> str:
         urls = (url.split(", ", 1) for url in metadata("identity-props").get_all("Project-URL") or ())
         return next((url for name, url in urls if name == "Documentation"), "")
     return ""
+
+
+def statement(name: str) -> str:
+    """What a row's law or comparison says, without a full stop; empty for a name of neither."""
+    from identity_props.trainers import TRAINER_LAWS
+
+    law = LAWS.get(name) or TRAINER_LAWS.get(name)
+    return (law.statement if law else OTHERS.get(name, "")).rstrip(".")
 
 
 def by_weight(rows: Sequence[Row]) -> list[Row]:
@@ -109,7 +130,8 @@ class Reference:
     """What parts are declared to be like: an optimizer with its arguments, a linear layer, loss, step or batches.
 
     ``clip`` is the norm at which the step promises to clip the gradient, and ``tolerance`` the relative distance
-    that a part is allowed which rounds on purpose. Raises InputError for one that is no such number.
+    that a part is allowed which rounds on purpose. A ``novel`` optimizer is meant to be none that is published.
+    Raises InputError for one that is no such number.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
@@ -120,6 +142,7 @@ class Reference:
     batches: Callable[[Tensor, int | None, list[torch.Generator]], Iterator[Tensor]] | None = None
     clip: float | None = None
     tolerance: float = 0.0
+    novel: bool = False
 
     def __post_init__(self) -> None:
         if self.clip is not None and not 0 < self.clip < math.inf:
@@ -146,17 +169,25 @@ def reference_of(
     batches: str | None = None,
     clip: float | None = None,
     tolerance: float = 0.0,
+    novel: bool = False,
 ) -> Reference:
     """A reference from what a command line says; raises InputError for one with nothing to compare."""
     if optimizer is not None and stack.optimizer is None:
         raise InputError(f"like: expected an optimizer to compare with {optimizer}, got none")
+    if novel and stack.optimizer is None:
+        raise InputError("novel: expected an optimizer that is none of the published, got none")
     if arguments and optimizer is None:
         raise InputError("like arguments: expected an optimizer that takes them, got none")
     if clip is not None and stack.step is take_step:
         raise InputError(f"clip: expected a step that clips at {clip:g}, got none")
     named = {"optimizer": optimizer, "linear": linear, "loss": loss, "step": step, "batches": batches}
-    parts = {part: resolve(name) for part, name in named.items() if name is not None}
-    return Reference(arguments=arguments_of(arguments), clip=clip, tolerance=tolerance, **parts)
+    parts = {part: _named(name) for part, name in named.items() if name is not None}
+    return Reference(arguments=arguments_of(arguments), clip=clip, tolerance=tolerance, novel=novel, **parts)
+
+
+def _named(name: str) -> Any:
+    """An object by its module, or an optimizer by its paper."""
+    return of_paper(name) if name.startswith(PREFIX) else resolve(name)
 
 
 def declared(stack: Stack, like: Reference) -> Stack:

@@ -180,40 +180,44 @@ def affine_layer(stack: Stack) -> bool:
     """Parameters are weight [out, in] and bias [out], and outputs x W^T + b."""
     (dtype, *_), near = dtypes_of(stack), []
     for bias in (True, False):
-        layer = displaced(stack.linear(5, 7, bias=bias).to(dtype))
+        layer = displaced(stack.linear(*stack.sized(5, 7), bias=bias).to(dtype))
         parameters = dict(layer.named_parameters())
         if parameters.keys() != ({"weight", "bias"} if bias else {"weight"}):
             return False
         with torch.no_grad():
-            x = torch.randn(6, 5, dtype=dtype)
+            x = torch.randn(6, stack.sized(5, 7)[0], dtype=dtype)
             near.append(same(layer(x), torch.nn.functional.linear(x, **parameters)))
     return all(near)
 
 
 def dtypes_of(stack: Stack) -> tuple[torch.dtype, ...]:
-    """Those that layer, activation and loss take, forward and backward, from the widest; all where they take none.
+    """Those that layer, activation and loss take, from the widest; all where they take none.
 
     What raises everywhere is not of one dtype but broken, and the laws say how.
     """
+    return dtypes_taken(stack) or tuple(DTYPES.values())
+
+
+def dtypes_taken(stack: Stack) -> tuple[torch.dtype, ...]:
+    """Those that layer, activation and loss take, forward and backward, from the widest."""
     with seeded(0, stack.device):
-        taken = tuple(dtype for dtype in DTYPES.values() if tried(_passes, stack, dtype))
-    return taken or tuple(DTYPES.values())
+        return tuple(dtype for dtype in DTYPES.values() if tried(_passes, stack, dtype))
 
 
 def _passes(stack: Stack, dtype: torch.dtype) -> bool:
-    layer = stack.linear(5, 7, bias=True).to(stack.device, dtype)
-    x = torch.randn(2, 6, 7, device=stack.device, dtype=dtype)
-    out: Tensor = stack.activation(layer(x[0, :, :5]))
-    stack.loss(out, x[1]).backward()
+    layer = stack.linear(*stack.sized(5, 7), bias=True).to(stack.device, dtype)
+    x, y = (torch.randn(6, size, device=stack.device, dtype=dtype) for size in stack.sized(5, 7))
+    out: Tensor = stack.activation(layer(x))
+    stack.loss(out, y).backward()
     return out.dtype == dtype
 
 
 def draws(stack: Stack, training: bool = True) -> bool:
     """A pass through layer and activation moves torch's global generator, as dropout does in training."""
     dtype = dtypes_of(stack)[0]
-    layer = stack.linear(5, 7, bias=True).to(stack.device, dtype).train(training)
+    layer = stack.linear(*stack.sized(5, 7), bias=True).to(stack.device, dtype).train(training)
     before = _drawn(stack)
-    stack.activation(layer(torch.ones(6, 5, device=stack.device, dtype=dtype)))
+    stack.activation(layer(torch.ones(6, stack.sized(5, 7)[0], device=stack.device, dtype=dtype)))
     return not torch.equal(before, _drawn(stack))
 
 
@@ -226,9 +230,9 @@ def repeatable(stack: Stack) -> bool:
 def changes_buffers(stack: Stack) -> bool:
     """A pass in training changes buffers, as batch norm's, which takes statistics of a whole batch."""
     dtype = dtypes_of(stack)[0]
-    layer = stack.linear(5, 7, bias=True).to(stack.device, dtype)
+    layer = stack.linear(*stack.sized(5, 7), bias=True).to(stack.device, dtype)
     before = [b.clone() for b in layer.buffers()]
-    layer(torch.randn(6, 5, device=stack.device, dtype=dtype))
+    layer(torch.randn(6, stack.sized(5, 7)[0], device=stack.device, dtype=dtype))
     return not all(torch.equal(a, b) for a, b in zip(before, layer.buffers(), strict=True))
 
 
@@ -242,8 +246,8 @@ def _drawn(stack: Stack) -> Tensor:
 def draws_around_affine(stack: Stack) -> bool:
     """Its layer draws in training, and is affine in its input for any draws: their mean is what eval owes."""
     dtype = dtypes_of(stack)[0]
-    layer = displaced(stack.linear(5, 7, bias=True).to(stack.device, dtype))
-    a, b = torch.randn(2, 6, 5, device=stack.device, dtype=dtype)
+    layer = displaced(stack.linear(*stack.sized(5, 7), bias=True).to(stack.device, dtype))
+    a, b = torch.randn(2, 6, stack.sized(5, 7)[0], device=stack.device, dtype=dtype)
 
     def with_same_draws(x: Tensor) -> Tensor:
         with seeded(0), torch.no_grad():
@@ -292,6 +296,7 @@ def squared_error(stack: Stack) -> bool:
 
 FACTS: dict[str, Callable[[Stack], bool]] = {
     "affine layer": affine_layer,
+    "taking float32": lambda stack: torch.float32 in dtypes_of(stack),
     "relu": relu,
     "symmetric init": symmetric_init,
     "mean squared error": mean_squared_error,

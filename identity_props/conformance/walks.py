@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from identity_props.stack.guard import alive
 from identity_props.stack.stack import ready, seeded, takes
 
+T = TypeVar("T")
 Factory = Callable[..., torch.optim.Optimizer]
 
 
@@ -89,11 +90,16 @@ LONG, SHORT, FEW = 100, 16, 3  # steps
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """Start and gradients of each parameter, in float64; None where there is no gradient at a step."""
+    """Start and gradients of each parameter, in float64; None where there is no gradient at a step.
+
+    An even one is a single group at a single rate, and is not loaded; a steady one keeps its groups' rates.
+    """
 
     starts: list[Tensor]
     gradients: list[list[Tensor | None]]
     faster: float = 1.0
+    even: bool = False
+    steady: bool = False
 
     @property
     def steps(self) -> int:
@@ -102,6 +108,25 @@ class Course:
     @property
     def sizes(self) -> list[int]:
         return [start.numel() for start in self.starts]
+
+    @property
+    def half(self) -> int:
+        """The step before which it is saved and loaded, from 0."""
+        return self.steps if self.even else self.steps // 2
+
+    def groups(self, of: Sequence[T]) -> list[Sequence[T]]:
+        """What belongs to its parameters, by group."""
+        if self.even:
+            return [of]
+        cut = min(FIRST_GROUP, len(of) - 1)
+        return [of[:cut], of[cut:]]
+
+    def rates(self, step: int) -> list[float]:
+        """Of each group, at a step from 0, as a schedule moves them."""
+        if self.even:
+            return [RATES[1] * self.faster]
+        factor = 1.0 if self.steady else FACTORS[step % len(FACTORS)]
+        return [rate * self.faster * factor for rate in RATES]
 
     def through(self, change: Callable[[Tensor], Tensor]) -> Course:
         """The same with each number changed, such as rounded."""
@@ -146,37 +171,44 @@ EVERY = 10  # steps from one evaluation to the next
 
 
 def walked(
-    make: Factory, course: Course, switch: Switch = PLAIN, dtype: torch.dtype = torch.float64
+    make: Factory,
+    course: Course,
+    switch: Switch = PLAIN,
+    dtype: torch.dtype = torch.float64,
+    told: bool = False,
 ) -> Walked:
-    """Walk it in two groups whose rates a schedule moves, saved and loaded half-way, evaluated now and then."""
+    """Walk it in two groups whose rates a schedule moves, saved and loaded half-way, evaluated now and then.
+
+    One that is told hears a loss at each step, from a closure.
+    """
     parameters = [nn.Parameter(start.to(dtype, copy=True)) for start in course.starts]
-    if len(parameters) > FROZEN:
+    if len(parameters) > FROZEN and not course.even:
         parameters[FROZEN].requires_grad_(False)
     with seeded(0):
         taken, shown = _steps(
-            partial(_made, make, parameters, course.faster, switch), parameters, course, switch
+            partial(_made, make, parameters, course, switch), parameters, course, switch, told
         )
     return Walked(torch.stack(taken), torch.stack([*taken[:1], *shown])[1:])
 
 
 def _steps(
-    fresh: Callable[[], Any], parameters: list[nn.Parameter], course: Course, switch: Switch
+    fresh: Callable[[], Any], parameters: list[nn.Parameter], course: Course, switch: Switch, told: bool
 ) -> tuple[list[Tensor], list[Tensor]]:
     optimizer, taken, shown = fresh(), [], []
     for step, gradients in enumerate(course.gradients):
         alive()
-        if step == course.steps // 2:
+        if step == course.half:
             saved, optimizer = optimizer.state_dict(), fresh()
             optimizer.load_state_dict(saved)
         for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = None if gradient is None else gradient.to(p.dtype, copy=True)
+            p.grad = None if gradient is None else torch.empty_like(p.detach()).copy_(gradient)  # p's layout
         try:
-            optimizer.step()
+            optimizer.step(*[partial(_loss, step)] * told)
         except Exception as error:
             raise WalkError(f"{switch}, step {step + 1}: {type(error).__name__}: {error}") from error
         taken.append(_flat(parameters))
-        for group, rate in zip(optimizer.param_groups, RATES, strict=True):  # as a scheduler does
-            group["lr"] = rate * course.faster * FACTORS[(step + 1) % len(FACTORS)]
+        for group, rate in zip(optimizer.param_groups, course.rates(step + 1), strict=True):
+            group["lr"] = rate  # as a scheduler does
         if step % EVERY == EVERY - 1 and hasattr(optimizer, "eval"):
             optimizer.eval()
             shown.append(_flat(parameters))
@@ -184,13 +216,18 @@ def _steps(
     return taken, shown
 
 
-def _made(make: Factory, parameters: list[nn.Parameter], faster: float, switch: Switch) -> Any:
-    """The optimizer over two groups, the second with settings of its own."""
-    cut = min(FIRST_GROUP, len(parameters) - 1)
-    first, second = (rate * faster for rate in RATES)
-    groups = [{"params": parameters[:cut]}, {"params": parameters[cut:], "lr": second}]
-    optimizer = ready(make(groups, lr=first, **switch.arguments))
-    if switch.other is not None:
+def _loss(step: int) -> Tensor:
+    """It falls, and rises now and then."""
+    return torch.tensor(4.0 / (1 + step % 7) + 1.0 / (1 + step))
+
+
+def _made(make: Factory, parameters: list[nn.Parameter], course: Course, switch: Switch) -> Any:
+    """The optimizer over the groups of a course, the second with settings of its own."""
+    first, *others = course.rates(0)
+    groups = [{"params": [*members]} for members in course.groups(parameters)]
+    slower = [{**group, "lr": lr} for group, lr in zip(groups[1:], others, strict=True)]
+    optimizer = ready(make([groups[0], *slower], lr=first, **switch.arguments))
+    if switch.other is not None and others:
         optimizer.param_groups[1][switch.name] = switch.other
     return optimizer
 

@@ -53,7 +53,7 @@ def reason_to_train_alone(stack: Stack, trial: Trial) -> str | None:
     hooked = _hooked(stack)
     if hooked:
         return hooked
-    d, n = PROBE
+    (d,), n = stack.sized(PROBE[0]), PROBE[1]
     stack = at_home(stack, stack.device, torch.float64)  # where rounding hides nothing
     x = torch.rand(n, d, generator=torch.Generator().manual_seed(0)).to(stack.device, stack.dtype)
     short = replace(trial, variant=replace(trial.variant, depth=min(trial.variant.depth, 2)))
@@ -79,7 +79,7 @@ def _hooked(stack: Stack) -> str | None:
     """Which of the layer's modules and parameters has hooks, if one has."""
     try:
         with seeded(0):
-            layer = stack.linear(*PROBE, bias=True)
+            layer = stack.linear(*stack.sized(*PROBE), bias=True)
         held = (*layer.named_modules(), *layer.named_parameters())
     except Exception:  # the probe says so
         return None

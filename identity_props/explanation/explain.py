@@ -33,17 +33,22 @@ from identity_props.task.theory import critical_rate
 
 JACOBIAN = 16  # test examples that the mean Jacobian is taken over
 SHOWN = 8  # examples
+STEPS_LEFT, FLOOR = "too few steps", "step-size floor"
 SPANNED = 1e-12  # of the largest eigenvalue: below it a direction is not in the data
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A change worth trying, and the FVU in grey levels before and after; None until it was tried."""
+    """A change worth trying, and the FVU in grey levels before and after; None until it was tried.
+
+    ``by_hand`` says that it is one of a model's own layers, which is not tried here.
+    """
 
     name: str
     why: str
     before: float
     after: float | None = None
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,8 @@ class Explanation:
     along each eigenvector, ``along`` [d] the squared deviation there, |(W - I) v|^2, and ``steps_left`` [d] the steps that one linear layer still needs there at this
     rate, until an error has shrunk to FVU 1e-3 (infinite: never, NaN: no rate known). ``deviation`` [d, d] is
     the mean Jacobian minus I, ``examples`` inputs and outputs [8, d] in grey levels, ``readouts`` the FVU of
-    the best affine readout of each hidden layer.
+    the best affine readout of each hidden layer, of ``widths`` features. ``rectified`` says that the output is
+    never negative and often 0, ``bypassed`` that something goes round the last hidden layer.
     """
 
     name: str
@@ -73,6 +79,9 @@ class Explanation:
     deviation: Tensor
     examples: tuple[Tensor, Tensor]
     readouts: tuple[float, ...]
+    widths: tuple[int, ...] = ()
+    rectified: bool = False
+    bypassed: bool = False
     advice: tuple[Advice, ...] = ()
 
     @property
@@ -122,6 +131,9 @@ def explain(
         deviation=deviation(model, pixels.test[:JACOBIAN]),
         examples=_examples(given, pixels),
         readouts=given.readouts,
+        widths=given.widths,
+        rectified=bool((given.train.y >= 0).all() and (given.train.y == 0).any()),
+        bypassed=given.bypassed,
     )
 
 
@@ -207,10 +219,11 @@ def _in_grey_levels(seen: View, pixels: Pixels) -> float:
 
 def _of_settling(settled: Settled, recipe: Recipe | None) -> tuple[Part, Part]:
     if recipe is None:
-        why = "not measured, as no rate is known"
-    elif recipe.schedule != "constant":
-        why = "none, the rate has decayed"
-    else:
-        why = f"{PROBE} steps more with a rate that decays to 0 remove it, and at the unchanged rate they do not"
-    steps = f"{PROBE} steps more at the unchanged rate remove it" if settled.rate else why
-    return Part("too few steps", settled.unfinished, steps), Part("step-size floor", settled.floor, why)
+        unknown = "not measured: give --optimizer and --lr, what it trained with"
+        return Part(STEPS_LEFT, 0.0, unknown, False), Part(FLOOR, 0.0, unknown, False)
+    if recipe.schedule != "constant":
+        decayed = "not measured: its rate has decayed, and more steps at 0 move nothing"
+        return Part(STEPS_LEFT, 0.0, decayed, False), Part(FLOOR, 0.0, "none, the rate has decayed")
+    why = f"{PROBE} steps more with a rate that decays to 0 remove it, and at the unchanged rate they do not"
+    steps = f"{PROBE} steps more at the unchanged rate remove it"
+    return Part(STEPS_LEFT, settled.unfinished, steps), Part(FLOOR, settled.floor, why)

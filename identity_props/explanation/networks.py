@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import pickle
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from identity_props.engine.training import flushed_denormals, train
-from identity_props.engine.trial import Run, Trial
+from identity_props.engine.trial import SCHEDULES, Run, Trial
 from identity_props.errors import InputError, MissingError
+from identity_props.explanation.readout import dtype_of, outputs
+from identity_props.explanation.settling import loss_of, set_rate
+from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import resolve
 from identity_props.task.data import Pixels
+from identity_props.task.metrics import pixel_variance
 
 
 def trained(
@@ -30,6 +37,37 @@ def trained(
             f" {trial.recipe.lr:g}; a smaller --lr may do"
         )
     return network_of(trial, pixels.d, run)
+
+
+def retrained(
+    model: nn.Module,
+    trial: Trial,
+    pixels: Pixels,
+    seed: int = 0,
+    on_step: Callable[[int], None] | None = None,
+) -> float:
+    """FVU in grey levels, on test, of a copy of ``model`` once it is trained as the trial says; NaN if it diverges.
+
+    On unscaled pixels, of which the trial's scaling is made.
+    """
+    model, recipe = copy.deepcopy(model).train(), trial.recipe
+    scaled = pixels.scaled(trial.variant.scaling)
+    moved = [p for p in model.parameters() if p.requires_grad]
+    optimizer = resolve(recipe.optimizer)(moved, lr=recipe.lr, **dict(recipe.arguments))
+    batches = shuffled(
+        scaled.train.to(dtype_of(model)), recipe.batch_size, [torch.Generator().manual_seed(seed)]
+    )
+    for step, batch in enumerate(islice(batches, trial.steps)):
+        set_rate(optimizer, recipe.lr * SCHEDULES[recipe.schedule](step, trial.steps))
+        take_step(optimizer, loss_of(model, batch if batch.ndim == 2 else batch[0]))
+        if on_step:
+            on_step(step)
+    back = scaled.scaling.backward if scaled.scaling else lambda z: z
+    try:
+        y = outputs(model, scaled.test)
+    except InputError:
+        return math.nan
+    return float((back(y) - back(scaled.test)).square().mean()) / pixel_variance(back(scaled.test))
 
 
 def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:

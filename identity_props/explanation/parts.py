@@ -16,11 +16,15 @@ SAMPLE = 20_480  # training examples that readouts are fitted on: 26 to a featur
 
 @dataclass(frozen=True)
 class Part:
-    """One named share of the test error: ``fvu`` is what it contributes, ``what`` a sentence for people."""
+    """One named share of the test error: ``fvu`` is what it contributes, ``what`` a sentence for people.
+
+    One that is not ``measured`` contributes nothing, and what it would is in the others.
+    """
 
     name: str
     fvu: float
     what: str
+    measured: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +43,18 @@ class Half:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Both halves, the FVU of the best affine readout of each hidden layer that is read, and how many there are."""
+    """Both halves, the FVU of the best affine readout of each hidden layer that is read, and how many there are.
+
+    ``widths`` are the features of those that are read, ``bypassed`` whether something goes round the last.
+    """
 
     train: Half
     test: Half
     readouts: tuple[float, ...]
     hidden: int
     variance: float
+    widths: tuple[int, ...] = ()
+    bypassed: bool = False
 
     @property
     def dead(self) -> Tensor:
@@ -71,14 +80,16 @@ def view(model: nn.Module, pixels: Pixels, unspanned: Tensor, every: bool = True
     maps = [affine(train.values, xs[0]) for train, _ in layers]
     reads = [apply(readout, test.values) for readout, (_, test) in zip(maps, layers, strict=True)]
     last = [apply(maps[-1], layers[-1][0].values), reads[-1]] if maps else seen
-    if maps and bypassed(model, layers[-1][0].module, pixels.test):
+    around = bool(maps) and bypassed(model, layers[-1][0].module, pixels.test)
+    if around:
         together = [torch.cat([y, half.values], 1) for y, half in zip(ys, layers[-1], strict=True)]
         readout = affine(together[0], xs[0])
         last = [apply(readout, half) for half in together]
     train, test = (Half(*columns) for columns in zip(xs, ys, seen, last, strict=True))
     variance = pixel_variance(test.x)
     readouts = tuple(float((read - test.x).square().mean()) / variance for read in reads)
-    return View(train, test, readouts, len(inner[0]), variance)
+    widths = tuple(one.values.shape[1] for one, _ in layers)
+    return View(train, test, readouts, len(inner[0]), variance, widths, around)
 
 
 @dataclass(frozen=True, eq=False)

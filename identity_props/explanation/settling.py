@@ -107,8 +107,8 @@ def _go_on(
     seen = []
     for step, batch in enumerate(islice(batches, WARM + PROBE)):
         share = (step - WARM) / PROBE
-        _set_rate(optimizer, 0.0 if share < 0 else recipe.lr * factor(share))
-        take_step(optimizer, _loss(model, batch if batch.ndim == 2 else batch[0]))
+        set_rate(optimizer, 0.0 if share < 0 else recipe.lr * factor(share))
+        take_step(optimizer, loss_of(model, batch if batch.ndim == 2 else batch[0]))
         if factor(1.0) and step >= WARM + PROBE // 2 and (step + 1 - WARM) % (PROBE // 2 // LOOKS) == 0:
             seen.append(_fvu_or_nan(model, pixels))
         on_step(step)
@@ -116,12 +116,14 @@ def _go_on(
     return last, model, recipe.lr / _root_mean_square(optimizer)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all groups one rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def _loss(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+def loss_of(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    """What a step evaluates: the mean squared error of reproducing x [n, d]."""
     return lambda: nn.functional.mse_loss(model(x), x)
 
 

@@ -7,12 +7,12 @@ are the same parts written right, and TRAINER_TWINS clean loops.
 from collections import ChainMap
 from collections.abc import Mapping
 
-from identity_props.faults import draws, loops, networks, optimizers
+from identity_props.faults import contract, draws, loops, networks, optimizers
 from identity_props.faults.base import Fault, TrainerFault, TrainerTwin, Twin
 from identity_props.faults.trainers import TRAINER_FAULTS, TRAINER_TWINS
 
 FAULTS: dict[str, Fault] = {
-    fault.name: fault for room in (optimizers, networks, draws, loops) for fault in room.FAULTS
+    fault.name: fault for room in (optimizers, contract, networks, draws, loops) for fault in room.FAULTS
 }
 TWINS: dict[str, Twin] = {fault.twin.name: fault.twin for fault in FAULTS.values()}
 

@@ -21,8 +21,6 @@ def accusing(one: TrainerFault | TrainerTwin, ranks: int = 2, seed: int = 0) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of what a fault does
         rows = [*check_trainer(bench)]
-    if isinstance(one, TrainerFault):
-        return tuple(row.name for row in rows if row.verdict == FAIL)
     others = [row for row in rows if row.verdict == DESIGN and row.kind not in rules]
     return tuple(row.name for row in rows if row.verdict == FAIL or row in others)
 

@@ -7,7 +7,9 @@ from identity_props.gate.baseline import (
     merged,
     read,
     record,
+    stack_of_record,
     text,
+    with_kept,
 )
 from identity_props.gate.comparison import (
     BROKEN,
@@ -18,8 +20,10 @@ from identity_props.gate.comparison import (
     Change,
     compare,
     compare_claims,
+    left_out,
     passes,
 )
+from identity_props.gate.own import OWN, named, own_claims, rates_of
 from identity_props.gate.ranktest import rank_test, smallest_p, smallest_seen
 
 __all__ = [
@@ -28,18 +32,25 @@ __all__ = [
     "CONTEXT",
     "EFFECT",
     "FALSE_FAIL",
+    "OWN",
     "SAME",
     "Change",
     "check_place",
     "claim_record",
     "compare",
     "compare_claims",
+    "left_out",
     "merged",
+    "named",
+    "own_claims",
     "passes",
     "rank_test",
+    "rates_of",
     "read",
     "record",
     "smallest_p",
     "smallest_seen",
+    "stack_of_record",
     "text",
+    "with_kept",
 ]

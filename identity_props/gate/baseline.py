@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import Outcome
 from identity_props.errors import InputError
+from identity_props.gate.own import OWN
+from identity_props.stack.stack import Stack
 
 SCHEMA = "identity-props/baseline/1"
 CONTEXT = ("data", "stack", "seed", "jobs", "threads", "machine", "versions")
@@ -30,6 +33,7 @@ _CLAIM = {
         "budget": {"type": "integer", "minimum": 0, "maximum": 2**53},
         "rate": _VALUES,
         "end": _VALUES,
+        "lr": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e30},  # of claims of a stack's own
     },
     "required": ["verdict", "successes", "budget", "rate", "end"],
     "additionalProperties": False,
@@ -54,6 +58,12 @@ def record(outcomes: Sequence[Outcome], context: Mapping[str, Any]) -> dict[str,
     return {"schema": SCHEMA, **{name: context[name] for name in CONTEXT}, "claims": ordered}
 
 
+def stack_of_record(stack: Stack) -> dict[str, Any]:
+    """What a record says of a stack: its parts by name, and its optimizer's arguments where it has some."""
+    arguments = {name: repr(value) for name, value in sorted(stack.arguments.items())}
+    return stack.describe() | ({"arguments": arguments} if arguments else {})
+
+
 def claim_record(outcome: Outcome) -> dict[str, Any]:
     """What a baseline holds of one claim."""
     return {
@@ -62,6 +72,7 @@ def claim_record(outcome: Outcome) -> dict[str, Any]:
         "budget": outcome.budget_steps,
         "rate": [_decades(steps) for steps in outcome.crossing],
         "end": [_decades(fvu) for fvu in outcome.fvu],
+        **({} if outcome.claim.lr is None else {"lr": outcome.claim.lr}),
     }
 
 
@@ -82,6 +93,29 @@ def merged(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             raise InputError(f"gate: expected claims of one run, got two kinds of {', '.join(differing)}")
         claims |= one["claims"]
     return {**first, "claims": claims}
+
+
+def with_kept(
+    before: Mapping[str, Any] | None, after: Mapping[str, Any], forget: bool = False
+) -> dict[str, Any]:
+    """A record with those claims of one before that it has not itself, as far as there are such claims still.
+
+    Raises InputError where the two are of other data, stacks, seeds, versions, machines or threads: jobs alone
+    follow from which claims are asked for. With ``forget`` those claims are lost instead.
+    """
+    claims = before["claims"] if before else {}
+    kept = {name: claims[name] for name in claims.keys() - after["claims"].keys() if name in CLAIMS | OWN}
+    if not before or not kept:
+        return dict(after)
+    differing = [name for name in CONTEXT if name != "jobs" and before[name] != after[name]]
+    if differing and forget:
+        return dict(after)
+    if differing:
+        raise InputError(
+            f"--update: expected a run like that of the {len(kept)} other claims in the baseline, got one of"
+            f" another {', '.join(differing)}; record them all, or --force forgets them"
+        )
+    return {**after, "jobs": before["jobs"], "claims": dict(sorted((after["claims"] | kept).items()))}
 
 
 def text(baseline: Mapping[str, Any]) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from identity_props.claims.verdict import HOLDS
+from identity_props.errors import InputError
 from identity_props.gate.baseline import CONTEXT
 from identity_props.gate.ranktest import EXACTLY, judged, smallest_p, smallest_seen
 
@@ -50,9 +51,28 @@ class Change:
         return self.verdict == BROKEN or self.word in ("slower", "worse")
 
 
-def compare(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[Change]:
-    """Every claim of either run in its rate and its end, and whether they are runs of one kind."""
-    return [*_contexts(baseline, current), *compare_claims(baseline["claims"], current["claims"])]
+def compare(
+    baseline: Mapping[str, Any], current: Mapping[str, Any], asked: Collection[str] | None = None
+) -> list[Change]:
+    """Every claim of either run in its rate and its end, and whether they are runs of one kind.
+
+    Of the baseline those alone that are ``asked`` for, by name, if they are given; jobs follow from how many
+    these are, and are not compared then. Raises InputError where the baseline has none of them.
+    """
+    if asked is None:
+        return [*_contexts(baseline, current), *compare_claims(baseline["claims"], current["claims"])]
+    part = {name: claim for name, claim in baseline["claims"].items() if name in asked}
+    if not part:
+        raise InputError(
+            f"claims: expected some of the baseline's, {', '.join(baseline['claims'])}, got {', '.join(asked)}"
+        )
+    contexts = [change for change in _contexts(baseline, current) if change.name != "jobs"]
+    return [*contexts, *compare_claims(part, current["claims"])]
+
+
+def left_out(baseline: Mapping[str, Any], asked: Collection[str] | None) -> list[str]:
+    """Claims of the baseline that were not asked for."""
+    return [] if asked is None else [name for name in baseline["claims"] if name not in asked]
 
 
 def passes(changes: Sequence[Change], strict: bool = False) -> bool:

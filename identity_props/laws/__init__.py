@@ -3,7 +3,8 @@
 # the registry is in the order of these imports
 # isort: off
 from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
-from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, precision, backends
+from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, contract, calls
+from identity_props.laws import settings, precision, backends
 
 __all__ = [
     "AXES",
@@ -12,6 +13,8 @@ __all__ = [
     "Discrepancy",
     "Law",
     "backends",
+    "calls",
+    "contract",
     "deep",
     "drawing",
     "layers",
@@ -19,6 +22,7 @@ __all__ = [
     "loops",
     "precision",
     "scaled_alike",
+    "settings",
     "steps",
     "symmetry",
     "worst_of",

@@ -117,7 +117,7 @@ def _at_identity(stack: Stack, case: Case) -> tuple[Tensor, Tensor]:
     "under autocast a layer with W = I rounds its input to bfloat16 and nothing else: a floor of known size",
     "products with 1 and sums of zeros are exact, so only the cast to 8 bits is left",
     "bfloat16",
-    needs="affine layer",
+    needs="affine layer, taking float32",
     kind="floor",
 )
 def autocast_floor(stack: Stack, case: Case) -> Discrepancy:

@@ -6,7 +6,6 @@ import math
 from itertools import combinations, islice
 
 import torch
-from scipy.special import bdtr, bdtrc
 from torch import Tensor
 
 from identity_props.laws.base import Case, Discrepancy, ensemble_of, law, networks_of
@@ -38,6 +37,8 @@ def born_dead(stack: Stack, case: Case) -> Discrepancy:
     networks = networks_of(stack, narrow, variant, range(first, first + NETWORKS))
     alive = sum(int((some.predict(point) > 0).any(2).sum()) for some in networks)
     p = probability_alive(WIDTH, HIDDEN)
+    from scipy.special import bdtr, bdtrc  # half a second, which listing the laws does without
+
     tail = 2 * min(bdtr(alive, NETWORKS, p), bdtrc(alive - 1, NETWORKS, p))
     return Discrepancy(-math.log10(max(tail, 1e-300)), 6, f"-log10 p of {alive} alive of {NETWORKS}")
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from scipy.special import stdtr  # scipy.stats takes a second to import
 from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss, pad
 
@@ -37,9 +36,9 @@ def displaced(layer: nn.Module) -> nn.Module:
 
 
 def _layers(stack: Stack, case: Case) -> Iterator[nn.Module]:
-    """Layers from d to d + 2, with bias and without, as drawn and displaced."""
+    """Layers from d to d + 2, or to another of the stack's sizes, with bias and without, as drawn and displaced."""
     for bias in (True, False):
-        layer = stack.linear(case.d, case.d + 2, bias=bias).to(stack.device, stack.dtype)
+        layer = stack.linear(case.d, stack.beside(case.d), bias=bias).to(stack.device, stack.dtype)
         yield layer
         yield displaced(layer)
 
@@ -225,7 +224,7 @@ def mean_in_training(stack: Stack, case: Case) -> Discrepancy:
     found with probability .99.
     """
     with seeded(case.seed, stack.device), torch.no_grad():
-        layer = displaced(stack.linear(case.d, case.d + 2, bias=True).to(stack.device, stack.dtype))
+        layer = displaced(stack.linear(case.d, stack.beside(case.d), bias=True).to(stack.device, stack.dtype))
         x = _input(stack, case)
         expected = layer.eval()(x).double()
         layer.train()
@@ -238,6 +237,8 @@ def _surprise(drawn: Tensor, expected: Tensor) -> float:
     n, off = len(drawn), (drawn.mean(0) - expected).abs()
     rounded = 1e-6 * expected.abs() + 1e-9  # of outputs that draw nothing
     deviations = ((off - rounded).clamp_min(0) / (drawn.std(0) / math.sqrt(n)).clamp_min(1e-30)).flatten()
+    from scipy.special import stdtr  # half a second, which listing the laws does without
+
     log_p = math.log10(max(stdtr(n - 1, -worst(deviations.tolist())), 1e-300))
     return max(0.0, min(300.0, -(log_p + math.log10(2 * len(deviations)))))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.special import bdtr, bdtrc  # scipy.stats takes a second to import
 from torch import Tensor
 
 from identity_props.laws.base import SGD, Case, Discrepancy, law, optimizer_of, worst
@@ -53,6 +52,8 @@ def stochastic_rounding(stack: Stack, case: Case) -> Discrepancy:
     -log10 p, allowed 7. A share that is off by a tenth of itself is found with probability .99; rounding in the
     arithmetic of the step itself, to 8 bits, is off by 0.4%.
     """
+    from scipy.special import bdtr, bdtrc  # half a second, which listing the laws does without
+
     surprises = []
     for sign, apart in ((1.0, 2.0**-8), (-1.0, 2.0**-7)):
         with seeded(case.seed, stack.device):

@@ -23,6 +23,7 @@ from identity_props.errors import InputError, MissingError
 from identity_props.plugin.options import LIKE, OPTIONS, STACK, TRAINER
 
 if TYPE_CHECKING:
+    from identity_props.claims.registry import Claim
     from identity_props.claims.verdict import Outcome
     from identity_props.claims.verdict import Trainer as Train
     from identity_props.conformance.rows import Reference, Row
@@ -75,20 +76,33 @@ def _forget(folder: str) -> None:
 def _gate(config: pytest.Config) -> None:
     """Compare in the end, in the process that hears of all workers."""
     baseline = _given(config, "baseline")
+    if _given(config, "update") and not baseline:
+        raise InputError("--identity-update: expected an --identity-baseline to record in, got none")
     if baseline and not hasattr(config, "workerinput"):
-        from identity_props.gate import read
+        recorded = _recorded(config)
+        config.pluginmanager.register(
+            _Gate(Path(baseline), recorded, _given(config, "strict"), _given(config, "update"))
+        )
 
-        config.pluginmanager.register(_Gate(read(Path(baseline)), _given(config, "strict")))
+
+def _recorded(config: pytest.Config) -> dict[str, Any] | None:
+    """The baseline that is given, None where there is none, or none yet."""
+    from identity_props.gate import check_place, read
+
+    if (given := _given(config, "baseline")) is None:
+        return None
+    check_place(file := Path(given))
+    return None if _given(config, "update") and not file.exists() else read(file)
 
 
 class _Gate:
-    """Collects what the claims recorded, on whatever worker, and compares it once all are done."""
+    """Collects what the claims recorded, on whatever worker, and compares or records it once all are done."""
 
-    def __init__(self, baseline: dict[str, Any], strict: bool) -> None:
-        self.baseline, self.strict = baseline, strict
+    def __init__(self, file: Path, baseline: dict[str, Any] | None, strict: bool, update: bool) -> None:
+        self.file, self.baseline, self.strict, self.update = file, baseline, strict, update
         self.records: list[dict[str, Any]] = []
         self.changes: list[Change] = []
-        self.error = ""
+        self.said = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
@@ -99,18 +113,33 @@ class _Gate:
         from identity_props.gate import compare, merged, passes
 
         try:
-            self.changes = compare(self.baseline, merged(self.records))
+            after = merged(self.records)
+            if self.update:
+                self.said = self._record(after, session.exitstatus)
+                return
+            self.changes = compare(self.baseline or {}, after)
         except InputError as error:
-            self.error = str(error)
+            self.said = str(error)
         if not passes(self.changes, self.strict) and session.exitstatus in (0, 5):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _record(self, after: dict[str, Any], status: int) -> str:
+        """Write the baseline; raises InputError for a run with a test that fails, which is not recorded."""
+        from identity_props.gate import text, with_kept
+        from identity_props.report.files import replace_file
+
+        if status != pytest.ExitCode.OK:
+            raise InputError("--identity-update: expected tests that pass, got others; nothing is recorded")
+        made = with_kept(self.baseline, after)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        return f"wrote {replace_file(self.file, text(made))}: {len(after['claims'])} of {len(made['claims'])} claims are new"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         from identity_props.gate import passes
         from identity_props.report.tables import gate_lines
 
         terminalreporter.section("identity gate")
-        terminalreporter.write(self.error or gate_lines(self.changes, passes(self.changes, self.strict)))
+        terminalreporter.write(self.said or gate_lines(self.changes, passes(self.changes, self.strict)))
         terminalreporter.ensure_newline()
 
 
@@ -198,13 +227,35 @@ def identity_record(
     """Records an outcome with its test: for the gate, and as a property in JUnit's XML."""
     import torch
 
-    from identity_props.gate import record
+    from identity_props.gate import record, stack_of_record
     from identity_props.report.documents import context
 
     jobs = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     made = context(identity_pixels, identity_stack, _given(pytestconfig, "seed"), jobs)
-    made["threads"] = torch.get_num_threads()
+    made["threads"], made["stack"] = torch.get_num_threads(), stack_of_record(identity_stack)
     return lambda outcome: record_property(RECORD, json.dumps(record([outcome], made), allow_nan=False))
+
+
+@pytest.fixture(scope="session")
+def identity_own(
+    pytestconfig: pytest.Config, identity_pixels: Pixels, identity_stack: Stack
+) -> Callable[[str], Claim]:
+    """A claim of an optimizer of its own by name, at the rate of the baseline, or searched to be recorded; or a skip."""
+    from identity_props.gate import own_claims, rates_of, stack_of_record
+
+    baseline, update = _recorded(pytestconfig), _given(pytestconfig, "update")
+    same = baseline is not None and baseline["stack"] == stack_of_record(identity_stack)
+    rates = rates_of(baseline) if same or not update else {}
+
+    def claim(name: str) -> Claim:
+        if identity_stack.optimizer is None or _given(pytestconfig, "baseline") is None:
+            pytest.skip("of an optimizer of its own, at the rate that --identity-baseline keeps")
+        if not update and name not in rates:
+            pytest.skip("not in the baseline, as it did not hold where that was recorded")
+        found = own_claims([name], identity_stack, identity_pixels, rates)[name]
+        return pytest.skip(found) if isinstance(found, str) else found
+
+    return claim
 
 
 @pytest.fixture(scope="session")
@@ -228,10 +279,13 @@ def identity_trainer(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Ro
 @pytest.fixture(scope="session")
 def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
     """What the parts of the stack are found or declared to be; laws that need more do not apply."""
+    from identity_props.conformance.following import THREADS
     from identity_props.conformance.rows import declared
     from identity_props.conformance.traits import traits
+    from identity_props.stack.unchanged import unchanged
 
-    return traits(declared(identity_stack, identity_like))
+    with unchanged(THREADS):
+        return traits(declared(identity_stack, identity_like))
 
 
 @pytest.fixture(scope="session")

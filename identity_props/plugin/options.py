@@ -16,7 +16,7 @@ STACK: dict[str, dict[str, Any]] = {
     "loss": {**NAME, "help": "loss(prediction, target)"},
     "step": {**NAME, "help": "takes a training step, (optimizer, loss)"},
     "batches": {**NAME, "help": "yields batches, (data, size, generators)"},
-    "like": {**NAME, "help": "optimizer that the one under test has to equal"},
+    "like": {**NAME, "help": "optimizer that the one under test has to equal, or paper:adam"},
     "like-arg": ARGUMENT,
     "like-linear": {**NAME, "help": "layer that the one under test has to equal"},
     "like-loss": {**NAME, "help": "loss that the one under test has to equal"},
@@ -28,6 +28,16 @@ STACK: dict[str, dict[str, Any]] = {
         "default": 0.0,
         "metavar": "X",
         "help": "relative distance allowed to a part that rounds on purpose (default: rounding)",
+    },
+    "features": {
+        "default": "",
+        "metavar": "SIZES",
+        "help": "sizes that the layer takes, such as 16,64 (default: any)",
+    },
+    "novel": {
+        "action": "store_true",
+        "default": False,
+        "help": "the optimizer under test is meant to be none that is published",
     },
     "device": {
         "default": "cpu",
@@ -68,7 +78,7 @@ TRAINER: dict[str, dict[str, Any]] = {
 # those that make the reference, in the order of reference_of
 LIKE = (
     *("like", "like-arg", "like-linear", "like-loss", "like-step", "like-batches"),
-    *("clip", "like-tolerance"),
+    *("clip", "like-tolerance", "novel"),
 )
 OPTIONS: dict[str, dict[str, Any]] = {
     **STACK,
@@ -87,5 +97,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "seed": {"type": int, "default": 0, "metavar": "N", "help": "seed of the first replica (default: 0)"},
     "baseline": {"metavar": "FILE", "help": "baseline that the claims are compared with, see gate"},
+    "update": {
+        "action": "store_true",
+        "help": "record the claims in the baseline in place of comparing them; its others stay",
+    },
     "strict": {"action": "store_true", "help": "better, faster or other machines fail there too"},
 }

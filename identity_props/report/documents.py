@@ -143,9 +143,10 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def gate_results(changes: Sequence[Change], passed: bool) -> dict[str, Any]:
+def gate_results(changes: Sequence[Change], passed: bool, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """What ``gate --json`` prints; null stands for a figure that is not finite."""
-    return {"schema": GATE_SCHEMA, "passed": passed, "rows": [_finite(change) for change in changes]}
+    rows = [_finite(change) for change in changes]
+    return {"schema": GATE_SCHEMA, "passed": passed, "left_out": [*left_out], "rows": rows}
 
 
 def _finite(row: Row | Change) -> dict[str, Any]:

@@ -13,10 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.explanation.explain import Advice, Explanation
+from identity_props.report.fitting import Fitted
 from identity_props.task.metrics import NEAR_IDENTITY
 
 FILE = "explanation.json"
 SCHEMA = "identity-props/explanation/1"
+FORGOTTEN = (
+    " Above 1 it is worse than predicting the mean: of a network of your own, are these its --weights, and is"
+    " --scaling that of its training?"
+)
 BAR = 20  # characters of a part that is the whole error
 
 
@@ -25,23 +30,21 @@ def tables(found: Explanation) -> RenderableType:
     parts = _grid(f"Why is {found.name} not the identity?", ("part", "FVU", "share", "", "what"), _sum(found))
     for part in found.parts:
         share = part.fvu / found.fvu if found.fvu else 0.0
-        parts.add_row(
-            part.name,
-            f"{part.fvu:.2e}",
-            f"{share:.1%}",
-            "█" * round(BAR * share),
-            part.what if part.fvu else "",
-        )
+        figures = (f"{part.fvu:.2e}", f"{share:.1%}") if part.measured else ("-", "-")
+        what = part.what if part.fvu or not part.measured else ""
+        parts.add_row(part.name, *figures, "█" * round(BAR * share), what)
+    parts.columns[-1].min_width = 20
+    shown = Fitted(parts, ("", "what"))
     if not found.advice:
-        return parts
+        return shown
     advice = _grid(
         "What to do",
         ("change", "FVU before", "after", "why"),
-        "FVU in grey levels, one seed, the same budget",
+        f"FVU in grey levels, one seed, the same budget{_how(found)}",
     )
     for one in found.advice:
-        advice.add_row(one.name, f"{one.before:.2e}", _after(one), one.why)
-    return Group(parts, "", advice)
+        advice.add_row(one.name, f"{one.before:.2e}", after(one), one.why)
+    return Group(shown, "", advice)
 
 
 def _grid(title: str, headings: Sequence[str], caption: str) -> Table:
@@ -64,17 +67,27 @@ def _grid(title: str, headings: Sequence[str], caption: str) -> Table:
 def _sum(found: Explanation) -> str:
     if found.near_identity:
         return f"FVU {found.fvu:.2e}: it is near-identity, {NEAR_IDENTITY:g} or less, and there is nothing to repair."
-    return f"The parts sum to FVU {found.fvu:.4g}{_mse(found)}, in the order they are taken."
+    asked = FORGOTTEN if found.fvu > 1 else ""
+    return f"The parts sum to FVU {found.fvu:.4g}{_mse(found)}, in the order they are taken.{asked}"
 
 
 def _mse(found: Explanation) -> str:
     return f", a mean squared error of {found.mse:.4g} grey levels squared"
 
 
-def _after(one: Advice) -> str:
-    return (
-        "not tried" if one.after is None else f"{one.after:.2e}" if math.isfinite(one.after) else "diverges"
-    )
+def _how(found: Explanation) -> str:
+    """How what is not tried can be."""
+    if not any(one.after is None and not one.by_hand for one in found.advice):
+        return ""
+    known = all(part.measured or "decayed" in part.what for part in found.parts)
+    return "; --try trains each" if known else "; --try trains each, with --optimizer, --lr and --steps"
+
+
+def after(one: Advice) -> str:
+    """FVU once a change was made, or why there is none."""
+    if one.after is None:
+        return "by hand" if one.by_hand else "not tried"
+    return f"{one.after:.2e}" if math.isfinite(one.after) else "diverges"
 
 
 def document(found: Explanation, context: dict[str, Any]) -> dict[str, Any]:

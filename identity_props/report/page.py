@@ -12,9 +12,10 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from identity_props.conformance.rows import Row, by_weight
+from identity_props.conformance.rows import Row, by_weight, statement
 from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
+from identity_props.report.explain import after
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate, expected_fvu, modes
@@ -120,7 +121,10 @@ def _verdicts(outcomes: Sequence[Outcome]) -> Table:
         rows.append((link, outcome.claim.expects, _verdict(outcome.verdict), seeds, *figures))
     headings = ("claim", "expects", "verdict", "seeds", "median FVU", "steps to near-identity", "budget")
     return Table(
-        "One row a claim; its name leads to its figures.", headings, tuple(rows), frozenset({3, 4, 5, 6})
+        "One row a claim; its name leads to its figures. One that expects “fails” holds where its networks fail.",
+        headings,
+        tuple(rows),
+        frozenset({3, 4, 5, 6}),
     )
 
 
@@ -132,10 +136,11 @@ def _rows(rows: Sequence[Row]) -> Table:
             _number(row.measured),
             _number(row.allowed),
             ": ".join(filter(None, (row.kind, row.note))),
+            f"{statement(row.name)}." if statement(row.name) else "",
         )
         for row in rows
     )
-    headings = ("law", "verdict", "measured", "allowed", "note")
+    headings = ("law", "verdict", "measured", "allowed", "note", "what it says")
     return Table("One row a law, claim or comparison.", headings, cells, frozenset({2, 3}))
 
 
@@ -143,9 +148,9 @@ def _parts(found: Explanation) -> Table:
     rows = tuple(
         (
             f"{pictures.letter(part.name)} {part.name}",
-            _number(part.fvu),
-            f"{_share(part.fvu, found.fvu):.1%}",
-            part.what if part.fvu else "",
+            _number(part.fvu) if part.measured else "-",
+            f"{_share(part.fvu, found.fvu):.1%}" if part.measured else "-",
+            part.what if part.fvu or not part.measured else "",
         )
         for part in found.parts
     )
@@ -155,7 +160,7 @@ def _parts(found: Explanation) -> Table:
 
 def _advice(found: Explanation) -> Table:
     rows = tuple(
-        (one.name, _number(one.before), "not tried" if one.after is None else _number(one.after), one.why)
+        (one.name, _number(one.before), after(one) if one.after is None else _number(one.after), one.why)
         for one in found.advice
     )
     caption = "Each change with the same seed and as many steps; FVU in grey levels."

@@ -82,7 +82,11 @@ _STACK = _object(
     "the parts that trained",
 )
 _TRAINER = _object(
-    {"trainer": _text("its name or command"), "ranks": _count("processes that train data-parallel")},
+    {
+        "trainer": _text("its name or command"),
+        "version": _of(["string", "null"], "that of its framework, where it is one of ours"),
+        "ranks": _count("processes that train data-parallel"),
+    },
     "the trainer",
 )
 _TRAINING = _object(
@@ -187,7 +191,12 @@ _ALARMS = _object(
     }
 )
 _PART = _object(
-    {"name": _text("of the part"), "fvu": _number("share of the FVU"), "what": _text("in words, with counts")}
+    {
+        "name": _text("of the part"),
+        "fvu": _number("share of the FVU"),
+        "what": _text("in words, with counts"),
+        "measured": _of("boolean", "whether it could be, as what the network trained with is known"),
+    }
 )
 _ADVICE = _object(
     {
@@ -195,6 +204,7 @@ _ADVICE = _object(
         "why": _text("which part it answers"),
         "before": _number("FVU in grey levels as it is"),
         "after": _figure("FVU once changed; null if not tried or not finite"),
+        "by_hand": _of("boolean", "whether it is a change of a model's own layers, which --try leaves alone"),
     }
 )
 
@@ -257,6 +267,7 @@ SCHEMAS: dict[str, Schema] = {
         "What gate prints with --json",
         {
             "passed": _of("boolean", "whether the gate passes"),
+            "left_out": _list(_text("claim"), "claims of the baseline that --claims does not name"),
             "rows": _list(_CHANGE, "one a claim and figure, and one a difference between the runs"),
         },
     ),

@@ -12,17 +12,28 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
+from identity_props.conformance.hints import TRY
 from identity_props.conformance.isolated import Named
-from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, NOT_RUN, PASS, Row, by_weight
+from identity_props.conformance.rows import (
+    DESIGN,
+    FAIL,
+    NOT_APPLICABLE,
+    NOT_RUN,
+    PASS,
+    Row,
+    by_weight,
+    figure,
+)
 from identity_props.errors import InputError
 from identity_props.gate import Change
 from identity_props.report.documents import summary
+from identity_props.report.fitting import Fitted
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
 
 
-def table(outcomes: Sequence[Outcome], pixels: Pixels) -> Table:
+def table(outcomes: Sequence[Outcome], pixels: Pixels) -> Fitted:
     """One row a claim: expectation, verdict, seeds that did it, median FVU, steps to near-identity."""
     title = f"Who learns the identity? {pixels.name}, {pixels.d} pixels"
     grid = Table(
@@ -35,7 +46,7 @@ def table(outcomes: Sequence[Outcome], pixels: Pixels) -> Table:
         grid.add_column(heading, justify="right", no_wrap=True)
     for outcome in outcomes:
         grid.add_row(*_row(outcome), style=None if outcome.holds else "bold red")
-    return grid
+    return Fitted(grid, ("budget", "worst", "expects", "seeds"))
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
@@ -60,7 +71,9 @@ def _shown(value: float | None) -> str:
 def _caption(outcomes: Sequence[Outcome]) -> str:
     held = sum(outcome.holds for outcome in outcomes)
     meaning = f"FVU {NEAR_IDENTITY:g} or less is near-identity, {FAILED:g} or more failed."
-    return f"{held} of {len(outcomes)} claims hold. {meaning}"
+    failing = any(outcome.claim.expects == "fails" for outcome in outcomes)
+    stumble = " A claim that expects `fails` holds where its networks fail." if failing else ""
+    return f"{held} of {len(outcomes)} claims hold. {meaning}{stumble}"
 
 
 def check_table(rows: Sequence[Row], stack: Stack | Named, all_rows: bool = False) -> Table:
@@ -93,10 +106,15 @@ def _folded(rows: Sequence[Row]) -> list[Row]:
 
 
 def _cells(row: Row) -> tuple[str | Text, ...]:
-    figures = ("" if value is None else f"{value:.1e}" for value in (row.measured, row.allowed))
+    figures = ("" if value is None else _figure(value) for value in (row.measured, row.allowed))
     note = ": ".join(filter(None, (row.kind, row.note)))
     told = f"{note}\n{row.address}" if row.verdict == FAIL else note
     return (row.name, "n/a" if row.verdict == NOT_APPLICABLE else row.verdict, *figures, Text(told))
+
+
+def _figure(value: float) -> str:
+    """Two digits, or all of a count."""
+    return figure(value) if float(value).is_integer() else f"{value:.1e}"
 
 
 def _counts(rows: Sequence[Row], all_rows: bool) -> str:
@@ -109,14 +127,29 @@ def _counts(rows: Sequence[Row], all_rows: bool) -> str:
     rules = ", ".join(dict.fromkeys(row.kind for row in rows if row.verdict == DESIGN))
     told += f", {design} by design (--accept {rules})" if design else ""
     folded = f"; {left} {laws} not apply" if left else ""
-    return f"{told}{folded}{'' if all_rows or not left else '; --all shows them and why'}"
+    told += f"{folded}{'' if all_rows or not left else '; --all shows them and why'}"
+    return "\n".join([told, *_hints(rows)])
 
 
-def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -> Table:
-    """A row a comparison, with the smallest change that would be seen; ``of_note`` leaves out the same."""
-    verdict = "passes" if passed else "fails"
+def _hints(rows: Sequence[Row]) -> list[str]:
+    """What rows that do not apply say to try, each once; two at most, as one leads to the next."""
+    hints = [
+        row.note.rpartition("; ")[2] for row in rows if row.verdict == NOT_APPLICABLE and TRY in row.note
+    ]
+    return [f"{hint[0].upper()}{hint[1:]}." for hint in dict.fromkeys(hints)][:2]
+
+
+def gate_table(
+    changes: Sequence[Change], passed: bool, left_out: Sequence[str] = (), of_note: bool = False
+) -> Fitted:
+    """A row a comparison, with the smallest change that would be seen; ``of_note`` leaves out the same.
+
+    The last line says how it ends, of what, and why where it fails.
+    """
     compared = [change for change in changes if "/" in change.name]
-    caption = f"The gate {verdict}: {len(compared)} comparisons, {_words(compared)}."
+    caption = f"{len(compared)} comparisons, {_words(compared)}."
+    caption += f" Left out by --claims: {len(left_out)} of the baseline's." if left_out else ""
+    caption = f"The gate passes: {caption}" if passed else f"{caption}\nThe gate fails: {_reasons(changes)}."
     grid = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     grid.show_edge, grid.pad_edge, grid.padding = False, False, (0, 1, 0, 0)
     grid.add_column("claim / figure", no_wrap=True)
@@ -129,7 +162,7 @@ def gate_table(changes: Sequence[Change], passed: bool, of_note: bool = False) -
             continue
         style = "bold red" if change.alarming else None if change.verdict == "same" else "yellow"
         grid.add_row(*gate_row(change), style=style)
-    return grid
+    return Fitted(grid, ("p", "seen from"))
 
 
 def gate_lines(changes: Sequence[Change], passed: bool) -> str:
@@ -149,6 +182,14 @@ def gate_row(change: Change) -> tuple[str, ...]:
     found = f"{change.found:.2f}" if math.isfinite(change.found) else "-"
     figures = (f"{change.factor:.3g}", f"{change.p:.1g}", found)
     return (change.name, change.word, *figures, change.note)
+
+
+def _reasons(changes: Sequence[Change]) -> str:
+    """The first three rows that alarm, or that differ where none does, which a strict gate fails for."""
+    told = [change for change in changes if change.alarming] or [c for c in changes if c.verdict != "same"]
+    rows = [f"{c.name} {c.word}" + (f" x {c.factor:.3g}" if "/" in c.name else f", {c.note}") for c in told]
+    more = [f"and {len(rows) - 3} rows more"] if len(rows) > 3 else []
+    return "; ".join([*rows[:3], *more]) or "nothing was compared"
 
 
 def _words(compared: Sequence[Change]) -> str:

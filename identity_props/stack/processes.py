@@ -13,7 +13,7 @@ from multiprocessing import get_context, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import DupFd
 from shutil import rmtree
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Thread
 from typing import IO, Any
 
@@ -68,6 +68,12 @@ def _watch(leashes: tuple[Connection, ...], at_end: Callable[[], None]) -> None:
         rmtree(folder, ignore_errors=True)
     at_end()
     os._exit(1)
+
+
+def temporary_folder() -> TemporaryDirectory[str]:
+    """A folder inside the one that is removed with this worker, if it has one."""
+    within = FOLDERS[-1] if FOLDERS else None
+    return TemporaryDirectory(prefix="identity-props-", dir=within, ignore_cleanup_errors=True)
 
 
 def as_started_by_the_user() -> None:

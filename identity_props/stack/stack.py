@@ -45,6 +45,7 @@ def check_rate(lr: float) -> None:
 
 
 MODES = ("eager", "compiled")
+MOST_FEATURES = 784
 PARTS = ("optimizer", "linear", "activation", "init", "loss", "step", "batches")
 # as recorded baselines name them, wherever the functions lie
 OWN = {"identity_props.loop:take_step": take_step, "identity_props.loop:shuffled": shuffled}
@@ -61,6 +62,7 @@ class Stack:
     step on what ``loss()`` evaluates, and ``batches(data, size, generators)`` yields as loop.shuffled does.
     ``mode`` compiled sends loss and optimizer step through ``torch.compile``; ``ranks`` above 1
     trains in as many processes under DistributedDataParallel with gloo, each on its share of a batch.
+    ``features`` are the sizes that its layers take, where they do not take any.
     Replicas share one optimizer over parameters stacked along a first axis [K, ...] where that
     is the same training, else they train one by one. Raises MissingError for a device, a dtype on it
     or ranks that are not there, InputError for a part that cannot be called or a value not listed.
@@ -79,6 +81,7 @@ class Stack:
     mode: str = "eager"
     ranks: int = 1
     lr: float | None = None
+    features: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in PARTS:
@@ -91,6 +94,9 @@ class Stack:
             raise InputError(f"mode: expected {' or '.join(MODES)}, got {self.mode!r}")
         if self.lr is not None:
             check_rate(self.lr)
+        for size in self.features:
+            if not 1 <= size <= MOST_FEATURES:
+                raise InputError(f"features: expected 1 to {MOST_FEATURES}, got {size}")
         self._check_device()
         self._check_ranks()
 
@@ -118,6 +124,17 @@ class Stack:
         if self.ranks > 1 and not (distributed.is_available() and distributed.is_gloo_available()):
             raise MissingError(f"ranks: expected a torch with gloo for {self.ranks}; 1 works without")
 
+    def sized(self, *sizes: int) -> tuple[int, ...]:
+        """These sizes of layers, or as many of ``features``, the first for the smallest."""
+        if not self.features:
+            return sizes
+        order = sorted(set(sizes))
+        return tuple(self.features[min(order.index(size), len(self.features) - 1)] for size in sizes)
+
+    def beside(self, size: int) -> int:
+        """Another size than this: two more, or another of ``features`` where there is one."""
+        return next((other for other in self.features if other != size), size) if self.features else size + 2
+
     def describe(self) -> dict[str, Any]:
         """Names of the parts, for results.json."""
         parts = {name: part_name(getattr(self, name)) for name in PARTS}
@@ -139,6 +156,14 @@ def part_name(part: Callable[..., Any] | None) -> str:
             return known
     name: str = getattr(part, "__qualname__", repr(part))
     return f"{part.__module__}:{name.removeprefix('_VariableFunctionsClass.')}"  # torch.relu is torch:relu
+
+
+def features_of(text: str) -> tuple[int, ...]:
+    """Sizes from text such as 16,64; raises InputError for what is none."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise InputError(f"features: expected sizes such as 16,64, got {text!r}") from error
 
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -172,6 +197,7 @@ def stack_of(
     mode: str = "eager",
     ranks: int = 1,
     lr: float | None = None,
+    features: str = "",
 ) -> Stack:
     """A stack from what a command line says: names as pkg.mod:Name, arguments as key=value."""
     if arguments and optimizer is None:
@@ -192,6 +218,7 @@ def stack_of(
         mode=mode,
         ranks=ranks,
         lr=lr,
+        features=features_of(features),
     )
 
 

@@ -11,6 +11,7 @@ from identity_props.conformance.meant import unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family, families
+from identity_props.laws.walking import NotOfferedError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # corners that every law meets in every run; what the nightly profile finds is added here
@@ -60,6 +61,6 @@ def test_law_holds(law, dtype, family, identity_stack, identity_like, identity_t
     case = family.case(1) if trains_alone(identity_stack) else family.case()  # asked once, and cached
     try:
         discrepancy = law.measure(unclipped(law, stack, identity_like), case)
-    except ClipsError:  # the law says nothing of a gradient that is clipped
+    except (ClipsError, NotOfferedError):  # the law says nothing of it
         return
     assert discrepancy.holds, f"{law.name}: {discrepancy}; {law.statement}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from identity_props.errors import InputError
+from identity_props.stack.processes import temporary_folder
 from identity_props.trainers import tokens
 from identity_props.trainers.bench import Bench, tolerance, totals
 from identity_props.trainers.exposures import by_epochs
@@ -168,7 +168,7 @@ class _Accounts:
         stop = self.training.resume_at
         if stop is None or stop >= self.training.batches * asked.epochs:
             return self.bench.trained(asked)
-        with TemporaryDirectory(prefix="identity-props-") as folder:
+        with temporary_folder() as folder:
             here = replace(asked, folder=Path(folder))
             self.bench.once(replace(here, stop=stop))
             return (self.bench.again or self.bench.once)(replace(here, resume=True))

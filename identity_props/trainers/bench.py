@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.laws.base import rounding
 from identity_props.stack.guard import RAISED, alive
+from identity_props.stack.processes import temporary_folder
 from identity_props.task.minibatch import Layers, Recursion, linear_rates
 from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal, plan, told
 from identity_props.trainers.protocol import Asked, Fit, Left, NotApplicable, NotOffered, trained_by
@@ -91,7 +91,7 @@ class Bench:
         alive()
         if asked.folder != Path():
             return trained_by(self.fit, asked, self.reads)
-        with TemporaryDirectory(prefix="identity-props-") as folder:
+        with temporary_folder() as folder:
             return trained_by(self.fit, replace(asked, folder=Path(folder)), self.reads)
 
     def offers(self, **options: Any) -> dict[str, Any]:

@@ -239,6 +239,7 @@ def accumulated_loss(bench: Bench) -> Reading:
     measured = bench.trained(asked).loss
     if measured is None:
         raise NotOffered("loss, which it does not report")
+    bench.reads_in_order(asked)
     descent = bench.recursion(asked, 4)
     *_, third, fourth, end = descent.states(plan(16, 2, 4, 2))
     losses = torch.cat([descent.losses(third)[:8], descent.losses(fourth)[8:]])

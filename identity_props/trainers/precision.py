@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from identity_props.stack.processes import temporary_folder
 from identity_props.task.minibatch import linear_rates
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, in_dtype
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
-from identity_props.trainers.resuming import beside
+from identity_props.trainers.resuming import beside, repeats
 
 HALVES = 2.0**-4  # of a movement: a dozen terms, each rounded to 2^-9 a few times, and rests of those
 
@@ -106,7 +106,10 @@ def resume_scale(bench: Bench) -> Reading:
     x = torch.eye(4).repeat(2, 1) * lengths[:, None]
     asked = Asked((torch.zeros(4, 4),), x, lr=2.0**-6, batch_size=2, epochs=1, precision="float16")
     whole = bench.trained(asked)
-    with TemporaryDirectory(prefix="identity-props-") as folder:
+    if not bench.offers(stop=1):
+        raise NotOffered("stop")
+    repeats(bench)
+    with temporary_folder() as folder:
         here = replace(asked, folder=Path(folder))
         bench.once(replace(here, stop=2))
         resumed = (bench.again or bench.once)(replace(here, resume=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.task.minibatch import linear_rates
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
 from identity_props.trainers.counting import nearest
-from identity_props.trainers.ledger import account, orthonormal, plan, told
+from identity_props.trainers.ledger import Account, Q, account, orthonormal, plan, told
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
 SIZE = 4  # of a micro-batch on a rank
@@ -46,19 +45,15 @@ def ranks(bench: Bench) -> Reading:
     slips={"dropped": "what does not fill all ranks is not trained on"},
 )
 def ranks_uneven(bench: Bench) -> Reading:
-    """Rounding as in trajectory, four times; the rules differ by a whole weight. One example more than ranks hold in a
-    step; which example it is, and which are repeated, is not asked: the accounts are compared by size.
-    """
-    return _read(
-        bench,
-        "uneven",
-        lambda n, whole: {
-            "whole": plan(n, whole),
-            "padded": _steps([[*range(whole)], [whole, *range(bench.ranks - 1)]]),
-            "wrapped": _steps([[*range(whole)], [whole, *range(whole - 1)]]),
-            "dropped": plan(n, whole, drop_last=True),
-        },
-    )
+    """As of ranks-schedule. One example more than ranks hold in a step, and which one is repeated is not asked."""
+    n = SIZE * bench.ranks + 1
+    tables = {
+        "whole": plan(n, n - 1),
+        "padded": _steps([[*range(n - 1)], [n - 1, *range(bench.ranks - 1)]]),
+        "wrapped": _steps([[*range(n - 1)], [n - 1, *range(n - 2)]]),
+        "dropped": plan(n, n - 1, drop_last=True),
+    }
+    return _by_size(bench, "uneven", lambda asked, rule: bench.expected(asked, tables[rule]), tables)
 
 
 @trainer_law(
@@ -106,19 +101,14 @@ def ranks_clip(bench: Bench) -> Reading:
     slips={"ranks": "counted once a step for each rank"},
 )
 def ranks_schedule(bench: Bench) -> Reading:
-    """As of ranks: which example met which rate is not asked, how many met each is."""
-    asked, left = _spread(bench, "scheduled")
-    exact = linear_rates(asked.lr, 4)
-    rates = {"steps": exact, "ranks": [asked.lr * max(0.0, 1 - bench.ranks * k / 4) for k in range(4)]}
-    table = plan(len(asked.examples), SIZE * bench.ranks)
-    near = 4 * tolerance(bench.dtype, 16)
-    ends = {rule: bench.expected(asked, table, rates=one)[0] for rule, one in rates.items()}
-    offs = {rule: _apart(left[0].weights[0], one, asked) for rule, one in ends.items()}
-    fitting = [rule for rule, off in offs.items() if off <= near]
-    chosen = fitting[0] if fitting else "steps"
-    return Reading(
-        Discrepancy(offs[chosen], near, "product of an example's factors, by size"), "".join(fitting[:1])
-    )
+    """Rounding as in trajectory, four times: of products, by size. Which example met which rate is not asked."""
+
+    def expected(asked: Asked, rule: str) -> list[Tensor]:
+        falls = {"steps": 1, "ranks": bench.ranks}[rule]
+        rates = [asked.lr * max(0.0, 1 - falls * k / 4) for k in range(4)]
+        return bench.expected(asked, plan(len(asked.examples), SIZE * bench.ranks), rates=rates)
+
+    return _by_size(bench, "scheduled", expected, ("steps", "ranks"))
 
 
 @trainer_law(
@@ -144,7 +134,7 @@ def _asked(bench: Bench) -> dict[str, Asked]:
     whole = SIZE * bench.ranks
     sizes: Mapping[str, tuple[int, int, dict[str, Any]]] = {
         "even": (2 * whole, 1, {}),
-        "uneven": (whole + 1, 1, {}),
+        "uneven": (whole + 1, 1, {}),  # at a smaller q: no example is at its end after the last, short step
         "shuffled": (2 * whole, 2, {"shuffle": True}),
         "accumulated": (2 * whole, 1, {"accumulate": 2}),
         "scheduled": (4 * whole, 1, {"schedule": "linear"}),
@@ -155,6 +145,7 @@ def _asked(bench: Bench) -> dict[str, Asked]:
         for name, (n, epochs, options) in sizes.items()
         if bench.offers(**options).keys() == options.keys()
     }
+    asked["uneven"] = bench.asked(whole + 1, SIZE, ranks=bench.ranks, q=Q / SIZE)
     if one := asked.get("clipped"):
         # b gradients of length 2 / (d b) at right angles
         norm = 2 / one.examples.shape[1] / whole**0.5
@@ -197,11 +188,7 @@ def _read(bench: Bench, name: str, tables: Callable[[int, int], dict[str, Tensor
         return Reading(Discrepancy(differ, 0.0, EQUAL))
     near = tolerance(bench.dtype, 16) + (2e-6 / asked.clip if asked.clip else 0.0)
     rules = tables(len(asked.examples), SIZE * bench.ranks)
-    ends = {rule: bench.expected(asked, table) for rule, table in rules.items()}
-    offs = {rule: bench.off(asked, left[0], end) for rule, end in ends.items()}
-    if name == "uneven":
-        near = 4 * near
-        offs = {rule: _apart(left[0].weights[0], end[0], asked) for rule, end in ends.items()}
+    offs = {rule: bench.off(asked, left[0], bench.expected(asked, table)) for rule, table in rules.items()}
     fitting = [rule for rule, off in offs.items() if off <= near]
     chosen = fitting[0] if fitting else next(iter(rules))
     words = told(bench.account(asked, left[0]), 4 * near)
@@ -218,8 +205,25 @@ def _steps(batches: Sequence[Sequence[int]]) -> Tensor:
     return rows
 
 
-def _apart(weights: Tensor, expected: Tensor, asked: Asked) -> float:
-    """Largest distance of what became of the examples, by size, with what was mixed into others."""
-    found, exact = account(weights, asked.examples), account(expected, asked.examples)
-    off = (found.products.sort().values - exact.products.sort().values).abs().max()
-    return float(torch.maximum(off, found.leaks.max()))
+def _by_size(
+    bench: Bench, name: str, expected: Callable[[Asked, str], list[Tensor]], rules: Iterable[str]
+) -> Reading:
+    """The nearest rule by what became of the examples, whichever they are, each in its own direction."""
+    asked, left = _spread(bench, name)
+    first, last = left[0].weights, left[-1].weights
+    if differ := sum(int((~(a == b)).sum()) for a, b in zip(first, last, strict=True)):
+        return Reading(Discrepancy(differ, 0.0, EQUAL))
+    found, near = account(first[0], asked.examples), 4 * tolerance(bench.dtype, 16)
+    leak = float(found.leaks.max())
+    offs = {rule: _off(found, account(expected(asked, rule)[0], asked.examples)) for rule in rules}
+    fitting = [rule for rule, off in offs.items() if off <= near and leak <= near]
+    chosen = fitting[0] if fitting else next(iter(offs))
+    what = "product of an example's factors, by size" if leak <= near else "part of an example that leaks"
+    q = 2 * asked.lr / (asked.examples.shape[1] * SIZE * bench.ranks)
+    off = offs[chosen] if leak <= near else leak
+    words = told(found, near, asked.epochs, q) if asked.schedule == "constant" else ""
+    return Reading(Discrepancy(off, near, what), "".join(fitting[:1]), words)
+
+
+def _off(found: Account, expected: Account) -> float:
+    return float((found.products.sort().values - expected.products.sort().values).abs().max())

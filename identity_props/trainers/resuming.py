@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from identity_props.laws import Discrepancy
 from identity_props.stack.guard import alive
+from identity_props.stack.processes import temporary_folder
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, apart, tolerance
+from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
 CARRIED: Mapping[str, Any] = {"shuffle": True, "momentum": 0.5, "schedule": "linear", "average": 0.75}
@@ -117,7 +118,7 @@ def _epochs(bench: Bench, seed: int) -> list[torch.Tensor]:
 def _resumed(bench: Bench, options: Mapping[str, Any], stop: int, batches: int) -> Reading:
     asked = bench.drawn(2 * batches, 2, 2, **options)
     whole = bench.trained(asked)
-    with TemporaryDirectory(prefix="identity-props-") as folder:
+    with temporary_folder() as folder:
         here = replace(asked, folder=Path(folder))
         stopped = bench.once(replace(here, stop=stop))
         if apart(stopped.weights, [w.double() for w in whole.weights], asked.start) == 0:
@@ -131,7 +132,7 @@ def _resume(bench: Bench, stop: int, batches: int, **options: Any) -> Reading:
     """All that is carried at once; where that fails, each by itself, so that it is known what is lost."""
     if not bench.offers(stop=1):
         raise NotOffered("stop")
-    _repeats(bench)
+    repeats(bench)
     offered = seeded(bench, **CARRIED)
     found = _resumed(bench, {**options, **offered}, stop, batches)
     if found.found.holds:
@@ -154,7 +155,8 @@ CALLED = {
 }
 
 
-def _repeats(bench: Bench) -> None:
+def repeats(bench: Bench) -> None:
+    """Raise NotApplicable where two runs of one training differ."""
     holds = False
     with suppress(NotOffered):
         holds = repeat(bench).found.holds
@@ -209,15 +211,40 @@ def resume_window(bench: Bench) -> Reading:
 @trainer_law(
     "evaluation",
     "Evaluating in between changes no weight, and not which examples come next.",
-    "a look changes nothing",
+    "a look changes nothing; torch's DataLoader draws a seed from the global stream each time: pytorch#11062",
     needs="held",
     kind="changed by a look",
+    rules={
+        "same": "nothing is changed",
+        "stream": "evaluating draws from the stream that orders the examples: another order comes next",
+    },
 )
 def evaluation(bench: Bench) -> Reading:
-    """Rounding as in trajectory, beside the same trainer's own run without."""
-    asked = bench.drawn(12, 2, 3, **seeded(bench, **CARRIED))
+    """Rounding as in trajectory, beside the same trainer's own run without.
+
+    Where that differs, it is *stream* if nothing does without shuffling, and shuffled each example is still trained
+    on once an epoch.
+    """
+    options = seeded(bench, **CARRIED)
+    found = _looked(bench, options)
+    if found.found.holds or "shuffle" not in options:
+        return found
+    del options["shuffle"]
+    if not _looked(bench, options).found.holds:
+        return found
+    asked = bench.asked(12, 2, 3, shuffle=True, held=_held(bench, 14))
+    counted = bench.matched(asked, {"stream": bench.expected(asked, plan(12, 2, epochs=3))})
+    return counted if counted.found.holds else found
+
+
+def _looked(bench: Bench, options: Mapping[str, Any]) -> Reading:
+    asked = bench.drawn(12, 2, 3, **options)
+    looked = bench.trained(replace(asked, held=_held(bench, asked.examples.shape[1])))
+    repeats(bench)
+    found = beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")
+    return replace(found, rule="same" if found.found.holds else "")
+
+
+def _held(bench: Bench, d: int) -> torch.Tensor:
     draw = torch.Generator().manual_seed(bench.seed + 1)
-    held = torch.randn(6, asked.examples.shape[1], generator=draw, dtype=torch.float64).to(bench.dtype)
-    looked = bench.trained(replace(asked, held=held))
-    _repeats(bench)
-    return beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")
+    return torch.randn(6, d, generator=draw, dtype=torch.float64).to(bench.dtype)

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import os
 import pickle
-import shlex
 import signal
-import string
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from identity_props.errors import InputError, MissingError
 from identity_props.stack.processes import (
     SPAWN,
     Leash,
     as_started_by_the_user,
-    end_descendants,
+    temporary_folder,
     tie_to_parent,
 )
 from identity_props.stack.stack import arguments_of, resolve
 from identity_props.trainers.bench import Bench
+from identity_props.trainers.command import Command, run_program
 from identity_props.trainers.names import NAMES, module_of
 from identity_props.trainers.protocol import (
-    OPTIONS,
     Asked,
     Fit,
     Left,
-    NotOffered,
-    Trained,
     TrainedError,
     attempted,
 )
@@ -75,6 +66,12 @@ class Trainer:
         """Of one of ours, the rules that its framework documents, and where, by the law that asks."""
         return getattr(module_of(self.name), "DESIGNS", {}) if self.name in NAMES else {}
 
+    @property
+    def version(self) -> str | None:
+        """Of one of ours, that of its framework."""
+        package = import_module(NAMES[self.name]) if self.name in NAMES else None
+        return getattr(package, "__version__", None)
+
 
 def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) -> Trainer:
     """A trainer from what a command line says; raises InputError for none, or two."""
@@ -93,105 +90,6 @@ def _ours(name: str) -> Fit:
     except ModuleNotFoundError as error:
         raise MissingError(
             f"trainer {name}: there is no package {error.name!r}; pip install 'identity-props[trainers]'"
-        ) from error
-    return found
-
-
-# A command --------------------------------------------------------------------------------------------
-
-FILES = ("data", "start", "out", "held")
-NEEDED = ("data", "start", "out")
-
-
-class Command:
-    """A program as a trainer: ``fit(asked)`` runs its text with what is asked in place of {lr} and the like.
-
-    {data} and {held} are .npy [n, d], {start} .npy [d, d], {out} the file in which it leaves .npy or .safetensors
-    [d, d]. What the text does not name, it does not offer. Switches are 1 and 0; 0 stands also for no clip,
-    no stop and no average. Raises InputError for a text that lacks one of the three, or names what is no option.
-    """
-
-    def __init__(self, text: str) -> None:
-        try:
-            self.words = shlex.split(text)
-            named = {
-                name
-                for word in self.words
-                for _, name, _, _ in string.Formatter().parse(word)
-                if name is not None
-            }
-        except ValueError as error:
-            raise InputError(
-                f"command: expected words with {{lr}} and the like, got {text!r}: {error}"
-            ) from error
-        valid = {*FILES, *OPTIONS} - {"examples", "frozen", "tokens"}
-        if not named <= valid or not named >= {*NEEDED}:
-            raise InputError(
-                f"command: expected {{data}}, {{start}} and {{out}}, and of others {{{'}, {'.join(sorted(valid - {*FILES}))}}}, "
-                f"got {text!r}"
-            )
-        self.named = named
-
-    def __call__(self, asked: Asked) -> Trained:
-        """Run it, in a folder of its own files."""
-        if len(asked.start) > 1:
-            raise NotOffered("several layers")
-        with TemporaryDirectory(prefix="identity-props-") as folder:
-            values = self._values(asked, Path(folder))
-            try:
-                code, said = _run([word.format(**values) for word in self.words])
-            except (OSError, ValueError) as error:
-                raise TrainedError(f"cannot be started: {error}") from error
-            if code:
-                raise TrainedError(f"ends with exit code {code}: {said[-1] if said else 'it says nothing'}")
-            return Trained(_read(Path(values["out"])))
-
-    def _values(self, asked: Asked, folder: Path) -> dict[str, str]:
-        values = {name: str(folder / f"{name}.npy") for name in FILES}
-        np.save(values["data"], asked.examples.numpy())
-        np.save(values["start"], asked.start[0].numpy())
-        if "held" in self.named:
-            held = asked.held
-            np.save(values["held"], (asked.examples[:0] if held is None else held).numpy())
-        options = self.named - {*FILES}
-        return values | {name: _text(getattr(asked, name)) for name in options}
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(int(bool(value)))
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def _run(words: list[str]) -> tuple[int, list[str]]:
-    """Run a program to its end: its exit code and its lines of errors. What it waits for then ends with it."""
-    with TemporaryFile("w+", errors="replace") as said:  # a pipe would wait for what it leaves running
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
-        try:
-            process.wait()
-        finally:
-            end_descendants(process.pid)
-            process.kill()
-            process.wait()
-        said.seek(0)
-        return process.returncode, [line.strip() for line in said.read().strip().splitlines()]
-
-
-def _read(out: Path) -> Any:
-    """The array in a .npy or .safetensors file, whatever it is called."""
-    if not out.exists() and out.with_suffix(".safetensors").exists():
-        out = out.with_suffix(".safetensors")
-    try:
-        with out.open("rb") as file:
-            numpy = file.read(6) == b"\x93NUMPY"
-        if numpy:
-            return np.load(out, allow_pickle=False)
-        (found,) = load_file(out).values()
-    except FileNotFoundError as error:
-        raise TrainedError("leaves no file {out}") from error
-    except (OSError, ValueError, EOFError, SafetensorError) as error:
-        raise TrainedError(
-            f"leaves a file {{out}} that is no .npy or .safetensors of one array: {error}"
         ) from error
     return found
 
@@ -290,7 +188,7 @@ def _second(trainer: Trainer, line: Connection, leash: Connection) -> None:
 def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
     """What each rank makes of each thing asked, under torch's own launcher; raises TrainedError where that fails."""
     ranks = asked[0].ranks
-    with TemporaryDirectory(prefix="identity-props-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         (folder / "job").write_bytes(
             pickle.dumps((trainer, [replace(one, folder=folder) for one in asked], sys.path))
@@ -304,7 +202,8 @@ def spread(trainer: Trainer, asked: Sequence[Asked]) -> list[list[Left | Excepti
 
 def _launch(ranks: int, folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    code, said = _run([sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)])
+    launcher += [f"--log-dir={folder}"]  # else it leaves a folder of its own where it is killed
+    code, said = run_program([sys.executable, *launcher, "-m", "identity_props.trainers.rank", str(folder)])
     if code:
         errors = [line for line in said if "Error" in line]
         raise TrainedError(f"{ranks} ranks end with exit code {code}: {' '.join(errors[:1])}")

@@ -23,7 +23,8 @@ class Cell:
 
 
 Step = Callable[[Sequence[Cell], Arguments], None]  # moves each cell's w, in place or anew
-Update = Callable[[Tensor, Tensor, dict[str, Any], Arguments], Tensor]
+Memory = dict[str, Any]
+Update = Callable[[Tensor, Tensor, Memory, Arguments], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,10 @@ class Algorithm:
     """A published optimizer: its paper, equation, arguments with defaults, and one step on a group's cells.
 
     Arguments are called as torch.optim calls them: lr, betas, eps, weight_decay, momentum. ``shown`` gives the
-    weights that the paper evaluates where they are not those that it trains, as an average. ``slips`` are known
-    deviations by name, each a step of its own.
+    weights that the paper evaluates where they are not those that it trains, as an average. ``variants`` are what
+    well-known packages make of it on purpose, by name, and ``slips`` known deviations, each a step of its own.
+    ``rounding`` is the relative distance of a step that the paper's own lower precision may make, and ``whole``
+    says that a step measures the parameters of all groups at once.
     """
 
     name: str
@@ -43,6 +46,12 @@ class Algorithm:
     step: Step = field(repr=False)
     shown: Callable[[Cell, Arguments], Tensor] | None = field(default=None, repr=False)
     slips: Mapping[str, Step] = field(default_factory=dict, repr=False)
+    variants: Mapping[str, Step] = field(default_factory=dict, repr=False)
+    rounding: float = 0.0
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.paper})"
 
 
 def each(update: Update) -> Step:
@@ -58,6 +67,23 @@ def each(update: Update) -> Step:
                 cell.w = update(cell.w, cell.g, cell.memory, arguments)
 
     return step
+
+
+def running(memory: Memory, name: str, value: Tensor, beta: float) -> Tensor:
+    """The running mean beta m + (1 - beta) value under that name, from 0 on."""
+    memory[name] = beta * memory.get(name, 0.0) + (1 - beta) * value
+    found: Tensor = memory[name]
+    return found
+
+
+def down(w: Tensor, step: Tensor) -> Tensor:
+    """The weight after a step that its rate is in, w - step."""
+    return w - step
+
+
+def moved(w: Tensor, update: Tensor, a: Arguments) -> Tensor:
+    """The weight after a step against the update, w - lr update."""
+    return w - update * float(a["lr"])
 
 
 def registry(*rooms: Sequence[Algorithm]) -> dict[str, Algorithm]:

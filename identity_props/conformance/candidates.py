@@ -1,0 +1,190 @@
+"""Candidates: the algorithms of the zoo with a part's own arguments, as published, as varied, and gone wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from identity_props.conformance.alongside import AS_IT_IS, Circumstance, Departure, departure
+from identity_props.conformance.observed import Group, Seen
+from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
+from identity_props.task.algorithms.base import Step
+from identity_props.task.algorithms.conventions import (
+    COUNTER_SLIPS,
+    COUNTERS,
+    DECAY_SLIPS,
+    DECAYS,
+    IDLE_SLIPS,
+    STEP_SLIPS,
+    ascending,
+)
+
+# what packages call the arguments that torch.optim names
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "momentum": ("beta", "beta1", "mu", "alpha"),
+    "alpha": ("rho", "decay", "smoothing", "beta2"),
+    "rho": ("alpha", "beta2"),
+    "eps": ("epsilon",),
+    "weight_decay": ("wd", "weight_decay_rate"),
+    "beta2_decay": ("decay", "decay_rate"),
+    "precondition_frequency": ("preconditioning_frequency", "every"),
+}
+PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
+UNFIT = (ArithmeticError, LookupError, RuntimeError)  # of an algorithm with arguments that it is not made for
+FRACTIONS = (0.9, 0.95, 0.98)  # of the rate, taken for it; a half or twice may be a way to write it
+
+
+def arguments_of(algorithm: Algorithm, group: Group) -> Arguments:
+    """The algorithm's arguments as a part's group shows them, the paper's where it does not."""
+    found = {"weight_decay": 0.0, **algorithm.defaults}
+    for name, default in found.items():
+        if name == "lr":  # that of the course
+            continue
+        shown = (group.get(alias) for alias in (name, *ALIASES.get(name, ())))
+        own = next((value for value in (_like(value, default) for value in shown) if value is not None), None)
+        pair = _pair(group) if name == "betas" and own is None and len(default) == 2 else None
+        found[name] = own if own is not None else pair or default
+    return found
+
+
+def _like(value: Any, default: Any) -> Any:
+    """The value if it is of the default's kind, else None."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return value if isinstance(value, bool) and isinstance(default, bool) else None
+    if default is None:
+        return value if isinstance(value, str) else None
+    if isinstance(default, tuple):
+        fits = isinstance(value, tuple | list) and len(value) == len(default) and None not in value
+        return tuple(value) if fits else None
+    return value if isinstance(value, int | float) else None
+
+
+def shows(group: Group, name: str) -> bool:
+    """Whether a part's groups show an argument, under any of its names."""
+    return any(alias in group for alias in (name, *ALIASES.get(name, ()))) or (
+        name == "betas" and _pair(group) is not None
+    )
+
+
+def _pair(group: Group) -> tuple[float, float] | None:
+    for first, second in PAIRS:
+        if all(isinstance(group.get(name), float) for name in (first, second)):
+            return group[first], group[second]
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An algorithm, how it is taken, and whether its arguments are the paper's whatever a part shows."""
+
+    algorithm: Algorithm
+    step: Step
+    way: str = ""
+    bare: bool = False
+    together: bool = False  # parameters have to be seen together
+
+    def arguments(self, seen: Seen) -> list[Arguments]:
+        """For each group; a bare one reads what a switch has set alone."""
+        read = [{n: v for n, v in group.items() if n in seen.set or not self.bare} for group in seen.groups]
+        return [arguments_of(self.algorithm, group) for group in read]
+
+    def departure(self, seen: Seen, under: Circumstance = AS_IT_IS, spare: int = 0) -> Departure:
+        """Where it leaves what was seen of a part, in more parameters than are spared."""
+        step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
+        arguments = self.arguments(seen)
+        try:
+            return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
+        except UNFIT:
+            return Departure(0, math.inf, frozenset(range(len(seen.course.starts))), True)
+
+    def near(self, seen: Seen) -> float:
+        """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
+        return max(seen.near, self.algorithm.rounding)
+
+    def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
+        """Whether it is what was seen, throughout."""
+        alone = seen.course.even and not (self.together or self.algorithm.whole)
+        if alone and self.departure(seen.first, under).over:
+            return False  # most are told by one parameter
+        return not self.departure(seen, under).over
+
+    def __str__(self) -> str:
+        return f"{self.algorithm.title} ({self.algorithm.paper})" + (f", {self.way}" if self.way else "")
+
+
+def _taken(algorithm: Algorithm, ways: Mapping[str, Step], seen: Seen) -> Iterator[Candidate]:
+    """An algorithm taken in several ways, with what a part shows, then with the paper's where those differ."""
+    shown = [Candidate(algorithm, step, way) for way, step in ways.items()]
+    yield from shown
+    bare = [replace(one, bare=True) for one in shown]
+    if bare and bare[0].arguments(seen) != shown[0].arguments(seen):
+        yield from bare
+
+
+def published(seen: Seen) -> Iterator[Candidate]:
+    """Each as its paper has it, then as packages do on purpose."""
+    exact_first = sorted(ALGORITHMS.values(), key=lambda algorithm: algorithm.rounding)
+    for algorithm in exact_first:
+        yield from _taken(algorithm, {"": algorithm.step}, seen)
+    for algorithm in exact_first:
+        yield from _taken(algorithm, algorithm.variants, seen)
+
+
+def decayed(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With decay as some take it where papers do not say."""
+    for one in candidates:
+        for way, changed in DECAYS.items():
+            yield replace(one, step=changed(one.step), way=_and(one.way, way))
+
+
+def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With t as some count it."""
+    for one in candidates:
+        for way, changed in COUNTERS.items():
+            yield replace(one, step=changed(one.step), way=_and(one.way, way), together=True)
+
+
+def gone_wrong(algorithms: Sequence[Algorithm], seen: Seen) -> Iterator[Candidate]:
+    """By slips that any can have, by their own, then by steps of another length."""
+    for one in algorithms:
+        yield from _taken(one, {way: changed(one.step) for way, changed in STEP_SLIPS.items()}, seen)
+        yield from miscounted([Candidate(one, one.step)])
+    yield from own_slips(algorithms, seen)
+    for one in algorithms:
+        yield from longer_or_shorter(Candidate(one, one.step))
+
+
+def miscounted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With a step counter or a memory of its parameters that others move."""
+    for one in candidates:
+        for way, changed in {**COUNTER_SLIPS, **IDLE_SLIPS}.items():
+            yield replace(one, step=changed(one.step), way=way, together=True)
+
+
+def longer_or_shorter(one: Candidate) -> Iterator[Candidate]:
+    """With steps of another length."""
+    for factor in FRACTIONS:
+        yield replace(one, step=_at(one.step, factor), way=f"steps were {factor:g} times as long")
+
+
+def own_slips(algorithms: Iterable[Algorithm], seen: Seen) -> Iterator[Candidate]:
+    """By what is known to go wrong in each."""
+    for algorithm in algorithms:
+        yield from _taken(algorithm, algorithm.slips, seen)
+
+
+def decay_gone_wrong(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """With decay taken as none does on purpose."""
+    for one in candidates:
+        for way, changed in DECAY_SLIPS.items():
+            yield replace(one, step=changed(one.step), way=way)
+
+
+def _at(step: Step, factor: float) -> Step:
+    return lambda cells, a: step(cells, {**a, "lr": factor * a["lr"]})
+
+
+def _and(way: str, other: str) -> str:
+    return f"{way}, {other}" if way else other

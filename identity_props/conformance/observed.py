@@ -1,0 +1,191 @@
+"""Observed: an optimizer as it is seen on courses, with its arguments as its groups show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.conformance.alongside import COLUMN, SAME, SINGLE, SMALL, even_course
+from identity_props.conformance.walks import (
+    FEW,
+    FIRST_GROUP,
+    LARGE,
+    PLAIN,
+    RATES,
+    SHAPES,
+    Course,
+    Factory,
+    Switch,
+    Walked,
+    WalkError,
+    course,
+    walked,
+)
+from identity_props.stack.guard import RAISED
+
+Group = Mapping[str, Any]
+EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
+LENGTHILY = 60
+NORM = 64.0
+EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
+UNDECAYED = Switch("weight_decay", 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A part's walk, its course, what its groups showed before it, and the names that a switch has set.
+
+    ``where`` says what befell it, and ``plainly`` that nothing of that is read in several ways.
+    """
+
+    walked: Walked
+    course: Course
+    groups: list[Group]
+    set: frozenset[str]
+    where: str = ""
+    plainly: bool = True
+
+    @cached_property
+    def near(self) -> float:
+        """How far is equal, by what the part keeps its weights in."""
+        moved = self.walked.taken[self.moved]
+        return SINGLE if torch.equal(moved, moved.float().double()) else SAME
+
+    @cached_property
+    def moved(self) -> Tensor:
+        """Which numbers are elsewhere than at their start, at each step."""
+        return self.walked.taken != torch.cat([start.reshape(-1) for start in self.course.starts])
+
+    @cached_property
+    def first(self) -> Seen:
+        """The first parameter alone."""
+        size = self.course.starts[0].numel()
+        walked = Walked(self.walked.taken[:, :size], self.walked.shown[:, :size])
+        return replace(self, walked=walked, course=_of(self.course, [0]))
+
+    @property
+    def plain(self) -> frozenset[int]:
+        """Places of parameters that always have a gradient, or never."""
+        rows = self.course.gradients
+        there = {place: sum(row[place] is not None for row in rows) for place in range(len(rows[0]))}
+        return frozenset(place for place, steps in there.items() if steps in (0, len(rows)))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """An optimizer under test."""
+
+    make: Factory
+    seed: int
+    small: bool = True  # whether small gradients and zeros are among those of even walks, which show eps
+
+    @cached_property
+    def plain(self) -> Switch:
+        """Without decay, if it takes that."""
+        return UNDECAYED if self.takes(UNDECAYED) else PLAIN
+
+    def takes(self, switch: Switch) -> bool:
+        """Whether it takes all of a switch's arguments, together."""
+        try:
+            return switch.taken_by(self.make)
+        except RAISED:  # it raises as it is tried
+            return False
+
+    @cached_property
+    def layout(self) -> tuple[bool, bool]:
+        """Whether it takes parameters that are not contiguous, and vectors; raises what it raises without."""
+        for layout in ((True, True), (False, True), (True, False)):
+            with suppress(*RAISED):
+                walked(self.make, self._laid(even_course(self.seed, 1), *layout))
+                return layout
+        return False, False
+
+    def evenly(self, switch: Switch, steps: int = SHORTLY) -> Seen:
+        """One group at one rate, all gradients there."""
+        even = even_course(self.seed, steps)
+        even = even if self.small else _without_small(even)
+        return self._seen(self._laid(even, *self.layout), switch)
+
+    def drifting(self, switch: Switch) -> Seen:
+        """The same at a rate of 1, with gradients that point the same way."""
+        even = _without_small(even_course(self.seed, EVENLY, 1 / RATES[1], drift=2.0))
+        return self._seen(self._laid(even, *self.layout), switch)
+
+    def lacking(self, switch: Switch) -> Seen:
+        """One group at one rate, gradients missing."""
+        return self._seen(replace(self._eventful(), even=True), switch, "where some are missing")
+
+    def steadily(self, switch: Switch) -> Seen:
+        """Two groups with rates of their own, gradients missing, saved and loaded half-way."""
+        steady = replace(self._eventful(), steady=True)
+        return self._seen(steady, switch, "in two groups, saved and loaded")
+
+    def largely(self, switch: Switch) -> Seen:
+        """A parameter of more than 2^16 entries, and a small one."""
+        large = course(self.seed, LARGE, FEW).through(lambda x: x / NORM)  # norms as in other walks
+        large = replace(large, steady=True)
+        return self._seen(large, switch, "with a large parameter")
+
+    def lengthily(self, switch: Switch) -> Seen:
+        """More steps, of which a period may be part."""
+        return replace(self.evenly(switch, LENGTHILY), where="in a longer walk", plainly=False)
+
+    def eventfully(self, switch: Switch) -> Seen:
+        """Two groups under a schedule, gradients missing, saved and loaded half-way."""
+        return replace(self._seen(self._eventful(), switch, "under a schedule"), plainly=False)
+
+    def hears_losses(self) -> bool:
+        """Whether its steps depend on the loss that a closure gives."""
+        even = self.evenly(self.plain)
+        with suppress(*RAISED):
+            told = walked(self.make, even.course, self.plain, told=True)
+            return not torch.equal(told.taken, even.walked.taken)
+        return False
+
+    def _eventful(self) -> Course:
+        """Also the last parameter of each group is now and then without gradient."""
+        eventful = self._laid(course(self.seed, SHAPES, EVENTFULLY), *self.layout)
+        for k, row in enumerate(eventful.gradients):
+            for place, at in ((FIRST_GROUP - 1, 3), (-1, 2)):
+                row[place] = None if k % 5 == at else row[place]
+        return eventful
+
+    def _laid(self, course: Course, strided: bool, vectors: bool) -> Course:
+        """The course with such parameters alone."""
+        laid = _of(course, [k for k, start in enumerate(course.starts) if vectors or start.ndim > 1])
+        return laid if strided else laid.through(Tensor.contiguous)
+
+    def _seen(self, course: Course, switch: Switch, where: str = "") -> Seen:
+        """What is seen; raises WalkError whatever the part raises."""
+        try:
+            return self._walked(course, switch, where)
+        except RAISED as error:
+            raise WalkError(f"{type(error).__name__}: {error}") from error
+
+    def _walked(self, course: Course, switch: Switch, where: str) -> Seen:
+        start = nn.Parameter(course.starts[0].clone())
+        shown = self.make([start], lr=1.0, **switch.arguments).param_groups[0]
+        group = {name: value for name, value in shown.items() if name != "params"}
+        groups: list[Group] = [group for _ in course.rates(0)]
+        if switch.other is not None:
+            groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]
+        return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments), where)
+
+
+def _without_small(course: Course) -> Course:
+    """Of parameters whose gradients are neither small nor 0."""
+    return _of(course, [place for place in range(len(course.starts)) if place not in (COLUMN, SMALL)])
+
+
+def _of(course: Course, places: Sequence[int]) -> Course:
+    """Of some of its parameters."""
+    starts = [course.starts[place] for place in places]
+    return replace(
+        course, starts=starts, gradients=[[row[place] for place in places] for row in course.gradients]
+    )
