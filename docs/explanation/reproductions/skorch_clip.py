@@ -20,3 +20,4 @@ for net in (NeuralNet, GradAccNet):
         layer, criterion=torch.nn.MSELoss, lr=1.0, max_epochs=1, train_split=None, callbacks=[clip], verbose=0
     ).fit(torch.ones(8, 2), torch.ones(8, 2))
     print(net.__name__, "moved by", layer.weight.norm().item())
+assert layer.weight.norm() > 1  # of the last, that of the FAQ
