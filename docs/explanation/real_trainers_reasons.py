@@ -38,7 +38,7 @@ ALIKE = {
     ),
     ("ranks-uneven", "padded"): (
         f"*design*: its sampler repeats examples until ranks hold as many, {SAMPLER}",
-        "pytorch#25162",
+        "pytorch#25162, pytorch#49180",
         "`drop_last=True`, or a number of examples that ranks share evenly",
     ),
     ("ranks-uneven", "wrapped"): (

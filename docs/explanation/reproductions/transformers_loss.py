@@ -12,13 +12,9 @@ class Model(torch.nn.Linear):
 
 
 data = [{"labels": value} for value in (0.0, 0.0, 0.0, 4.0)]  # in batches of 3 and 1
-size = {
-    "per_device_train_batch_size": 3,
-    "per_device_eval_batch_size": 3,
-    "train_sampling_strategy": "sequential",
-}
-quiet = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "use_cpu": True}
-asked = TrainingArguments(tempfile.mkdtemp(), num_train_epochs=1, **size, **quiet)
+sizes = {"per_device_train_batch_size": 3, "per_device_eval_batch_size": 3, "num_train_epochs": 1}
+given = {"train_sampling_strategy": "sequential", "save_strategy": "no", "report_to": "none"}
+asked = TrainingArguments(tempfile.mkdtemp(), use_cpu=True, **sizes, **given)
 trainer = Trainer(Model(1, 1), asked, train_dataset=data, eval_dataset=data)
-print(losses := [trainer.train().training_loss, trainer.evaluate()["eval_loss"]])
-assert losses == [2.0, 1.0]
+losses = [trainer.train().training_loss, trainer.evaluate()["eval_loss"]]
+assert losses == [2.0, 1.0], losses
