@@ -105,10 +105,10 @@ REST = """
 ## What is not here
 
 - **composer**: its releases pin an older torch; what installs beside torch 2.14 is mosaicml 0.3.1, of 2022.
-- **deepspeed**: installs from source alone, and its CPU path compiles an extension at the first start; not judged.
-- **torchtitan**: trains its own models, from its own configuration files, on accelerators; a linear layer is none of them.
-- **trl**: `SFTTrainer` trains a language model's own head, so that no law of examples can be asked of it; its step is that
-  of *transformers*, which is judged, tokens too.
+- **deepspeed** 0.19.8 installs from source, and did not come to its first step on a CPU within 150 seconds; not judged.
+- **torchtitan** 0.3.0 is started from a configuration of its own models and tokenizers; no adapter was written.
+- **trl** 1.16.0 installs; `SFTTrainer` trains the head of a language model on tokens, and no law of examples can be asked
+  of it. No adapter yet; the loop beneath it is that of *transformers*, which is judged, tokens too.
 - **flax** has no loop of its own: its examples call Optax as *optax* does.
 - **fastai** in float64: its smoothed loss refuses it, so it is judged in float32.
 - **keras-tensorflow** beside torch: TensorFlow 2.20 and later end the process where Triton, which torch brings, is

@@ -13,7 +13,7 @@ NONE = "not found"
 ALIKE = {
     ("unequal", "means"): (
         "*design*: losses are means, and are averaged over micro-batches",
-        "transformers#34191, accelerate#3256",
+        "transformers#34191",
         "drop the last batch, or weigh losses by examples",
     ),
     ("window", "carried"): (
@@ -59,7 +59,7 @@ _of(
     "schedule",
     what="*fault*: under accumulation a schedule is asked for the rate of each micro-batch, while `optimizer.iterations`"
     " counts steps: it falls as many times as fast, and stays at its end (keras_schedule.py)",
-    do="multiply `decay_steps` by `gradient_accumulation_steps`",
+    do="multiply `decay_steps` by `gradient_accumulation_steps`; a step then has its last micro-batch's rate",
 )
 _of(
     KERAS,
@@ -74,7 +74,7 @@ _of(
     what="*fault*: once `set_random_seed` is called each epoch has the same order, while `fit` is said to shuffle before"
     " each, as it does on the other backends (keras_order.py)",
     known="not found in Keras; of tf.data alike tensorflow#29558",
-    do="feed `fit` from a `PyDataset`, or train on another backend",
+    do="feed `fit` from `tf.data` with `shuffle`, or from a `PyDataset` that shuffles: both were tried",
 )
 _of(
     KERAS,
