@@ -66,7 +66,7 @@ _of(
     "average",
     what="*fault*: optimizer variables are [said](https://keras.io/api/optimizers/sgd/) to change once a window, yet the"
     " average moves at each micro-batch, towards weights that stand still (keras_average.py)",
-    do="take the root of `ema_momentum` that has the number of micro-batches as its degree",
+    do="take the root of `ema_momentum` that has the number of micro-batches as its degree; it then lags by less than a step",
 )
 _of(
     ["keras-tensorflow"],
@@ -164,12 +164,18 @@ _of(
 _of(
     ["skorch"],
     "resume-epoch",
+    what="*fault*: LRScheduler goes on from the number of epochs, also where it steps every batch (skorch_schedule.py); that"
+    " the order begins anew is *design*: parameters, optimizer and history are"
+    " [saved](https://skorch.readthedocs.io/en/stable/user/save_load.html)",
+    do="give `LRScheduler` the `last_epoch` to go on from, in batches",
+)
+_of(
+    ["skorch"],
     "resume-inside",
     "resume-window",
-    what="*design*: parameters, optimizer and history are"
-    " [saved](https://skorch.readthedocs.io/en/stable/user/save_load.html); an epoch that was broken off begins anew,"
-    " and so does the order",
-    do="stop at epochs' ends, and shuffle from a seed of the epoch",
+    what="*design*: an epoch that was broken off begins anew, and so does the order: parameters, optimizer and history are"
+    " [saved](https://skorch.readthedocs.io/en/stable/user/save_load.html)",
+    do="stop at epochs' ends",
 )
 _of(
     ["ignite"],
