@@ -125,7 +125,7 @@ _of(
     "resume-inside",
     what="*fault*: `skip_first_batches` skips those of another order than was begun (accelerate_resume.py)",
     known="accelerate#2823, accelerate#2016; a repair in accelerate#4233, not merged",
-    do="`DataLoaderConfiguration(use_seedable_sampler=True)` and `set_epoch`",
+    do="`DataLoaderConfiguration(use_seedable_sampler=True)`: tried in the first epoch; of later ones see accelerate#4233",
 )
 _of(
     ["accelerate"],
@@ -188,12 +188,18 @@ _of(
 _of(
     ["ignite"],
     "resume-epoch",
-    "resume-inside",
-    "resume-window",
     what="*design*: the plain engine does not restore the stream of data,"
     " [documented](https://docs.pytorch.org/ignite/engine.html#deterministic-training)",
     known="ignite#2197 of loading such checkpoints",
-    do="`create_supervised_trainer(deterministic=True)`, and `torch.load(weights_only=False)` for what it saves",
+    do="`create_supervised_trainer(deterministic=True)`, and `torch.load(weights_only=False)` for what it saves: tried",
+)
+_of(
+    ["ignite"],
+    "resume-inside",
+    "resume-window",
+    what="*design*: the plain engine reads the epoch from its start,"
+    " [documented](https://docs.pytorch.org/ignite/engine.html#deterministic-training); gradients that wait are not saved",
+    do="stop at epochs' ends: within one, `deterministic=True` loses the order too",
 )
 _of(
     ["fastai"],
