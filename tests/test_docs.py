@@ -34,7 +34,7 @@ PAGES = {
 }
 FENCE = re.compile(r"```(\w+)(?: title=\"(.*?)\")?\n(.*?)```", re.DOTALL)
 RUN = re.compile(r"^ *- run: (.*)$", re.MULTILINE)  # of a GitHub Actions file
-TESTED_ELSEWHERE = "docs/explanation/real-stacks.md"
+TESTED_ELSEWHERE = ("docs/explanation/real-stacks.md", "docs/explanation/real-trainers.md")
 
 
 def blocks(page, language):
@@ -77,7 +77,7 @@ def test_no_other_command_is_shown_but_those_that_are_known():
 PYTHON = [
     pytest.param(page, number, id=f"{page}-{number}")
     for page in PAGES
-    if page not in (TESTED_ELSEWHERE, "CONTRIBUTING.md")
+    if page not in (*TESTED_ELSEWHERE, "CONTRIBUTING.md")
     for number, (title, text) in enumerate(blocks(page, "python"))
     if not title and "def test_" not in text and "ranks=2" not in text
 ]

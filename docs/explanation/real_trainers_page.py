@@ -1,2 +1,117 @@
+"""The page of real trainers: what was measured, and for every deviation what it is, and what can be done."""
+
+from pathlib import Path
+
+from real_trainers_reasons import ALIKE, OWN
+
+REPRODUCTIONS = Path(__file__).parent / "reproductions"
+SIGNS = {"pass": "pass", "design": "design", "fail": "**FAIL**", "not applicable": "-"}
+
+
 def page(found):
-    return ""
+    """The page in Markdown."""
+    alone, together = ([one for one in found if one["ranks"] == ranks] for ranks in (1, 2))
+    lines = [INTRODUCTION.strip().format(**_counts(alone, together)), "", *_versions(alone)]
+    lines += ["", "## Alone", "", *_table(alone, lambda law: not law.startswith("ranks"))]
+    lines += ["", "## On two ranks", "", *_table(together, lambda law: law.startswith("ranks"))]
+    lines += ["", "## Deviations", "", LEGEND.strip()]
+    for name in dict.fromkeys(one["name"] for one in found if deviations(found, one["name"])):
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            "| law | what the ledger shows | what it is | known as | what to do |",
+        ]
+        lines += ["|---|---|---|---|---|", *(_line(name, row) for row in deviations(found, name))]
+    return "\n".join(
+        [*lines, "", REST.strip(), "", "## The faults, in a few lines each", "", *reproductions()]
+    )
+
+
+def _counts(alone, together):
+    rows = [row for one in alone for row in one["rows"]]
+    judged = [sum(row["verdict"] != "not applicable" for row in one["rows"][1:]) for one in alone]
+    return {
+        "trainers": len(alone),
+        "laws": min(judged),
+        "fails": sum(row["verdict"] == "fail" for row in rows),
+        "designs": sum(row["verdict"] == "design" for row in rows),
+        "ranks": len(together),
+        "minutes": round(sum(one["seconds"] for one in [*alone, *together]) / 60),
+    }
+
+
+def _versions(alone):
+    lines = ["| trainer | versions | laws that apply | seconds |", "|---|---|---|---|"]
+    for one in alone:
+        versions = ", ".join(f"{package} {version}" for package, version in one["versions"].items())
+        judged = sum(row["verdict"] != "not applicable" for row in one["rows"][1:])
+        lines.append(f"| {one['name']} | {versions} | {judged} | {one['seconds']} |")
+    return lines
+
+
+def _table(found, wanted):
+    """Laws by trainers."""
+    verdicts = {one["name"]: {row["name"]: row["verdict"] for row in one["rows"]} for one in found}
+    laws = dict.fromkeys(row["name"] for one in found for row in one["rows"] if wanted(row["name"]))
+    lines = [f"| law | {' | '.join(verdicts)} |", "|---" * (len(verdicts) + 1) + "|"]
+    for law in laws:
+        cells = [SIGNS[rows.get(law, "not applicable")] for rows in verdicts.values()]
+        lines.append(f"| {law} | {' | '.join(cells)} |")
+    return lines
+
+
+def deviations(found, name):
+    """Rows of a trainer that fail or are its design, of one rank and those of ranks."""
+    rows = [row for one in found if one["name"] == name for row in one["rows"]]
+    first = {}
+    for row in rows:
+        if row["verdict"] in ("fail", "design"):
+            first.setdefault(row["name"], row)
+    return list(first.values())
+
+
+def reason(name, row):
+    """(what it is, known as, what to do) of a deviation; question marks that the tests refuse."""
+    return OWN.get((name, row["name"])) or ALIKE.get((row["name"], row.get("kind", ""))) or ("?", "?", "?")
+
+
+def _line(name, row):
+    shown = row.get("note", "").partition("; documented in ")[0].partition(", distance of the")[0]
+    return f"| {row['name']} | {shown.replace('|', '')} | {' | '.join(reason(name, row))} |"
+
+
+def reproductions():
+    """Each file as it stands."""
+    for file in sorted(REPRODUCTIONS.glob("*.py")):
+        yield from ("```python", file.read_text().strip(), "```", "")
+
+
+INTRODUCTION = """
+# Real trainers
+
+What `identity-props check --trainer NAME` says of {trainers} trainers as they are installed, each judged by at least
+{laws} laws, {ranks} of them on two ranks too. Rows that fail: {fails}; rows that follow another rule in use, or one that
+the framework documents: {designs}. Made by `docs/explanation/real_trainers.py`, which `tox -e backends` runs, in
+{minutes} minutes on a CPU with two cores; all that was measured is in [real-trainers.json](real-trainers.json). What each
+adapter follows of its framework's own pages is cited at its head, in `identity_props/trainers`.
+"""
+LEGEND = """
+*fault*: it contradicts the framework's own documentation, or another of its paths; below is a script for each that needs
+the framework alone. *design*: it is documented, or one of the rules in use that no page of the framework's excludes.
+*ours*: it comes of the adapter. Known issues are repository#number; *not found* says that a search found none.
+"""
+REST = """
+## What is not here
+
+- **composer**: its releases pin an older torch; what installs beside torch 2.14 is mosaicml 0.3.1, of 2022.
+- **deepspeed** 0.19.8 installs from source, and did not come to its first step on a CPU within 150 seconds; not judged.
+- **torchtitan** 0.3.0 is started from a configuration of its own models and tokenizers; no adapter was written.
+- **trl** 1.16.0 installs; `SFTTrainer` trains the head of a language model on tokens, and no law of examples can be asked
+  of it. No adapter yet; the loop beneath it is that of *transformers*, which is judged, tokens too.
+- **flax** has no loop of its own: its examples call Optax as *optax* does.
+- **fastai** in float64: its smoothed loss refuses it, so it is judged in float32.
+- **keras-tensorflow** beside torch: TensorFlow 2.20 and later end the process where Triton, which torch brings, is
+  imported after it ([tensorflow#124205](https://github.com/tensorflow/tensorflow/issues/124205)); the adapter imports it
+  before.
+"""

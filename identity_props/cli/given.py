@@ -34,7 +34,7 @@ TRAINER = [
     click.option(
         "--trainer",
         metavar="NAME|PKG.MOD:FIT",
-        help="Whole trainer: plain, lightning, accelerate, transformers, or fit(asked).",
+        help="Whole trainer: a name such as plain, lightning or keras-jax, or fit(asked).",
     ),
     click.option(
         "--trainer-arg",

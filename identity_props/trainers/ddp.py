@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch._C._distributed_c10d import HashStore
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
@@ -46,7 +47,7 @@ class Loop:
         if asked.precision == "float16" and asked.schedule != "constant":
             raise NotOffered("precision float16 with a schedule")
         grouped(asked.ranks)
-        self.model = self.wrapped(asked.network())
+        self.model: Any = self.wrapped(asked.network())
         self.loader, self.sampler = loader(asked)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=asked.lr, momentum=asked.momentum, weight_decay=asked.decay
@@ -56,7 +57,7 @@ class Loop:
         self.averaged = self.average()
         self.steps = 0
 
-    def wrapped(self, network: nn.Module) -> nn.Module:
+    def wrapped(self, network: nn.Module) -> Any:
         return DistributedDataParallel(network)
 
     def average(self) -> AveragedModel | None:
@@ -65,8 +66,8 @@ class Loop:
 
     def unsynchronised(self) -> AbstractContextManager[Any]:
         """Within a window ranks add up, each for itself."""
-        assert isinstance(self.model, DistributedDataParallel)
-        return self.model.no_sync()
+        unsynchronised: AbstractContextManager[Any] = self.model.no_sync()
+        return unsynchronised
 
     def cast(self) -> AbstractContextManager[Any]:
         half = HALF.get(self.asked.precision)
@@ -113,8 +114,11 @@ class Loop:
 def grouped(ranks: int) -> None:
     """Join the launcher's process group, or be one alone."""
     if not distributed.is_initialized():
-        alone = {"store": distributed.HashStore(), "rank": 0, "world_size": 1} if ranks == 1 else {}
-        distributed.init_process_group("gloo", **alone)
+        if ranks == 1:
+            store = HashStore()
+            distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        else:
+            distributed.init_process_group("gloo")
     if distributed.get_world_size() != ranks:
         raise NotOffered("ranks")
 

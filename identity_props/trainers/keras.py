@@ -12,12 +12,14 @@ Batches are cut from arrays, unless the last one is to be dropped, which a loade
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import keras
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from identity_props.errors import InputError
 from identity_props.trainers.protocol import Asked, NotOffered, Trained
 from identity_props.trainers.quiet import quiet
 
@@ -143,6 +145,8 @@ def fit(asked: Asked) -> Trained:
     """Train as asked."""
     if asked.tokens is not None:
         raise NotOffered("tokens")
+    if (wanted := os.environ["KERAS_BACKEND"]) != keras.config.backend():
+        raise InputError(f"keras: expected one backend a process, {keras.config.backend()}, got {wanted}")
     with quiet("tensorflow", "jax"):
         keras.utils.clear_session()
         keras.utils.set_random_seed(asked.seed)

@@ -75,7 +75,6 @@ def loss(params: Arrays, x: Any) -> Any:
 def step_of(asked: Asked, optimizer: Any) -> Any:
     """A micro-batch's step, compiled."""
 
-    @jax.jit
     def step(state: State, x: Any) -> State:
         gradients = jax.grad(loss)(state.params, x)
         updates, inner = optimizer.update(gradients, state.optimizer, state.params)
@@ -87,7 +86,7 @@ def step_of(asked: Asked, optimizer: Any) -> Any:
             averaged = [jnp.where(done, new, old) for new, old in zip(moved, state.averaged, strict=True)]
         return State(params, inner, averaged, state.read + 1)
 
-    return step
+    return jax.jit(step)
 
 
 def updated(optimizer: Any, inner: Any) -> Any:

@@ -69,8 +69,10 @@ class Trainer:
     @property
     def version(self) -> str | None:
         """Of one of ours, that of its framework."""
-        package = import_module(NAMES[self.name]) if self.name in NAMES else None
-        return getattr(package, "__version__", None)
+        if self.name not in NAMES:
+            return None
+        module_of(self.name)  # first, as Keras is told its backend there
+        return getattr(import_module(NAMES[self.name]), "__version__", None)
 
 
 def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) -> Trainer:

@@ -13,10 +13,9 @@ class GradAccNet(NeuralNet):  # the class of the FAQ, its train_step
         return step
 
 
+moved, given = [], {"max_epochs": 1, "lr": 1.0, "train_split": None, "verbose": 0}
 for net in (NeuralNet, GradAccNet):
     torch.nn.init.zeros_((layer := torch.nn.Linear(2, 2, bias=False)).weight)
-    clip = GradientNormClipping(1e-3)
-    net(
-        layer, criterion=torch.nn.MSELoss, lr=1.0, max_epochs=1, train_split=None, callbacks=[clip], verbose=0
-    ).fit(torch.ones(8, 2), torch.ones(8, 2))
-    print(net.__name__, "moved by", layer.weight.norm().item())
+    fitted = net(layer, torch.nn.MSELoss, callbacks=[GradientNormClipping(1e-3)], **given)
+    moved.append(fitted.fit(torch.ones(8, 2), torch.ones(8, 2)).module_.weight.norm().item())
+assert moved[0] < 1.1e-3 < 1 < moved[1], moved  # 0.001 and 2.0
