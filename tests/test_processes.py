@@ -307,12 +307,13 @@ def judged(started, optimizer, *arguments):
             "a process that it forked came back into training, and was ended",
             {"representable": PASS},
         ),
-        ("Hangs", "hangs", "no step ended within 2 s", {"representable": PASS}),
+        ("Hangs", "hangs", "no step ended within 2 s", {}),
     ],
 )
 def test_a_part_that_ends_forks_or_hangs_at_each_step_is_a_row(optimizer, kind, note, others, started):
     began = time.monotonic()
-    code, rows, most = judged(started, optimizer, "--guard", "2")
+    guard = ("--guard", "2") if optimizer == "Hangs" else ()  # a busy machine may take two seconds for a step
+    code, rows, most = judged(started, optimizer, *guard)
     assert code == 1
     assert (rows["moves"]["verdict"], rows["moves"]["kind"]) == (FAIL, kind)
     assert rows["moves"]["note"].endswith(f": {note}")
