@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import optim
 
-from identity_props.conformance.checking import check_laws
+from identity_props.conformance.checking import check, check_laws
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
 from identity_props.laws import LAWS
 from identity_props.laws.strategies import Family
@@ -237,3 +237,8 @@ def test_gradients_that_draw_from_nobody_elses_stream_leave_the_callers_as_it_wa
     before = torch.get_rng_state()
     assert found("copies", optim.Adam).holds
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_quick_check_stops_at_what_it_is_and_the_contract():
+    rows = [row.name for row in check(Stack(optimizer=optim.Adam), quick=True)]
+    assert rows == ["moves", "recognised", *CONTRACT]

@@ -9,8 +9,8 @@ import identity_props
 from identity_props.trainers.names import NAMES
 
 HOUSE = Path(identity_props.__file__).parent
-ADAPTERS = [f"trainers.{name.replace('-', '_')}" for name in NAMES if name != "plain"]
-ELSEWHERE = ("suite", "__main__", "trainers.keras", *ADAPTERS)  # import what may not be here
+ADAPTERS = {*(name.replace("-", "_") for name in NAMES if name != "plain"), "keras", "beside_tensorflow"}
+ELSEWHERE = ("suite", "__main__", *(f"trainers.{name}" for name in ADAPTERS))  # frameworks import the world
 
 
 def test_public_names_are_no_rooms_once_every_room_is_open():

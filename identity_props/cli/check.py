@@ -29,6 +29,9 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
     help="Sizes that the layer takes, such as 16,64; laws of other sizes do not apply.  [default: any]",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all that is drawn.")
+@click.option(
+    "--quick", is_flag=True, help="Only whether it moves, what it is, and the contract of torch.optim."
+)
 @click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
 @click.option("--in-process", is_flag=True, help="Try the parts in this process, for a debugger.")
 @click.option("--out", type=PATH, help="Folder to write check.json and report.html to.")
@@ -37,6 +40,7 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
 def check(
     guard: float,
     seed: int,
+    quick: bool,
     all_rows: bool,
     in_process: bool,
     out: Path | None,
@@ -53,7 +57,7 @@ def check(
     from identity_props.conformance import isolated
 
     click.get_current_context().with_resource(names_from_here())
-    asked = asked_of(seed, guard, **what)
+    asked = asked_of(seed, guard, quick, **what)
     with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
         from identity_props.conformance.rows import FAIL  # torch, while the other process works
         from identity_props.report import documents, files, page, tables

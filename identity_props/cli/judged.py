@@ -98,7 +98,7 @@ def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def asked_of(seed: int, guard: float, **given: Any) -> Asked:
+def asked_of(seed: int, guard: float, quick: bool, **given: Any) -> Asked:
     """What is judged, from what the options say; raises InputError where they say nothing, or contradict."""
     from identity_props.conformance import isolated
 
@@ -106,18 +106,20 @@ def asked_of(seed: int, guard: float, **given: Any) -> Asked:
         given.pop(name) for name in ("trainer", "command", "trainer_arguments", "accept")
     )
     if trainer is not None or command is not None or arguments:
-        _no_parts(given)
+        _no_parts(given, quick)
         return isolated.AskedTrainer(trainer, arguments, command, accept, given["ranks"], seed, guard)
     if accept:
         raise InputError("--accept: expected a --trainer or a --command that follows it, got neither")
     like = {name.removeprefix("like_"): given.pop(name) for name in LIKE}
     like["optimizer"] = like.pop("like")
     rate = None if given["lr"] == "auto" else _rate(given["lr"])
-    return isolated.AskedParts({**given, "lr": rate}, like, seed, guard)
+    return isolated.AskedParts({**given, "lr": rate}, like, seed, guard, quick)
 
 
-def _no_parts(given: dict[str, Any]) -> None:
+def _no_parts(given: dict[str, Any], quick: bool) -> None:
     """Raise InputError where parts are named beside a trainer, which brings its own."""
+    if quick:
+        raise InputError("--quick: expected parts, got a trainer, all of whose rows are quick")
     context = click.get_current_context()
     for name, value in given.items():
         if name != "ranks" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:

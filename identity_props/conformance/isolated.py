@@ -64,6 +64,7 @@ class AskedParts:
     like: Mapping[str, Any]
     seed: int
     guard: float
+    quick: bool = False
     quiet = alone = False
 
     @contextmanager
@@ -75,9 +76,9 @@ class AskedParts:
 
         stack = stack_of(**self.parts)
         like = reference_of(stack, **self.like)
-        names = tuple(name for name, _ in planned(stack, like, self.seed))
+        names = tuple(name for name, _ in planned(stack, like, self.seed, self.quick))
         named = Named(str(stack), stack.describe(), stack.device, names)
-        yield named, partial(resumed, stack, like, self.seed, self.guard)
+        yield named, partial(resumed, stack, like, self.seed, self.guard, self.quick)
 
 
 @dataclass(frozen=True)
