@@ -426,6 +426,11 @@ def wrapped(asked):
     return filled(asked, asked.batch_size * asked.ranks)
 
 
+def final(asked):
+    """Ranks as one, the loss that of the final weights."""
+    return trained(FinalLoss, replace(asked, batch_size=asked.batch_size * asked.ranks, ranks=1))
+
+
 CONVENTIONS = [
     ("unequal", "means", Means),
     ("unequal", "fixed", Fixed),
@@ -439,6 +444,7 @@ CONVENTIONS = [
     ("evaluation", "stream", EvaluationDraws),
     ("ranks-uneven", "padded", padded),
     ("ranks-uneven", "wrapped", wrapped),
+    ("ranks-loss", "final", final),
 ]
 
 

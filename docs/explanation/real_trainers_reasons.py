@@ -233,8 +233,6 @@ _of(
 _of(
     ["fastai"],
     "resume-epoch",
-    "resume-inside",
-    "resume-window",
     what="*design*: model and optimizer are [saved](https://docs.fast.ai/learner.html#learner.save), streams are not; the"
     " order begins anew",
     do="`set_seed(seed + epoch)` before each start",
