@@ -196,7 +196,8 @@ def test_bfloat16_is_that_of_autocast(name, fit, asked):
     left, right = (
         trained_by(one, asked(dtype=torch.float32, precision="bfloat16")) for one in (fit, plain.fit)
     )
-    assert distance(left.weights, right.weights) <= EPS[torch.float32]
+    near = 2.0**-8 if name == "keras-jax" else EPS[torch.float32]  # JAX rounds products at other places
+    assert distance(left.weights, right.weights) <= near
 
 
 def tokens():
