@@ -129,7 +129,9 @@ def _with_closure(stack: Stack, case: Case, flat: bool = False) -> tuple[Tensor,
             raise NotOfferedError(
                 f"not offered: one evaluation a step, it calls its closure {len(calls)} times"
             )
-        wrong += isinstance(returned, float | Tensor) and float(torch.as_tensor(returned).detach()) != calls[0]
+        wrong += (
+            isinstance(returned, float | Tensor) and float(torch.as_tensor(returned).detach()) != calls[0]
+        )
     return one.weights, wrong
 
 
