@@ -147,10 +147,11 @@ def temporary(tmp_path, monkeypatch):
     (tmp_path / "fits.py").write_text(FITS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    before = {one.pid for one in psutil.Process().children(recursive=True)}  # of other tests of this worker
     yield folder
     assert not [*folder.glob("identity-props-*")]
-    left = [one for one in psutil.Process().children(recursive=True) if "resource_tracker" not in said(one)]
-    assert not left
+    now = psutil.Process().children(recursive=True)
+    assert not [said(one) for one in now if one.pid not in before and "resource_tracker" not in said(one)]
 
 
 def said(process):
