@@ -53,3 +53,12 @@ def few_digits(monkeypatch):
     from identity_props.task import data
 
     monkeypatch.setattr(data, "digits", partial(data.digits, train=512, test=128))
+
+
+@pytest.fixture
+def no_ranks():
+    """No ranks of other tests of this worker, for tests that count processes, or wait for all."""
+    from identity_props.stack import ranks
+
+    for number in [*ranks._groups]:
+        ranks._stop(number, wait=True)

@@ -205,6 +205,9 @@ def test_a_file_without_a_name_is_read_whole_and_as_often_as_one_likes(tmp_path)
 forks = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
+pytestmark = pytest.mark.usefixtures("no_ranks")
+
+
 def wait_for_forks():
     with suppress(ChildProcessError):
         while True:

@@ -139,7 +139,7 @@ WHOLE = " ".join([WORDS, *(f"--{name} {{{name}}}" for name in OFFERED)])
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
+def temporary(tmp_path, monkeypatch, no_ranks):
     """A folder for what is temporary; when all is done it is empty, and no process is left."""
     folder = tmp_path / "temporary"
     folder.mkdir()
