@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from identity_props import __version__
+from identity_props import __version__, cli
 from identity_props.cli import main
 
 QUICK = ("run", "--claims", "scaled-*", "--jobs", "1")
@@ -226,3 +226,15 @@ def test_ctrl_c_keeps_the_claims_that_are_finished(tmp_path):
     document = json.loads(file.read_text())
     assert document["interrupted"] is True
     assert [claim["name"] for claim in document["claims"]] == ["scaled-whiten"]
+
+
+def test_a_signal_within_an_import_that_cannot_be_begun_again_ends_as_any_other(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise ImportError("cannot load module more than once per process")
+
+    monkeypatch.setattr(cli.commands, "main", interrupted)
+    assert main(["claims"]) == 128 + signal.SIGTERM
+    assert "interrupted" in capsys.readouterr().err

@@ -56,7 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     lost.clear()
     with _ended_as_by_ctrl_c() as signals:
-        code = _run(arguments)
+        try:
+            code = _run(arguments)
+        except Exception:
+            if not signals:
+                raise
+            # it came within an import, such as numpy's, that cannot be begun again
+            code = _failed("interrupted, and nothing was finished", INTERRUPTED)
     if isinstance(next(iter(lost), None), BrokenPipeError):
         return PIPE_CLOSED
     if lost:
