@@ -196,7 +196,6 @@ def test_a_trainer_that_never_trains_is_one_row(name, kind, note):
 
 @pytest.mark.processes
 def test_a_hang_costs_its_limit_once_and_then_less():
-    started = time.monotonic()
     rows = rows_of("fits:hangs_where_it_clips", guard=20)
     assert {name: row.verdict for name, row in rows.items()} == {
         **{
@@ -208,7 +207,8 @@ def test_a_hang_costs_its_limit_once_and_then_less():
             "resume-epoch": NOT_RUN,
         },
     }
-    assert time.monotonic() - started < 3 * 20  # with all imports
+    limits = [rows[name].note for name in ("clip", "velocity", "decay")]
+    assert limits == [f"no step ended within {seconds} s" for seconds in (20, 2, 2)]
 
 
 @pytest.mark.processes
