@@ -64,7 +64,7 @@ def recursion(asked):
     return w, average, k, lost / sum(map(len, windows))
 
 
-def agrees(found, asked, near=1e-12):
+def assert_recursion(found, asked, near=1e-12):
     weights, average, steps, loss = recursion(asked)
     for one, exact in zip(found.weights, weights, strict=True):
         torch.testing.assert_close(one, torch.from_numpy(exact), rtol=near, atol=near)
@@ -107,7 +107,7 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_it_is_the_recursion(options):
     one = asked(**options)
-    agrees(fit(one), one)
+    assert_recursion(fit(one), one)
 
 
 ANY = st.fixed_dictionaries(
@@ -133,7 +133,7 @@ ANY = st.fixed_dictionaries(
 @given(ANY)
 def test_it_is_the_recursion_with_any_options_together(options):
     one = asked(**options)
-    agrees(fit(one), one, 1e-10)
+    assert_recursion(fit(one), one, 1e-10)
 
 
 def test_orders_are_permutations_that_epochs_and_seeds_change():
@@ -292,7 +292,7 @@ def both(one, folder):
 def test_two_ranks_are_one_with_batches_twice_as_large(options, tmp_path):
     one = asked(ranks=2, **options)
     (first, again), (second, again_second) = on_ranks(2, both, one, tmp_path)
-    agrees(first, one)
+    assert_recursion(first, one)
     assert same(first, second)
     assert same(first, again)
     assert same(second, again_second)

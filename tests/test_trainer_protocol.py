@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from identity_props.errors import InputError
 from identity_props.trainers import plain
 from identity_props.trainers.protocol import (
     OPTIONS,
@@ -18,7 +17,6 @@ from identity_props.trainers.protocol import (
     Tokens,
     Trained,
     TrainedError,
-    check_asked,
     checked,
     trained_by,
     weights_of,
@@ -255,12 +253,6 @@ def test_weights_of_a_network_are_a_copy():
     with torch.no_grad():
         network[0].weight.zero_()
     assert torch.equal(weights, START[0])
-
-
-@pytest.mark.parametrize("options", [{"schedule": "cosine"}, {"precision": "float8"}])
-def test_what_nobody_could_do_is_no_asked(options):
-    with pytest.raises(InputError, match="expected a schedule of"):
-        check_asked(ask(**options))
 
 
 def test_plain_offers_all_at_once_that_runs_in_one_process(tmp_path):

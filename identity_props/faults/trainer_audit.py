@@ -11,7 +11,7 @@ from identity_props.conformance.training import check_trainer
 from identity_props.faults.base import TrainerFault, TrainerTwin
 from identity_props.stack.ranks import on_ranks
 from identity_props.trainers import Bench
-from identity_props.trainers.protocol import Asked, Fit, Left, trained_by
+from identity_props.trainers.protocol import Asked, Fit, Left, attempted
 
 
 def accusing(one: TrainerFault | TrainerTwin, ranks: int = 2, seed: int = 0) -> tuple[str, ...]:
@@ -31,11 +31,4 @@ def _spread(fit: Fit, asked: Sequence[Asked]) -> list[list[Left | Exception]]:
 
 
 def _of_rank(fit: Fit, asked: Sequence[Asked]) -> list[Left | Exception]:
-    return [_caught(fit, one) for one in asked]
-
-
-def _caught(fit: Fit, asked: Asked) -> Left | Exception:
-    try:
-        return trained_by(fit, asked)
-    except Exception as error:  # a fault may raise anything, and is seen by that
-        return error
+    return [attempted(fit, one) for one in asked]

@@ -17,9 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from identity_props.errors import InputError
-
-SCHEDULES, PRECISIONS = ("constant", "linear"), ("full", "bfloat16", "float16")
 IGNORED = -100  # the label of a token that is masked, as torch's cross_entropy has it
 
 
@@ -52,7 +49,7 @@ class Asked:
     or linear: step k of K, from 0, has rate lr (1 - k / K). ``clip`` is the largest norm of the gradient of all
     layers, ``decay`` the weight decay. Examples are read in order, unless ``shuffle`` draws another order each
     epoch from ``seed``. ``held`` [m, d] is evaluated on after each epoch, where it is given. ``average`` is the
-    decay of a moving average of the weights. ``precision`` is that of autocast, full for none. Layers in
+    decay of a moving average of the weights. ``precision`` is that of autocast, bfloat16 or float16, or full for none. Layers in
     ``frozen``, by place, stay as they are. With ``stop`` a trainer saves in ``folder`` and returns after so many
     micro-batches of a rank; with ``resume`` it goes on from there. ``tokens`` asks for a language model instead:
     a table of logits [V, V], indexed by token, under cross-entropy, the mean over all tokens not masked.
@@ -276,12 +273,3 @@ def _tensor(one: Any) -> Tensor:
         return one.detach().cpu().clone()
     array = np.array(one)  # of any strides, and such as cannot be written to
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
-
-
-def check_asked(asked: Asked) -> None:
-    """Raise InputError for a training that nobody could do."""
-    if asked.schedule not in SCHEDULES or asked.precision not in PRECISIONS:
-        raise InputError(
-            f"asked: expected a schedule of {SCHEDULES} and a precision of {PRECISIONS}, "
-            f"got {asked.schedule!r} and {asked.precision!r}"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -23,10 +24,15 @@ AGAIN = "distance of the weights, relative to the way they went"
 
 
 def beside(bench: Bench, asked: Asked, one: Left, other: Left, what: str) -> Reading:
-    """Two runs of one training, their averages too; rounding is allowed, as sums may turn with memory's alignment."""
+    """Two runs of one training, their averages too; rounding is allowed, as sums may turn with memory's alignment.
+
+    An average that one of them alone reports is infinitely far.
+    """
     offs = [apart(one.weights, [w.double() for w in other.weights], asked.start)]
     if one.averaged is not None and other.averaged is not None:
         offs.append(apart(one.averaged, [w.double() for w in other.averaged], asked.start))
+    elif one.averaged is not other.averaged:
+        offs.append(math.inf)
     off = float(torch.tensor(offs, dtype=torch.float64).max())  # NaN stays
     return Reading(Discrepancy(off, tolerance(bench.dtype, 16), f"{what}, {AGAIN}"))
 
