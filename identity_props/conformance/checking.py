@@ -83,7 +83,7 @@ def resumed(
         raise InputError(f"seed: expected 0 or more, got {seed}")
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
-    raises = unbuilt(stack, like, guard)
+    raises = not done and unbuilt(stack, like, guard)  # which has been seen where some rows are done
     for row in followed(planned(stack, like, seed, quick), guard, done):
         yield failed(row, stack) if row.kind else row
         if raises and row.name == MOVES and row.verdict == FAIL:
