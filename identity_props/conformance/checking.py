@@ -15,6 +15,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from identity_props.conformance.facts import dtypes_of, dtypes_taken, repeatable
 from identity_props.conformance.following import GUARD, THREADS, followed, import_all
 from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
@@ -31,7 +32,7 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import UNKNOWN, dtypes_of, dtypes_taken, repeatable, traits
+from identity_props.conformance.traits import UNKNOWN, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
