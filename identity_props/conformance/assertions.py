@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 
 from identity_props.conformance.checking import check, unbuilt
-from identity_props.conformance.following import GUARD, THREADS
+from identity_props.conformance.following import THREADS, limited
 from identity_props.conformance.learning import learning, searched_rate
 from identity_props.conformance.meant import like_plan
 from identity_props.conformance.rows import DESIGN, FAIL, Reference, Row
@@ -49,7 +49,7 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
 def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
     """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
     __tracebackhide__ = True
-    unbuilt(stack, Reference(), GUARD)
+    unbuilt(stack, Reference(), limited(None, stack.mode))
     with unchanged(THREADS):
         outcome, lr = learning(stack, seed)
         advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"

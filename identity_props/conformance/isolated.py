@@ -67,7 +67,7 @@ class AskedParts:
     parts: Mapping[str, Any]
     like: Mapping[str, Any]
     seed: int
-    guard: float
+    guard: float | None
     quick: bool = False
     quiet = alone = False
 
@@ -95,13 +95,14 @@ class AskedTrainer:
     accept: tuple[str, ...]
     ranks: int
     seed: int
-    guard: float
+    guard: float | None
     quiet = True  # frameworks draw bars and warn
     alone = True  # its first row is all, where that fails
 
     @contextmanager
     def made(self) -> Iterator[Measured]:
         """The trainer on its bench; raises InputError or MissingError."""
+        from identity_props.conformance.following import limited
         from identity_props.conformance.training import check_accepted, check_trainer, planned
         from identity_props.trainers.running import bench_of, trainer_of
 
@@ -113,7 +114,7 @@ class AskedTrainer:
             designs = trainer.designs()
 
             def rows(done: Sequence[Row]) -> Iterator[Row]:
-                return check_trainer(bench, self.accept, self.guard, designs, done)
+                return check_trainer(bench, self.accept, limited(self.guard), designs, done)
 
             yield Named(str(trainer), parts, "cpu", names), rows
 
