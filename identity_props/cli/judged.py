@@ -1,4 +1,4 @@
-"""What ``check`` is told to judge: parts, what they are to be like, where they run, or a trainer."""
+"""What ``check`` is told to judge: parts, what they are to be like, where they run, a layer, or a trainer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from identity_props.cli.given import TRAINER
+from identity_props.cli.layer import LAYER, LAYERED, WHERE, asked_layer
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ PARTS = [
     ),
 ]
 JUDGED = [
+    *LAYER,
     *TRAINER,
     click.option(
         "--accept",
@@ -105,26 +107,31 @@ def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked
     trainer, command, arguments, accept = (
         given.pop(name) for name in ("trainer", "command", "trainer_arguments", "accept")
     )
+    layer = {name: given.pop(name) for name in LAYERED}
     if trainer is not None or command is not None or arguments:
-        _no_parts(given, quick)
+        _no_parts({**given, **layer}, quick, "a trainer", ("ranks",))
         return isolated.AskedTrainer(trainer, arguments, command, accept, given["ranks"], seed, guard)
     if accept:
         raise InputError("--accept: expected a --trainer or a --command that follows it, got neither")
+    if layer["layer"] is not None:
+        _no_parts(given, quick, "a layer", WHERE)
+        return asked_layer(layer, seed, guard, **{name: given[name] for name in WHERE})
+    _no_parts(layer, False, "no --layer")
     like = {name.removeprefix("like_"): given.pop(name) for name in LIKE}
     like["optimizer"] = like.pop("like")
     rate = None if given["lr"] == "auto" else _rate(given["lr"])
     return isolated.AskedParts({**given, "lr": rate}, like, seed, guard, quick)
 
 
-def _no_parts(given: dict[str, Any], quick: bool) -> None:
-    """Raise InputError where parts are named beside a trainer, which brings its own."""
+def _no_parts(given: dict[str, Any], quick: bool, beside: str, but: tuple[str, ...] = ()) -> None:
+    """Raise InputError for options that say nothing of what is judged."""
     if quick:
-        raise InputError("--quick: expected parts, got a trainer, all of whose rows are quick")
+        raise InputError(f"--quick: expected parts, got {beside}, all of whose rows are quick")
     context = click.get_current_context()
     for name, value in given.items():
-        if name != "ranks" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if name not in but and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(p.opts[0] for p in context.command.params if p.name == name)
-            raise InputError(f"{option}: expected no part beside a trainer, got {value!r}")
+            raise InputError(f"{option}: expected no such option with {beside}, got {value!r}")
 
 
 def _rate(text: str) -> float:

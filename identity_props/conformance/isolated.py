@@ -119,7 +119,28 @@ class AskedTrainer:
             yield Named(str(trainer), parts, "cpu", names), rows
 
 
-Asked = AskedParts | AskedTrainer
+@dataclass(frozen=True)
+class AskedLayer:
+    """A layer as a command line says it: arguments of ``layers.bench_of``."""
+
+    layer: Mapping[str, Any]
+    guard: float
+    quiet = False
+    alone = True  # its first row is all, where that fails
+
+    @contextmanager
+    def made(self) -> Iterator[Measured]:
+        """The layer on its bench; raises InputError or MissingError."""
+        from identity_props.conformance.layered import check_layer, planned
+        from identity_props.layers import bench_of
+
+        bench = bench_of(**self.layer)
+        names = tuple(name for name, _ in planned(bench))
+        named = Named(str(bench), bench.describe(), bench.device, names)
+        yield named, lambda done: check_layer(bench, self.guard, done)
+
+
+Asked = AskedParts | AskedTrainer | AskedLayer
 
 
 class Made(Protocol):

@@ -89,6 +89,17 @@ _TRAINER = _object(
     },
     "the trainer",
 )
+_LAYER = _object(
+    {
+        "layer": _text("its factory and arguments"),
+        "input": _text("kind and shape of one example of each input"),
+        "like": _text("the layer that it is declared to be like, or none"),
+        "device": _text("where it runs"),
+        "mode": _text("eager or compiled"),
+        "ranks": _count("processes, one"),
+    },
+    "the layer",
+)
 _TRAINING = _object(
     {
         "examples": _count("orthonormal examples"),
@@ -231,7 +242,10 @@ SCHEMAS: dict[str, Schema] = {
             "versions": _VERSIONS,
             "machine": _MACHINE,
             "seed": _SEED,
-            "stack": {"anyOf": [_STACK, _TRAINER], "description": "the parts that trained, or the trainer"},
+            "stack": {
+                "anyOf": [_STACK, _TRAINER, _LAYER],
+                "description": "the parts that trained, the trainer, or the layer",
+            },
             "rows": _list(_ROW, "one a law or comparison"),
         },
     ),

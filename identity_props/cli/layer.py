@@ -1,0 +1,64 @@
+"""What ``check`` is told of a layer of any kind: its factory, its input, and what it has to equal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from identity_props.errors import InputError
+
+if TYPE_CHECKING:
+    from identity_props.conformance.isolated import AskedLayer
+
+WHERE = ("device", "mode")  # options of parts that are a layer's too
+LAYERED = ("layer", "layer_arguments", "shapes", "kind", "like_layer")
+LAYER = [
+    click.option(
+        "--layer",
+        metavar="PKG.MOD:FACTORY",
+        help="Layer of any kind: a class or function that makes a torch.nn.Module.",
+    ),
+    click.option(
+        "--layer-arg", "layer_arguments", multiple=True, metavar="KEY=VALUE", help="Its arguments; repeat."
+    ),
+    click.option(
+        "--input-shape",
+        "shapes",
+        multiple=True,
+        metavar="SIZES",
+        help="Shape of one example of its input, such as 3,7,7; repeat for further inputs.",
+    ),
+    click.option(
+        "--input-kind",
+        "kind",
+        type=click.Choice(["float", "tokens"]),
+        default="float",
+        show_default=True,
+        help="Numbers, or ids of tokens.",
+    ),
+    click.option("--like-layer", metavar="PKG.MOD:FACTORY", help="Layer that it has to equal."),
+]
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """Sizes from text such as 3,7,7; raises InputError for what is none."""
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise InputError(f"--input-shape: expected sizes of 1 or more, such as 3,7,7, got {text!r}")
+    return sizes
+
+
+def asked_layer(given: dict[str, Any], seed: int, guard: float, device: str, mode: str) -> AskedLayer:
+    """The layer, from what the options say; raises InputError where they lack an input."""
+    from identity_props.conformance import isolated
+
+    if not given["shapes"]:
+        raise InputError("--layer: expected an --input-shape, such as 3,7,7, got none")
+    named = {"layer": given["layer"], "arguments": given["layer_arguments"], "like": given["like_layer"]}
+    shapes = tuple(map(shape_of, given["shapes"]))
+    where = {"seed": seed, "device": device, "mode": mode}
+    return isolated.AskedLayer({**named, "shapes": shapes, "kind": given["kind"], **where}, guard)

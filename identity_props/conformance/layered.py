@@ -1,0 +1,55 @@
+"""Which laws of layers a layer keeps, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from identity_props.conformance.following import GUARD, followed
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Row, judged
+from identity_props.layers import LAYER_LAWS, LayerBench, LayerLaw, NotPromised
+from identity_props.layers.base import KINDS
+from identity_props.layers.numbers import named
+
+COMPUTES = "computes"
+
+
+def check_layer(bench: LayerBench, guard: float = GUARD, done: Sequence[Row] = ()) -> Iterator[Row]:
+    """A row for each law of layers, after one that says whether it computes at all; alone where it does not."""
+    for row in followed(planned(bench), guard, done):
+        yield row
+        if row.name == COMPUTES and row.verdict == FAIL:
+            return
+
+
+def planned(bench: LayerBench) -> Plan:
+    """All rows of ``check_layer``."""
+    yield COMPUTES, partial(_computes, bench)
+    for law in LAYER_LAWS.values():
+        yield law.name, partial(row_of, law, bench)
+
+
+def row_of(law: LayerLaw, bench: LayerBench) -> Row:
+    """What a law says of a layer."""
+    try:
+        found = law.measure(bench)
+        return judged(law.name, found, KINDS.get(found.what.partition(",")[0], law.kind))
+    except NotPromised as reason:
+        return Row(law.name, NOT_APPLICABLE, note=str(reason))
+
+
+def _computes(bench: LayerBench) -> Row:
+    """Finite outputs, some, and finite gradients of a pass back."""
+    outs, gradients = bench.passes(False).backward(bench.inputs())
+    if not sum(out.numel() for out in outs):
+        return Row(COMPUTES, FAIL, kind="wrong output", note="it gives no floating numbers")
+    if not all(bool(out.isfinite().all()) for out in outs):
+        return Row(COMPUTES, FAIL, kind="diverges", note="forward: its output is not finite")
+    for name, gradient in gradients.items():
+        if gradient is not None and not bool(gradient.isfinite().all()):
+            return Row(
+                COMPUTES, FAIL, kind="diverges", note=f"backward: the gradient of {name} is not finite"
+            )
+    trained = sum(p.numel() for p in bench.passes(False).parameters.values())
+    said = f"{sum(out.numel() for out in outs)} outputs, {trained} parameters that train"
+    return Row(COMPUTES, PASS, note=f"{said}, judged in {named(bench.dtype)}")
