@@ -12,13 +12,14 @@ from identity_props.conformance import checking
 from identity_props.conformance.assertions import assert_like
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
-from identity_props.conformance.meant import why_not
+from identity_props.conformance.meant import traits_meant, why_not
 from identity_props.conformance.promises import clips_at, same_batches, same_clipping, same_loss, same_updates
 from identity_props.conformance.rows import NOT_APPLICABLE, PASS, Reference, declared, reference_of
 from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
+from identity_props.laws.strategies import Family
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import Stack, takes, without_eps
 
@@ -623,3 +624,34 @@ def test_a_clip_or_a_tolerance_that_is_none_is_refused(given, said):
 def test_a_clip_without_a_step_that_clips_is_refused():
     with pytest.raises(InputError, match=r"clip: expected a step that clips at 0\.5, got none"):
         reference_of(Stack(), clip=0.5)
+
+
+class RoundsAtRandom(PlainSGD):
+    """Steps in bfloat16 are rounded up or down at random, and to nearest in the end where it is faulty."""
+
+    faulty = False
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                value = p.double() - group["lr"] * p.grad.double()
+                if p.dtype is torch.bfloat16:
+                    bits = value.float().view(torch.int32)
+                    drawn = (bits + torch.randint_like(bits, 1 << 16)).bitwise_and_(-65536)
+                    value = value if self.faulty else drawn.view(torch.float32)
+                p.copy_(value)
+
+
+class RoundsToNearest(RoundsAtRandom):
+    faulty = True
+
+
+@pytest.mark.parametrize(("optimizer", "holds"), [(RoundsAtRandom, True), (RoundsToNearest, False)])
+def test_how_a_part_rounds_is_its_own_whatever_it_is_declared_to_be(optimizer, holds):
+    stack, like = Stack(optimizer=optimizer, dtype=torch.bfloat16), Reference(SGD)
+    fits = traits_meant(stack, declared(stack, like))
+    assert why_not(LAWS["dtype-floor"], stack, like, fits) == "not rounding to nearest"
+    assert why_not(LAWS["stochastic-rounding"], stack, like, fits) == ""
+    case = Family(d=9, n=20, rank=9).case(1)
+    assert LAWS["stochastic-rounding"].measure(stack, case).holds == holds
