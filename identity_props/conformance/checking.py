@@ -18,7 +18,7 @@ from torch import Tensor
 from identity_props.conformance.facts import dtypes_of, dtypes_taken, repeatable
 from identity_props.conformance.following import THREADS, followed, import_all, limited
 from identity_props.conformance.hints import hint
-from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
+from identity_props.conformance.learning import LEARNS, learning, learning_trial, out_of_reach, searched_rate
 from identity_props.conformance.meant import (
     like_plan,
     promised,
@@ -299,6 +299,8 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     if not repeatable(stack):
         return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
     outcome, lr = learning(stack, seed)
+    if not outcome.holds and (short := out_of_reach(stack)):
+        return Row(LEARNS, NOT_APPLICABLE, note=short)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
