@@ -13,7 +13,14 @@ from identity_props.conformance.assertions import assert_like
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.meant import traits_meant, why_not
-from identity_props.conformance.promises import clips_at, same_batches, same_clipping, same_loss, same_updates
+from identity_props.conformance.promises import (
+    clips_at,
+    plain_below,
+    same_batches,
+    same_clipping,
+    same_loss,
+    same_updates,
+)
 from identity_props.conformance.rows import NOT_APPLICABLE, PASS, Reference, declared, reference_of
 from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
@@ -541,17 +548,39 @@ def test_a_step_that_clips_is_held_to_laws_only_where_it_does_not(one_family, mo
     for clip in (1e-2, 1e6):
         found[clip] = rows(Stack(step=clipping(clip)), Reference(clip=clip))
         assert found[clip]["like-clip"].verdict == found[clip]["resume"].verdict == PASS
-    assert found[1e-2]["gd-trajectory"].note.startswith("clips at 0.01, which --clip judges: a gradient")
+    assert found[1e-2]["gd-trajectory"].note.startswith(
+        "clips at 0.01, which --clip judges, or --like-step: a gradient"
+    )
     assert found[1e6]["gd-trajectory"].verdict == PASS
 
 
-def test_a_step_that_is_found_to_clip_is_not_accused_of_it(one_family, monkeypatch):
+@pytest.mark.parametrize("clip", [nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_, by_parameter])
+def test_a_step_that_is_found_to_clip_is_not_accused_of_it(clip, one_family, monkeypatch):
     monkeypatch.setattr(checking, "LAWS", {"gd-trajectory": LAWS["gd-trajectory"]})
-    assert rows(Stack(step=clipping(1e-2)), Reference())["gd-trajectory"].verdict == NOT_APPLICABLE
+    for size, verdict in ((1e-2, NOT_APPLICABLE), (1e4, PASS)):
+        found = rows(Stack(step=clipping(size, clip)), Reference())
+        assert found["gd-trajectory"].verdict == verdict
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.3, 5.0])
+def test_a_gradient_of_one_entry_below_what_is_found_is_not_clipped(size):
+    below = plain_below(clipping(size, nn.utils.clip_grad_value_))
+    assert size / 64 < below < size
 
 
 def half_of_the_gradient(optimizer, loss):
     take_step(optimizer, lambda: loss() / 2)
+
+
+def half_then_clipped(optimizer, loss):
+    clipping(1e-2, nn.utils.clip_grad_value_)(optimizer, lambda: loss() / 2)
+
+
+@pytest.mark.parametrize(
+    "step", [take_step, half_of_the_gradient, half_then_clipped, clipping(1e-2, of=first_group)]
+)
+def test_a_step_that_is_wrong_below_what_it_clips_or_clips_some_parameters_alone_is_judged(step):
+    assert plain_below(step) is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from identity_props.conformance.promises import (
     Below,
     Loss,
     clips_at,
+    plain_below,
     same_batches,
     same_clipping,
     same_loss,
@@ -155,11 +156,11 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
 
 
 def promised(stack: Stack, like: Reference) -> Reference:
-    """What is declared, with the norm that a step is found to clip at where none is: a correct step may clip."""
+    """What is declared, with the norm from which a step is found to clip where none is: a correct step may clip."""
     if like.clip is not None or stack.step is take_step:
         return like
     try:
-        return replace(like, clip=clips_at(stack.step))
+        return replace(like, clip=clips_at(stack.step) or plain_below(stack.step))
     except RAISED:  # the rows say how
         return like
 
