@@ -57,8 +57,8 @@ def test_torchs_own_optimizers_keep_to_the_contract_or_do_not_offer_it(name):
     assert any(results.values()) == (name != "LBFGS")  # which wants a closure for each step
 
 
-def test_torchs_adam_offers_all_of_it():
-    assert all(found(law, optim.Adam) for law in CONTRACT)
+def test_torchs_adam_offers_all_of_it_but_what_is_for_gpus():
+    assert [law for law in CONTRACT if not found(law, optim.Adam)] == ["capturable"]
 
 
 def test_every_law_of_the_contract_has_a_control():

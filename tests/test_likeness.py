@@ -12,13 +12,21 @@ from identity_props.conformance import checking
 from identity_props.conformance.assertions import assert_like
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
-from identity_props.conformance.meant import why_not
-from identity_props.conformance.promises import clips_at, same_batches, same_clipping, same_loss, same_updates
+from identity_props.conformance.meant import traits_meant, why_not
+from identity_props.conformance.promises import (
+    clips_at,
+    plain_below,
+    same_batches,
+    same_clipping,
+    same_loss,
+    same_updates,
+)
 from identity_props.conformance.rows import NOT_APPLICABLE, PASS, Reference, declared, reference_of
 from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
+from identity_props.laws.strategies import Family
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import Stack, takes, without_eps
 
@@ -540,17 +548,39 @@ def test_a_step_that_clips_is_held_to_laws_only_where_it_does_not(one_family, mo
     for clip in (1e-2, 1e6):
         found[clip] = rows(Stack(step=clipping(clip)), Reference(clip=clip))
         assert found[clip]["like-clip"].verdict == found[clip]["resume"].verdict == PASS
-    assert found[1e-2]["gd-trajectory"].note.startswith("clips at 0.01, which --clip judges: a gradient")
+    assert found[1e-2]["gd-trajectory"].note.startswith(
+        "clips at 0.01, which --clip judges, or --like-step: a gradient"
+    )
     assert found[1e6]["gd-trajectory"].verdict == PASS
 
 
-def test_a_step_that_is_found_to_clip_is_not_accused_of_it(one_family, monkeypatch):
+@pytest.mark.parametrize("clip", [nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_, by_parameter])
+def test_a_step_that_is_found_to_clip_is_not_accused_of_it(clip, one_family, monkeypatch):
     monkeypatch.setattr(checking, "LAWS", {"gd-trajectory": LAWS["gd-trajectory"]})
-    assert rows(Stack(step=clipping(1e-2)), Reference())["gd-trajectory"].verdict == NOT_APPLICABLE
+    for size, verdict in ((1e-2, NOT_APPLICABLE), (1e4, PASS)):
+        found = rows(Stack(step=clipping(size, clip)), Reference())
+        assert found["gd-trajectory"].verdict == verdict
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.3, 5.0])
+def test_a_gradient_of_one_entry_below_what_is_found_is_not_clipped(size):
+    below = plain_below(clipping(size, nn.utils.clip_grad_value_))
+    assert size / 64 < below < size
 
 
 def half_of_the_gradient(optimizer, loss):
     take_step(optimizer, lambda: loss() / 2)
+
+
+def half_then_clipped(optimizer, loss):
+    clipping(1e-2, nn.utils.clip_grad_value_)(optimizer, lambda: loss() / 2)
+
+
+@pytest.mark.parametrize(
+    "step", [take_step, half_of_the_gradient, half_then_clipped, clipping(1e-2, of=first_group)]
+)
+def test_a_step_that_is_wrong_below_what_it_clips_or_clips_some_parameters_alone_is_judged(step):
+    assert plain_below(step) is None
 
 
 @pytest.mark.parametrize(
@@ -623,3 +653,34 @@ def test_a_clip_or_a_tolerance_that_is_none_is_refused(given, said):
 def test_a_clip_without_a_step_that_clips_is_refused():
     with pytest.raises(InputError, match=r"clip: expected a step that clips at 0\.5, got none"):
         reference_of(Stack(), clip=0.5)
+
+
+class RoundsAtRandom(PlainSGD):
+    """Steps in bfloat16 are rounded up or down at random, and to nearest in the end where it is faulty."""
+
+    faulty = False
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                value = p.double() - group["lr"] * p.grad.double()
+                if p.dtype is torch.bfloat16:
+                    bits = value.float().view(torch.int32)
+                    drawn = (bits + torch.randint_like(bits, 1 << 16)).bitwise_and_(-65536)
+                    value = value if self.faulty else drawn.view(torch.float32)
+                p.copy_(value)
+
+
+class RoundsToNearest(RoundsAtRandom):
+    faulty = True
+
+
+@pytest.mark.parametrize(("optimizer", "holds"), [(RoundsAtRandom, True), (RoundsToNearest, False)])
+def test_how_a_part_rounds_is_its_own_whatever_it_is_declared_to_be(optimizer, holds):
+    stack, like = Stack(optimizer=optimizer, dtype=torch.bfloat16), Reference(SGD)
+    fits = traits_meant(stack, declared(stack, like))
+    assert why_not(LAWS["dtype-floor"], stack, like, fits) == "not rounding to nearest"
+    assert why_not(LAWS["stochastic-rounding"], stack, like, fits) == ""
+    case = Family(d=9, n=20, rank=9).case(1)
+    assert LAWS["stochastic-rounding"].measure(stack, case).holds == holds

@@ -29,6 +29,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "eps": ("epsilon",),
     "weight_decay": ("wd", "weight_decay_rate"),
     "beta2_decay": ("decay", "decay_rate"),
+    "correct_bias": ("bias_correction", "correct_biases", "debias", "use_bias_correction"),
     "precondition_frequency": ("preconditioning_frequency", "every"),
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))

@@ -18,8 +18,15 @@ from torch import Tensor
 from identity_props.conformance.facts import dtypes_of, dtypes_taken, repeatable
 from identity_props.conformance.following import THREADS, followed, import_all, limited
 from identity_props.conformance.hints import hint
-from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
+from identity_props.conformance.learning import LEARNS, learning, learning_trial, out_of_reach, searched_rate
+from identity_props.conformance.meant import (
+    like_plan,
+    promised,
+    recognised_plan,
+    traits_meant,
+    unclipped,
+    why_not,
+)
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
@@ -32,7 +39,7 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import UNKNOWN, traits
+from identity_props.conformance.traits import UNKNOWN
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
@@ -165,7 +172,7 @@ def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
     yield from recognised_plan(stack, like, seed)
-    fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
+    fits, alone = cache(partial(traits_meant, stack, meant)), cache(partial(trains_alone, stack))
     taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:
         yield law.name, partial(_law_row, law, stack, promises, fits, taken, alone, seed)
@@ -292,6 +299,8 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     if not repeatable(stack):
         return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
     outcome, lr = learning(stack, seed)
+    if not outcome.holds and (short := out_of_reach(stack)):
+        return Row(LEARNS, NOT_APPLICABLE, note=short)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"

@@ -15,6 +15,7 @@ from identity_props.conformance.promises import (
     Below,
     Loss,
     clips_at,
+    plain_below,
     same_batches,
     same_clipping,
     same_loss,
@@ -26,7 +27,6 @@ from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Re
 from identity_props.conformance.traits import CLOSURE_FREE, TRAITS, UNKNOWN, traits
 from identity_props.conformance.trying import Walk, steps_alone
 from identity_props.conformance.walks import SHAPES
-from identity_props.engine.recorded import recordable
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy, Law
 from identity_props.stack.guard import RAISED, HangError, go_on
@@ -125,12 +125,22 @@ GIVEN: dict[str, dict[str, Any]] = {
 PREDICTS = {"gradient-descent", "momentum", "decay", "scale-free", "adam", "adam throughout", "rmsprop"}
 
 
+# of how a part is called, rounds and trains, which no declaration changes
+OWN = {CLOSURE_FREE, "rounding to nearest", "rounding at random", "torch's own network", UNKNOWN}
+
+
+def traits_meant(stack: Stack, meant: Stack) -> frozenset[str]:
+    """Traits of what a stack is meant to be, but for those that are its own."""
+    found = traits(meant)
+    return found if meant == stack else found - OWN | traits(stack) & OWN
+
+
 def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> str:
     """Why a law says nothing of a stack that is declared to be like that, or nothing.
 
-    Its traits are those of the reference, so it may want a switch that the reference takes and the part does not.
+    Its traits are those of ``traits_meant``, so it may want a switch that the reference takes and the part does not.
     """
-    missing = law.needs - fits | law.needs & _lacking(stack, like)
+    missing = law.needs - fits
     if missing:
         hangs = UNKNOWN in fits and missing & TRAITS.keys()
         return f"{'its steps hang, so not known to be' if hangs else 'not'} {', '.join(sorted(missing))}"
@@ -145,21 +155,12 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
     return ""
 
 
-def _lacking(stack: Stack, like: Reference) -> set[str]:
-    """Traits that it lacks itself, whatever it is meant to be: of what trains, and how it is called."""
-    lacking = set() if recordable(stack) else {"torch's own network"}
-    own = stack.optimizer if like.optimizer is not None else None
-    if own is not None and not steps_alone(Walk(own, stack.arguments)):
-        lacking.add(CLOSURE_FREE)
-    return lacking
-
-
 def promised(stack: Stack, like: Reference) -> Reference:
-    """What is declared, with the norm that a step is found to clip at where none is: a correct step may clip."""
+    """What is declared, with the norm from which a step is found to clip where none is: a correct step may clip."""
     if like.clip is not None or stack.step is take_step:
         return like
     try:
-        return replace(like, clip=clips_at(stack.step))
+        return replace(like, clip=clips_at(stack.step) or plain_below(stack.step))
     except RAISED:  # the rows say how
         return like
 

@@ -165,6 +165,22 @@ def clips_at(step: Step) -> float | None:
     return clip if 0 < clip < HUGE / 4 and same_clipping(step, clip).holds else None
 
 
+def plain_below(step: Step) -> float | None:
+    """The norm below which a step is plain, of one whose updates are bounded; None of others.
+
+    Whatever it clips, values or each parameter: an eighth of the largest power of 2 up to which its updates of
+    `Problem` are plain, as an entry has a fifth of that norm at least.
+    """
+    if distance(_update(step, 0, 2 * HUGE), _update(step, 0, HUGE)) > 16 * EPS:
+        return None
+    plain = 0.0
+    for norm in (2.0**power for power in range(-20, 21)):
+        if distance(_update(step, 0, norm), _update(take_step, 0, norm)) > 16 * EPS:
+            break
+        plain = norm / 8
+    return plain or None
+
+
 class ClipsError(Exception):
     """A step's gradient is so large that the step clips it, as it promises."""
 
@@ -182,7 +198,8 @@ class Below:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if norm + 1e-6 >= self.clip:
-            raise ClipsError(f"clips at {self.clip:g}, which --clip judges: a gradient of norm {norm:.3g}")
+            judges = "which --clip judges, or --like-step"
+            raise ClipsError(f"clips at {self.clip:g}, {judges}: a gradient of norm {norm:.3g}")
         optimizer.zero_grad()
         self.step(optimizer, loss)
 

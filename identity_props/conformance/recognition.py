@@ -176,7 +176,8 @@ def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
         return found
     one, left = matches[0], matches[0].departure(seen)
     places = one.departure(seen, spare=len(seen.course.starts)).places
-    plainly = seen.plainly and left.apart >= FAR and one.near(seen) == SAME and places & seen.plain
+    far = FAR <= left.apart < math.inf  # where the paper itself is not defined nothing departs from it
+    plainly = seen.plainly and far and one.near(seen) == SAME and places & seen.plain
     told = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(places))
     note = f"nearest is {one}, which it is where all gradients are there; {seen.where} {left}, in parameter {told}"
     return Recognised(DEPARTS if plainly else NONE, one.algorithm, note, left.apart)

@@ -173,3 +173,17 @@ def differentiable(stack: Stack, case: Case) -> Discrepancy:
     known = [p.grad is not None and bool(p.grad.isfinite().all()) for p in starts]
     found = beside(stack, one.weights, plain.on(), "|W - W|", coarse(stack.dtype, torch.float32))
     return worst_of([found, Discrepancy(known.count(False), 0, "starts without a gradient")])
+
+
+@contract(
+    "capturable",
+    "where capturable is taken on the device, steps are the same",
+    "torch.optim: capturable (bool); torch's own refuse it on a CPU",
+)
+def capturable(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step in float32 at least, as counts and powers of beta are tensors of that dtype."""
+    _named(stack, "capturable")
+    with offered("capturable"):
+        one = walk(stack, case, capturable=True).on()
+    eps = coarse(stack.dtype, torch.float32)
+    return beside(stack, one, walk(stack, case, capturable=False).on(), "|W - W|", eps)
