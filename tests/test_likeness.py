@@ -1,18 +1,20 @@
 """Likeness: what is written right is like its reference, and each way to be wrong is named with where it shows."""
 
 import math
+import sys
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
+from torch.nn.utils import clip_grad_norm_
 
 from identity_props.conformance import checking
 from identity_props.conformance.assertions import assert_like
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
-from identity_props.conformance.meant import traits_meant, why_not
+from identity_props.conformance.meant import like_plan, traits_meant, why_not
 from identity_props.conformance.promises import (
     clips_at,
     plain_below,
@@ -21,7 +23,7 @@ from identity_props.conformance.promises import (
     same_loss,
     same_updates,
 )
-from identity_props.conformance.rows import NOT_APPLICABLE, PASS, Reference, declared, reference_of
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, declared, reference_of
 from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
@@ -595,6 +597,36 @@ def test_a_step_that_is_wrong_below_what_it_clips_or_clips_some_parameters_alone
 )
 def test_no_other_step_is_taken_for_one_that_clips(step):
     assert clips_at(step) is None
+
+
+def exhausted(optimizer, loss):
+    optimizer.zero_grad()
+    loss().backward()
+    parameters = (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+    sum(p.grad.norm() for p in parameters)
+    clip_grad_norm_(parameters, 0.05)
+    optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:.parameters. is an empty generator")
+@pytest.mark.parametrize(
+    ("step", "verdict"),
+    [
+        (exhausted, FAIL),
+        (clipping(0.05), PASS),
+        (clipping(0.05, by_parameter), PASS),
+        (clipping(0.05, of=first_group), PASS),
+        (clipping(0.05, exactly), NOT_APPLICABLE),
+        (clipping(0.05, nn.utils.clip_grad_value_), NOT_APPLICABLE),
+    ],
+    ids=["exhausted", "all", "each", "first group", "by hand", "values"],
+)
+def test_a_step_that_gives_nothing_to_what_clips_needs_no_declaration(step, verdict):
+    before = sys.getprofile()
+    (row,) = (measure() for _, measure in like_plan(Stack(step=step), Reference(), 0))
+    assert (row.name, row.verdict) == ("like-clip", verdict)
+    assert (row.measured == 2) == (verdict == FAIL)
+    assert sys.getprofile() is before
 
 
 def test_a_step_is_compared_by_what_it_leaves():

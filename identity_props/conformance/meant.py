@@ -14,6 +14,7 @@ from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.promises import (
     Below,
     Loss,
+    clipping_seen,
     clips_at,
     plain_below,
     same_batches,
@@ -52,6 +53,8 @@ def like_plan(stack: Stack, like: Reference, seed: int) -> Plan:
     if like.clip is not None:
         compared = partial(same_clipping, stack.step, like.clip, like.step or take_step, seed)
         yield "like-clip", partial(_part_row, "like-clip", "wrong step", compared)
+    elif like.step is None and stack.step is not take_step:
+        yield "like-clip", partial(_clipping_row, stack, seed)
 
 
 def recognised_plan(stack: Stack, like: Reference, seed: int) -> Plan:
@@ -78,6 +81,16 @@ def _recognised_row(stack: Stack, like: Reference, seed: int) -> Row:
 
 def _part_row(name: str, kind: str, compared: Callable[[], Discrepancy]) -> Row:
     return judged(name, compared(), kind)
+
+
+def _clipping_row(stack: Stack, seed: int) -> Row:
+    """Of a step that is declared to be nothing: whether what it gives to clip_grad_norm_ has a gradient."""
+    if not (seen := clipping_seen(stack.step, seed)):
+        return Row("like-clip", NOT_APPLICABLE, note="no clip is declared, and it calls no clip_grad_norm_")
+    clip, largest = max(seen, key=lambda one: one[1])
+    blind = sum(norm == 0 for _, norm in seen) if largest == 0 else 0
+    what = f"calls of clip_grad_norm_ at {clip:g} that are given no gradient, as by an iterator that is exhausted"
+    return judged("like-clip", Discrepancy(blind, 0, what), "wrong step")
 
 
 def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:

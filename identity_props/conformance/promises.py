@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import unwrap
 from itertools import islice, zip_longest
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +158,27 @@ def _update(step: Step, seed: int, norm: float) -> Tensor:
     for _ in range(2):
         step(optimizer, problem.loss)
     return problem.parameters() - before
+
+
+def clipping_seen(step: Step, seed: int = 0) -> list[tuple[float, float]]:
+    """What torch's ``clip_grad_norm_`` is called with in two steps on gradients of norm 1: where it clips, and the norm
+    that it sees.
+
+    By whatever name it was imported: a profile of calls knows its code.
+    """
+    code, seen = unwrap(nn.utils.clip_grad_norm_).__code__, list[tuple[float, float]]()
+
+    def returned(frame: FrameType, event: str, norm: Any) -> None:
+        if event == "return" and frame.f_code is code and norm is not None:
+            seen.append((float(frame.f_locals["max_norm"]), float(norm)))
+
+    before = sys.getprofile()
+    sys.setprofile(returned)
+    try:
+        _update(step, seed, 1.0)
+    finally:
+        sys.setprofile(before)
+    return seen
 
 
 HUGE = 2.0**40  # a norm that whatever clips at all clips
