@@ -9,7 +9,7 @@ from torch import optim
 from identity_props.conformance.checking import check, check_laws
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
 from identity_props.laws import LAWS, settings
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.stack.stack import Stack
 from tests.contracts import CONTROLS, SGD, stack_arguments

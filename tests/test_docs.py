@@ -21,7 +21,7 @@ from identity_props.conformance.checking import check_laws
 from identity_props.conformance.rows import OTHERS, Reference
 from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.stack.stack import Stack
 from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits

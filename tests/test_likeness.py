@@ -28,7 +28,7 @@ from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import Stack, takes, without_eps
 

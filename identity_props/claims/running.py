@@ -32,6 +32,7 @@ from identity_props.errors import InputError
 from identity_props.explanation.explain import Explanation
 from identity_props.explanation.explain import explain as explain_network
 from identity_props.explanation.networks import network_of
+from identity_props.stack.importing import import_all
 from identity_props.stack.processes import SPAWN, Leash, Unnamed, workers
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
@@ -190,6 +191,7 @@ def _start(work: Unnamed, steps: Any, stopping: Event, threads_each: int) -> Non
 
 
 def _start_process(work: Unnamed, steps: Any, threads_each: int) -> None:
+    import_all()
     _start(work, steps, Event(), threads_each)
 
 

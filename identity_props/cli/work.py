@@ -13,6 +13,7 @@ import click
 from identity_props.cli.pixels import data_of
 from identity_props.cli.terminal import say, steps_bar
 from identity_props.errors import InputError
+from identity_props.stack.importing import importing
 
 if TYPE_CHECKING:
     from identity_props.claims.registry import Claim
@@ -104,9 +105,10 @@ def prepared(
     **parts: Any,
 ) -> Work:
     """Data, claims and processes, from a command's options; ``own`` gives the claims of an optimizer of one's own."""
-    from identity_props.claims.running import default_jobs
-    from identity_props.stack.building import build_once
-    from identity_props.stack.stack import stack_of
+    with importing():
+        from identity_props.claims.running import default_jobs
+        from identity_props.stack.building import build_once
+        from identity_props.stack.stack import stack_of
 
     stack = stack_of(device=device, **parts)
     build_once(stack)

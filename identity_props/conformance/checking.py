@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.facts import dtypes_of, dtypes_taken, repeatable
-from identity_props.conformance.following import THREADS, followed, import_all, limited
+from identity_props.conformance.following import THREADS, followed, limited
 from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, out_of_reach, searched_rate
 from identity_props.conformance.meant import (
@@ -45,10 +45,11 @@ from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
 from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, time_limit
+from identity_props.stack.importing import import_all
 from identity_props.stack.stack import Stack, at_home
 from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY

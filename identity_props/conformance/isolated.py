@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from identity_props.errors import InputError
 from identity_props.stack.guard import told_to
+from identity_props.stack.importing import import_all
 from identity_props.stack.processes import (
     FOLDERS,
     SPAWN,
@@ -312,6 +313,7 @@ def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Conne
     as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)
+    import_all()
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))

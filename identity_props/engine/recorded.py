@@ -8,7 +8,7 @@ tensor for all of an ensemble. The result changes by rounding at most, see the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from identity_props.stack.loop import needs_closure, step_alone, take_step
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
+CLEARS = torch.optim.Optimizer.zero_grad
 KEPT = 2**20  # numbers of a constant at most
 aten = torch.ops.aten
 VIEWS = (
@@ -52,7 +53,10 @@ class _Recorded(Ensemble):
         self, variant: Variant, d: int, seeds: Sequence[int], stack: Stack, init: str = "glorot"
     ) -> None:
         super().__init__(variant, d, seeds, stack, init)
-        self._kind: tuple[Any, ...] = type(self), variant, d, len(seeds), stack.device, stack.dtype
+        self._kind: Any = type(self), variant, d, len(seeds), stack.device, stack.dtype
+        # reading a signature takes a tenth of a step
+        self._needs_closure = lru_cache(maxsize=1)(needs_closure)
+        self._record: Callable[..., GraphModule] = lru_cache(maxsize=None)(partial(_record, *self._kind))  # type: ignore[arg-type]
 
     def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
         """One training step as ``take_step`` takes it: the optimizer clears the gradients, and autograd adds to what it left."""
@@ -60,13 +64,17 @@ class _Recorded(Ensemble):
             super().step(optimizer, x, target)
             return
         alive()
-        record, leaves = _record(*self._kind, x.shape), self.leaves.values()
+        record, leaves = self._record(x.shape), self.leaves.values()
         with torch.no_grad():
             gradients = record(x, *leaves)
-        optimizer.zero_grad()
-        for leaf, gradient in zip(leaves, gradients, strict=True):
-            if leaf.requires_grad:
-                leaf.backward(gradient)  # with the hooks that an optimizer may have set
+        given = [(p, g) for p, g in zip(leaves, gradients, strict=True) if p.requires_grad]
+        if _usual(optimizer) and not any(_other(p, g) for p, g in given):
+            for p, gradient in given:
+                p.grad = gradient  # what clearing and adding come to, without 0.2 ms a step of autograd
+        else:
+            optimizer.zero_grad()
+            for p, gradient in given:
+                p.backward(gradient)  # with the hooks that an optimizer may have set
         step_alone(optimizer, partial(super().step, optimizer, x))
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
@@ -112,6 +120,17 @@ class RecordedStacked(_Recorded):
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         return self._losses(dict(zip(self.leaves, leaves, strict=True)), x, x).sum()
+
+
+def _usual(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is one of torch's own, which set no hooks, and clears gradients as they do."""
+    own = type(optimizer).__module__.startswith("torch.optim.")
+    return own and type(optimizer).zero_grad is CLEARS and "zero_grad" not in vars(optimizer)
+
+
+def _other(p: Tensor, gradient: Tensor) -> bool:
+    """Whether autograd leaves something else than the gradient as it is: what hooks make of it, or a copy."""
+    return bool(p._backward_hooks or p._post_accumulate_grad_hooks) or p.stride() != gradient.stride()
 
 
 def _turned(part: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from identity_props.conformance.checking import MOVES, failed, planned, unbuilt
-from identity_props.conformance.following import after, import_all, limited
+from identity_props.conformance.following import after, limited
 from identity_props.conformance.rows import (
     FAIL,
     NOT_APPLICABLE,
@@ -209,7 +209,6 @@ class _Judge:
     def row(self, name: str) -> Row:
         """The row of that name; raises InputError for an optimizer that refuses what it is given."""
         if self.builds is None:
-            import_all()
             self.builds = not unbuilt(self.stack, self.like, self.guard)
         if name != MOVES and not self.builds:
             return Row(name, NOT_RUN, note=f"its parts cannot be built, which {MOVES} says")
