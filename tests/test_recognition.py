@@ -152,6 +152,12 @@ def test_a_correction_that_is_forgotten_is_named():
     assert "not corrected for their start at 0" in found.note
 
 
+def test_of_algorithms_that_are_the_same_there_the_one_is_named_whose_arguments_are_shown():
+    step = ALGORITHMS["adamw"].variants["eps not corrected, as section 2 of Adam's paper"]
+    assert recognise(paper("adamw", step, weight_decay=0.0)).algorithm.name in ("adam", "adamw")
+    assert recognise(paper("adabound")).algorithm.name == "adabound"
+
+
 def test_projections_show_where_gradients_are_orthogonal_to_weights():
     assert recognise(of_paper("adamp")).algorithm.name == "adamp"
     assert recognise(of_paper("sgdp")).algorithm.name == "sgdp"

@@ -66,6 +66,13 @@ def _rate_averaged_too(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Te
     return decayed(w, a) - running(memory, "m", a["lr"] * clipped(g, v, a["d"]), a["beta1"])
 
 
+def _as_long_as_weights(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The rate times the weights' size, inside the average."""
+    rate = a["lr"] * _rms(w).clamp_min(a["eps"][1])
+    v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
+    return decayed(w, a) - running(memory, "m", rate * clipped(g, v, a["d"]), a["beta1"])
+
+
 _SHAZEER = "Shazeer, Stern 2018, 1804.04235"
 _ADAFACTOR = {"lr": 1e-2, "beta2_decay": -0.8, "eps": (1e-30, 1e-3), "d": 1.0, "weight_decay": 0.0}
 
@@ -94,6 +101,9 @@ ADAFACTOR = (
         "U as in adafactor, clipped; m = beta_1 m + (1 - beta_1) U; w -= lr m",
         {**_ADAFACTOR, "beta1": 0.9, "eps": (1e-30, 1e-3)},
         each(_averaged_update),
+        variants={
+            "the rate times the weights' size, inside the average, as fairseq": each(_as_long_as_weights)
+        },
         slips={"the rate is kept inside the average": each(_rate_averaged_too)},
     ),
 )

@@ -18,13 +18,12 @@ from identity_props.task.algorithms.base import (
     moved,
     running,
 )
-from identity_props.task.algorithms.conventions import active, decoupled
+from identity_props.task.algorithms.conventions import active, coupled, decoupled
 from identity_props.task.algorithms.moments import (
     ADAM_DEFAULTS,
     adams,
     corrections,
     moments,
-    rectified,
     rms,
 )
 
@@ -141,6 +140,36 @@ SIMPLIFIED = Algorithm(
 # Now and then ------------------------------------------------------------------------------------
 
 
+def rectified(update: str, least: float) -> Update:
+    """RAdam, where the rectification begins above least; before it moves by the update named, or rests."""
+
+    def radam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+        m, v = moments(g, memory, a)
+        second, t, b2 = corrections(memory, a)[1], memory["t"], a["betas"][1]
+        most = 2 / (1 - b2) - 1
+        rho = most - 2 * t * b2**t / second
+        if rho <= least:
+            return moved(w, m, a) if update == "m" else w
+        r = ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
+        return moved(w, r * m / (v.sqrt() + a["eps"] / second**0.5), a)
+
+    return radam
+
+
+RADAM = Algorithm(
+    name="radam",
+    title="RAdam",
+    paper="Liu et al. 2020, algorithm 2, with eps, and rectified from rho > 5 as its authors' code",
+    equation="w <- w - lr r m^ sqrt(1 - b2^t) / (sqrt(v) + eps) where rho > 5, else w - lr m^",
+    defaults=ADAM_DEFAULTS,
+    step=coupled(each(rectified("m", 5))),
+    variants={
+        "rectified from rho > 4, as the paper": coupled(each(rectified("m", 4))),
+        "at rest until rectified": coupled(each(rectified("", 5))),
+    },
+)
+
+
 def centralized(step: Step) -> Step:
     """Gradients of rows less their mean, of what has two dimensions or more. Yong et al. 2020."""
 
@@ -191,4 +220,4 @@ RANGER = Algorithm(
 )
 
 
-ALTERED = (GRAMS, CAUTIOUS, EXADAM, FADAM, DUALADAM, SIMPLIFIED, RANGER)
+ALTERED = (RADAM, GRAMS, CAUTIOUS, EXADAM, FADAM, DUALADAM, SIMPLIFIED, RANGER)

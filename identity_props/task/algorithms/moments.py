@@ -143,6 +143,11 @@ def swapped(update: Update) -> Update:
     return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": a["betas"][::-1]})
 
 
+def complemented(update: Update) -> Update:
+    """Betas as 1 - those that are given."""
+    return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": tuple(1 - b for b in a["betas"])})
+
+
 def second_beta(update: Update, beta: float) -> Update:
     """Another second beta, whatever is given."""
     return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": (a["betas"][0], beta)})
@@ -159,6 +164,7 @@ ADAM_SLIPS: dict[str, Step] = {
     "the rate were inside the first moment": each(adam_rate_inside),
     "it moved by the first moment of the step before": each(adam_stale),
     "the two betas were swapped": each(swapped(adam)),
+    "betas weighed the gradient and not the average": each(complemented(adam)),
     "the second beta were 0.99": each(second_beta(adam, 0.99)),
     "eps were 1e-3": given(each(adam), eps=1e-3),
     "eps were 1e-8": given(each(adam), eps=1e-8),
@@ -290,33 +296,4 @@ NADAM = Algorithm(
 )
 
 
-def rectified(update: str, least: float) -> Update:
-    """RAdam, where the rectification begins above least; before it moves by the update named, or rests."""
-
-    def radam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-        m, v = moments(g, memory, a)
-        second, t, b2 = corrections(memory, a)[1], memory["t"], a["betas"][1]
-        most = 2 / (1 - b2) - 1
-        rho = most - 2 * t * b2**t / second
-        if rho <= least:
-            return moved(w, m, a) if update == "m" else w
-        r = ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
-        return moved(w, r * m / (v.sqrt() + a["eps"] / second**0.5), a)
-
-    return radam
-
-
-RADAM = Algorithm(
-    name="radam",
-    title="RAdam",
-    paper="Liu et al. 2020, algorithm 2, with eps, and rectified from rho > 5 as its authors' code",
-    equation="w <- w - lr r m^ sqrt(1 - b2^t) / (sqrt(v) + eps) where rho > 5, else w - lr m^",
-    defaults=ADAM_DEFAULTS,
-    step=coupled(each(rectified("m", 5))),
-    variants={
-        "rectified from rho > 4, as the paper": coupled(each(rectified("m", 4))),
-        "at rest until rectified": coupled(each(rectified("", 5))),
-    },
-)
-
-MOMENTS = (ADAM, ADAMW, AMSGRAD, ADAMAX, NADAM, RADAM)
+MOMENTS = (ADAM, ADAMW, AMSGRAD, ADAMAX, NADAM)
