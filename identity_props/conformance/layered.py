@@ -5,21 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from identity_props.conformance.following import GUARD, followed
+from identity_props.conformance.following import GUARD, THREADS, followed
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Row, judged
+from identity_props.errors import InputError
 from identity_props.layers import LAYER_LAWS, LayerBench, LayerLaw, NotPromised
 from identity_props.layers.base import KINDS
 from identity_props.layers.numbers import named
+from identity_props.stack.guard import RAISED, HangError, time_limit
+from identity_props.stack.unchanged import unchanged
 
 COMPUTES = "computes"
 
 
 def check_layer(bench: LayerBench, guard: float = GUARD, done: Sequence[Row] = ()) -> Iterator[Row]:
     """A row for each law of layers, after one that says whether it computes at all; alone where it does not."""
+    check_made(bench, guard)
     for row in followed(planned(bench), guard, done):
         yield row
         if row.name == COMPUTES and row.verdict == FAIL:
             return
+
+
+def check_made(bench: LayerBench, guard: float) -> None:
+    """Raise InputError for a factory of something else; what it raises of its own is a row."""
+    try:
+        with unchanged(THREADS), time_limit(guard):
+            bench.made()
+    except InputError:
+        raise
+    except (*RAISED, HangError):
+        pass
 
 
 def planned(bench: LayerBench) -> Plan:
@@ -33,7 +48,8 @@ def row_of(law: LayerLaw, bench: LayerBench) -> Row:
     """What a law says of a layer."""
     try:
         found = law.measure(bench)
-        return judged(law.name, found, KINDS.get(found.what.partition(",")[0], law.kind))
+        told = KINDS.get(found.what.partition(",")[0], law.kind)
+        return judged(law.name, found, told if law.kind in KINDS.values() else law.kind)
     except NotPromised as reason:
         return Row(law.name, NOT_APPLICABLE, note=str(reason))
 
