@@ -16,8 +16,9 @@ import identity_props
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FALSE_HOLD, share_found
 from identity_props.cli import commands
+from identity_props.conformance.facts import FACTS
 from identity_props.conformance.rows import OTHERS
-from identity_props.conformance.traits import FACTS, TRAITS
+from identity_props.conformance.traits import TRAITS
 from identity_props.faults import ALL_FAULTS, Fault
 from identity_props.faults.findings import findings
 from identity_props.laws import LAWS

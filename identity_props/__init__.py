@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from identity_props.task.data import mnist as mnist
     from identity_props.task.models import VARIANTS as VARIANTS
     from identity_props.task.models import Variant as Variant
+    from identity_props.task.reading import read_data as read_data
     from identity_props.trainers import TRAINER_LAWS as TRAINER_LAWS
     from identity_props.trainers.protocol import Asked as Asked
     from identity_props.trainers.protocol import NotOffered as NotOffered
@@ -83,6 +84,7 @@ _HOME = {
     "judge_all": "claims.running",
     "mnist": "task.data",
     "parametrize_with_laws": "plugin.parametrized",
+    "read_data": "task.reading",
     "recognise": "conformance.recognition",
     "train": "engine.training",
 }

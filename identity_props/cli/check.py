@@ -17,10 +17,8 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
 @click.option(
     "--guard",
     type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
     metavar="SECONDS",
-    help="A step that takes longer hangs; 0 waits for ever.",
+    help="A step that takes longer hangs; 0 waits for ever.  [default: 60; 600 if compiled]",
 )
 @click.option(
     "--features",
@@ -38,7 +36,7 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
 def check(
-    guard: float,
+    guard: float | None,
     seed: int,
     quick: bool,
     all_rows: bool,

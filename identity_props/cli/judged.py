@@ -100,7 +100,7 @@ def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def asked_of(seed: int, guard: float, quick: bool, **given: Any) -> Asked:
+def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked:
     """What is judged, from what the options say; raises InputError where they say nothing, or contradict."""
     from identity_props.conformance import isolated
 

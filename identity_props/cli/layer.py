@@ -41,7 +41,7 @@ LAYER = [
 ]
 
 
-def asked_layer(given: dict[str, Any], seed: int, guard: float, device: str, mode: str) -> AskedLayer:
+def asked_layer(given: dict[str, Any], seed: int, guard: float | None, device: str, mode: str) -> AskedLayer:
     """The layer, from what the options say; raises InputError where they lack an input."""
     from identity_props.conformance import isolated
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from identity_props.conformance.checking import check, unbuilt
-from identity_props.conformance.following import GUARD, THREADS
+from identity_props.conformance.following import THREADS, limited
 from identity_props.conformance.layered import check_layer
 from identity_props.conformance.learning import learning, searched_rate
 from identity_props.conformance.meant import like_plan
@@ -55,7 +55,7 @@ def assert_like(stack: Stack, like: Reference, seed: int = 0) -> None:
 def assert_learns_identity(stack: Stack, seed: int = 0) -> None:
     """Raise AssertionError unless a linear layer learns the identity on whitened pixels."""
     __tracebackhide__ = True
-    unbuilt(stack, Reference(), GUARD)
+    unbuilt(stack, Reference(), limited(None, stack.mode))
     with unchanged(THREADS):
         outcome, lr = learning(stack, seed)
         advice = "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
@@ -82,7 +82,7 @@ def assert_layer(
     made = resolve(factory) if isinstance(factory, str) else factory
     reference = resolve(like) if isinstance(like, str) else like
     bench = LayerBench(made, shapes_of(input_shape), kind, arguments or {}, reference, seed, device, mode)
-    _none_fails(bench, check_layer(bench))
+    _none_fails(bench, check_layer(bench, limited(None, mode)))
 
 
 def assert_trains(fit: Fit | str, accept: Sequence[str] = (), seed: int = 0, ranks: int = 1) -> None:

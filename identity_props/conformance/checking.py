@@ -15,7 +15,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from identity_props.conformance.following import GUARD, THREADS, followed, import_all
+from identity_props.conformance.facts import dtypes_of, dtypes_taken, repeatable
+from identity_props.conformance.following import THREADS, followed, import_all, limited
 from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
 from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
@@ -31,7 +32,7 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import UNKNOWN, dtypes_of, dtypes_taken, repeatable, traits
+from identity_props.conformance.traits import UNKNOWN, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
@@ -60,7 +61,7 @@ def check(
     stack: Stack,
     like: Reference | None = None,
     seed: int = 0,
-    guard: float = GUARD,
+    guard: float | None = None,
     quick: bool = False,
 ) -> Iterator[Row]:
     """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
@@ -69,21 +70,27 @@ def check(
 
     A row that raises, forks a process that comes back, or whose step takes more than ``guard`` seconds, is a
     failure that says so; the others still run, with a tenth of the guard, though a second or more, once one
-    hung. After three that hang the rest is not run. ``stack.lr=None`` searches a rate for the last row.
+    hung. It is a minute unless given, and ten where steps are compiled. After three that hang the rest is not run. ``stack.lr=None`` searches a rate for the last row.
     Raises InputError for a negative seed or guard, and for an optimizer that is none or refuses what it is given.
     """
     yield from resumed(stack, like or Reference(), seed, guard, quick)
 
 
 def resumed(
-    stack: Stack, like: Reference, seed: int, guard: float, quick: bool = False, done: Sequence[Row] = ()
+    stack: Stack,
+    like: Reference,
+    seed: int,
+    guard: float | None,
+    quick: bool = False,
+    done: Sequence[Row] = (),
 ) -> Iterator[Row]:
     """The rows of ``check`` after those that are done."""
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
+    guard = limited(guard, stack.mode)
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
-    raises = unbuilt(stack, like, guard)
+    raises = not done and unbuilt(stack, like, guard)  # which has been seen where some rows are done
     for row in followed(planned(stack, like, seed, quick), guard, done):
         yield failed(row, stack) if row.kind else row
         if raises and row.name == MOVES and row.verdict == FAIL:
@@ -144,7 +151,7 @@ def check_laws(
     With an axis of AXES, the laws that exercise it alone.
     """
     laws = [law for law in LAWS.values() if axis is None or axis in law.axes]
-    yield from followed(_plan(stack, like, meant, seed, laws), GUARD)
+    yield from followed(_plan(stack, like, meant, seed, laws), limited(None, stack.mode))
 
 
 def planned(stack: Stack, like: Reference, seed: int, quick: bool = False) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from identity_props.conformance.facts import dtypes_of
 from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.promises import (
     Below,
@@ -22,7 +23,8 @@ from identity_props.conformance.promises import (
 from identity_props.conformance.recognised import NONE
 from identity_props.conformance.recognition import recognise
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Reference, Row, judged
-from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
+from identity_props.conformance.traits import CLOSURE_FREE, TRAITS, UNKNOWN, traits
+from identity_props.conformance.trying import Walk, steps_alone
 from identity_props.conformance.walks import SHAPES
 from identity_props.engine.recorded import recordable
 from identity_props.errors import InputError
@@ -83,11 +85,12 @@ def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
         raise InputError("like: expected an optimizer to compare, got none")
     arguments = like.arguments or {}
     fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
-    if "stepping on given gradients" not in fits:
+    if CLOSURE_FREE not in fits:
         return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
     shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
     ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
-    found = same_steps(ours, theirs, seed, shapes, stack.dtype, like.tolerance)
+    told = not steps_alone(Walk(stack.optimizer, stack.arguments))
+    found = same_steps(ours, theirs, seed, shapes, stack.dtype, like.tolerance, told)
     return judged("like-optimizer", found, "wrong step")
 
 
@@ -127,8 +130,7 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
 
     Its traits are those of the reference, so it may want a switch that the reference takes and the part does not.
     """
-    own = {"torch's own network"}  # what trains, not what it is meant to be
-    missing = law.needs - (fits if recordable(stack) else fits - own)
+    missing = law.needs - fits | law.needs & _lacking(stack, like)
     if missing:
         hangs = UNKNOWN in fits and missing & TRAITS.keys()
         return f"{'its steps hang, so not known to be' if hangs else 'not'} {', '.join(sorted(missing))}"
@@ -141,6 +143,15 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
     if like.step is not None and PREDICTS & law.needs and not same_updates(like.step, take_step).holds:
         return "the step that is declared is not a plain one"
     return ""
+
+
+def _lacking(stack: Stack, like: Reference) -> set[str]:
+    """Traits that it lacks itself, whatever it is meant to be: of what trains, and how it is called."""
+    lacking = set() if recordable(stack) else {"torch's own network"}
+    own = stack.optimizer if like.optimizer is not None else None
+    if own is not None and not steps_alone(Walk(own, stack.arguments)):
+        lacking.add(CLOSURE_FREE)
+    return lacking
 
 
 def promised(stack: Stack, like: Reference) -> Reference:

@@ -9,7 +9,7 @@ tensor for all of an ensemble. The result changes by rounding at most, see the l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 
 from identity_props.engine.ensemble import Ensemble, Single, State
 from identity_props.stack.guard import alive
-from identity_props.stack.loop import needs_closure, take_step
+from identity_props.stack.loop import needs_closure, step_alone, take_step
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
@@ -53,13 +53,10 @@ class _Recorded(Ensemble):
     ) -> None:
         super().__init__(variant, d, seeds, stack, init)
         self._kind: tuple[Any, ...] = type(self), variant, d, len(seeds), stack.device, stack.dtype
-        self._needs_closure = lru_cache(maxsize=1)(
-            needs_closure
-        )  # reading a signature takes a tenth of a step
 
     def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
         """One training step as ``take_step`` takes it: the optimizer clears the gradients, and autograd adds to what it left."""
-        if target is not None or self._needs_closure(optimizer):
+        if target is not None or needs_closure(optimizer):
             super().step(optimizer, x, target)
             return
         alive()
@@ -70,7 +67,7 @@ class _Recorded(Ensemble):
         for leaf, gradient in zip(leaves, gradients, strict=True):
             if leaf.requires_grad:
                 leaf.backward(gradient)  # with the hooks that an optimizer may have set
-        optimizer.step()
+        step_alone(optimizer, partial(super().step, optimizer, x))
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         """What ``loss`` is with other tensors in the place of the leaves."""

@@ -34,6 +34,8 @@ def _named(stack: Stack, argument: str) -> None:
 def _set(one: Walk, rate: float) -> None:
     """As a scheduler sets it: a tensor keeps its place."""
     for group in one.optimizer.param_groups:
+        if "lr" not in group:
+            raise NotOfferedError("not offered: a rate in its groups")
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:

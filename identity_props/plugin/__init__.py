@@ -191,7 +191,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 @pytest.fixture(scope="session")
 def identity_pixels(pytestconfig: pytest.Config) -> Pixels:
     """The data of --identity-data at --identity-side; absent or damaged files are an error."""
-    from identity_props.task.data import load
+    from identity_props.task.reading import load
 
     return load(*(_given(pytestconfig, name) for name in ("data", "side", "data-dir")))
 

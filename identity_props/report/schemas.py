@@ -118,7 +118,7 @@ _TRAINING = _object(
 )
 _DATA = _object(
     {
-        "name": _text("digits or mnist"),
+        "name": _text("digits, mnist or that of a file"),
         "shape": _of(["array", "null"], "height and width of an image, or null", items=_count("pixels")),
         "train": _count("training images"),
         "test": _count("test images"),
