@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from identity_props import assert_layer
-from identity_props.conformance.layered import COMPUTES, check_layer, row_of
+from identity_props.conformance.layered import COMPUTES, LIKE, check_layer, row_of
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS
 from identity_props.errors import InputError
 from identity_props.layers import LAYER_LAWS, LayerBench, bench_of
@@ -55,11 +56,17 @@ CONTROLS = [
     ("gradients-add", "Overwritten", {}, "wrong gradient", "used twice before the pass back"),
     ("gradients-add", "WritesRepeated", {}, "wrong gradient", "examples one by one"),
     ("twice", "SpentOnce", {}, "wrong gradient", "backward, weight, evaluating, two passes back"),
-    ("layer-dtype", "SixteenBits", {}, "wrong output", "forward, the output, float32"),
-    ("layer-dtype", "Overflows", {}, "wrong output", "forward, the output, float16"),
+    ("layer-dtype", "SixteenBits", {}, "wrong output", "float32: |it - float64's| / its size"),
+    ("layer-dtype", "Overflows", {}, "wrong output", "forward, the output"),
     ("layer-layout", "ReadsContiguous", {}, "wrong output", "forward, the output, evaluating, inputs"),
     ("layer-shapes", "DropsTail", {}, "wrong output", "forward, the output, evaluating, 3 examples"),
-    ("layer-shapes", "OddInput", {}, "wrong gradient", "[axis 2: 1 of 17, at 16]"),
+    (
+        "layer-shapes",
+        "OddInput",
+        {},
+        "wrong gradient",
+        "the input [axis 2: 1 of 11, at 10], evaluating, examples [2, 11]",
+    ),
     ("layer-modes", "Cached", {}, "wrong output", "forward, the output, evaluating, after new weights"),
     ("layer-modes", "SharedCopy", {}, "wrong output", "its deep copy changed"),
     ("layer-modes", "StaysFrozen", {}, "wrong gradient", "weight frozen"),
@@ -77,6 +84,74 @@ def test_a_broken_layer_fails_by_the_law_that_it_breaks(law, name, arguments, ki
 
 def test_every_law_has_a_control():
     assert {law for law, *_ in CONTROLS} == {*LAYER_LAWS}
+
+
+def like(name, reference=nn.Linear, **others):
+    """What the row of --like-layer says of a broken layer."""
+    bench = replace(of(name), like=reference, **others)
+    return next(row for row in check_layer(bench) if row.name == LIKE)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "kind", "words"),
+    [
+        ("Halved", nn.Linear, "wrong gradient", "backward, weight, all of [4, 5], evaluating, "),
+        ("RowLost", nn.Linear, "wrong gradient", "backward, weight [axis 0: 1 of 4, at 2], evaluating, "),
+        ("DoubledBack", nn.Linear, "wrong gradient", "backward, the input, all of [5, 5]"),
+        ("DropsTail", nn.Linear, "wrong output", "forward, the output [axis 0: 1 of "),
+        ("SixteenBits", nn.Linear, "wrong output", "evaluating, float32: |it - the reference's| / its size"),
+        ("AlwaysDrops", nn.Linear, "wrong output", "forward, the output"),
+        ("WritesRepeated", nn.Embedding, "wrong gradient", "backward, weight"),
+        ("Overflows", nn.RMSNorm, "wrong output", "evaluating, float16"),
+    ],
+)
+def test_a_layer_that_is_not_its_reference_fails_and_says_where(name, reference, kind, words):
+    row = like(name, reference)
+    assert (row.verdict, row.kind) == (FAIL, kind), str(row)
+    assert words in row.note
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv2d", "LayerNorm", "Embedding padded", "LSTM", "BatchNorm1d", "Bilinear"]
+)
+def test_a_layer_is_like_itself(name):
+    one = SOUND[name]
+    (row,) = (row for row in check_layer(replace(one.bench(), like=one.factory)) if row.name == LIKE)
+    assert row.verdict == PASS, str(row)
+
+
+class Renamed(nn.Module):
+    """torch's linear layer under other names, with an argument of its own."""
+
+    def __init__(self, in_features, out_features, bias=True, mine=0):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(out_features, in_features))
+        self.b = nn.Parameter(torch.randn(out_features)) if bias else None
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.w, self.b)
+
+
+def test_parameters_of_other_names_are_matched_by_place_and_arguments_that_the_reference_lacks_are_left_out():
+    bench = LayerBench(Renamed, ((5,),), arguments=SIZES | {"mine": 1}, like=nn.Linear)
+    (row,) = (row for row in check_layer(bench) if row.name == LIKE)
+    assert row.verdict == PASS, str(row)
+
+
+def test_parameters_of_other_shapes_are_told():
+    bench = LayerBench(nn.Linear, ((4,),), arguments={"in_features": 4, "out_features": 4}, like=Square)
+    (row,) = (row for row in check_layer(bench) if row.name == LIKE)
+    assert row.verdict == FAIL
+    assert (
+        "its parameters are {'weight': [4, 4], 'bias': [4]}, the reference's {'weight': [4, 4]}" in row.note
+    )
+
+
+class Square(nn.Linear):
+    """Without bias."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features, bias=False)
 
 
 SEEDS = range(3)
