@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,7 +116,8 @@ def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked
     if layer["layer"] is not None:
         _no_parts(given, quick, "a layer", WHERE)
         return asked_layer(layer, seed, guard, **{name: given[name] for name in WHERE})
-    _no_parts(layer, False, "no --layer")
+    for option, _ in _named(layer):
+        raise InputError(f"{option}: expected a --layer, got none")
     like = {name.removeprefix("like_"): given.pop(name) for name in LIKE}
     like["optimizer"] = like.pop("like")
     rate = None if given["lr"] == "auto" else _rate(given["lr"])
@@ -124,14 +125,19 @@ def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked
 
 
 def _no_parts(given: dict[str, Any], quick: bool, beside: str, but: tuple[str, ...] = ()) -> None:
-    """Raise InputError for options that say nothing of what is judged."""
+    """Raise InputError for options that say nothing of what is judged, which brings its own parts."""
     if quick:
         raise InputError(f"--quick: expected parts, got {beside}, all of whose rows are quick")
+    for option, value in _named(given, but):
+        raise InputError(f"{option}: expected no part beside {beside}, got {value!r}")
+
+
+def _named(given: dict[str, Any], but: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Options that the command line names, with their values."""
     context = click.get_current_context()
     for name, value in given.items():
         if name not in but and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = next(p.opts[0] for p in context.command.params if p.name == name)
-            raise InputError(f"{option}: expected no such option with {beside}, got {value!r}")
+            yield next(p.opts[0] for p in context.command.params if p.name == name), value
 
 
 def _rate(text: str) -> float:

@@ -41,24 +41,12 @@ LAYER = [
 ]
 
 
-def shape_of(text: str) -> tuple[int, ...]:
-    """Sizes from text such as 3,7,7; raises InputError for what is none."""
-    try:
-        sizes = tuple(int(size) for size in text.split(","))
-    except ValueError:
-        sizes = (0,)
-    if min(sizes) < 1:
-        raise InputError(f"--input-shape: expected sizes of 1 or more, such as 3,7,7, got {text!r}")
-    return sizes
-
-
-def asked_layer(given: dict[str, Any], seed: int, guard: float, device: str, mode: str) -> AskedLayer:
+def asked_layer(given: dict[str, Any], seed: int, guard: float | None, device: str, mode: str) -> AskedLayer:
     """The layer, from what the options say; raises InputError where they lack an input."""
     from identity_props.conformance import isolated
 
     if not given["shapes"]:
         raise InputError("--layer: expected an --input-shape, such as 3,7,7, got none")
     named = {"layer": given["layer"], "arguments": given["layer_arguments"], "like": given["like_layer"]}
-    shapes = tuple(map(shape_of, given["shapes"]))
     where = {"seed": seed, "device": device, "mode": mode}
-    return isolated.AskedLayer({**named, "shapes": shapes, "kind": given["kind"], **where}, guard)
+    return isolated.AskedLayer({**named, "shapes": given["shapes"], "kind": given["kind"], **where}, guard)

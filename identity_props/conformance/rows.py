@@ -39,6 +39,7 @@ OTHERS = {
     "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it; where none"
     " is, calls of clip_grad_norm_ are given a gradient",
     "learns-identity": "a linear layer on whitened digits ends near-identity within 1,250 steps",
+    "like-layer": "its outputs and gradients are those of the layer that it is declared to be like, of any kind",
     "computes": "a layer gives finite outputs, and a pass back leaves finite gradients",
     "trains": "a trainer takes a small training to its end and leaves finite weights that it has moved",
 }

@@ -37,8 +37,14 @@ KINDS = {FORWARD: "wrong output", BACKWARD: "wrong gradient"}
 
 
 def told(found: Iterable[Discrepancy]) -> Discrepancy:
-    """One that does not hold before all that do, an output before gradients that follow from it, then the largest."""
-    return max(found, key=lambda one: (not one.holds, one.what.startswith(FORWARD), one.measured))
+    """The first output that does not hold, else the first gradient, which may follow from it, else the nearest to it."""
+    return max(found, key=_weight)
+
+
+def _weight(one: Discrepancy) -> tuple[bool, bool, float]:
+    if not one.holds:
+        return True, one.what.startswith(FORWARD), 0.0
+    return False, False, one.measured / one.tolerance if one.tolerance else 0.0
 
 
 LAYER_LAWS: dict[str, LayerLaw] = {}

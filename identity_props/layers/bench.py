@@ -49,6 +49,12 @@ class LayerBench:
             raise InputError(f"input shape: expected sizes of 1 or more, got {self.shapes}")
         if not callable(self.factory):
             raise InputError(f"layer: expected a factory of modules, got {self.factory!r}")
+        try:
+            inspect.signature(self.factory).bind(**self.arguments)
+        except TypeError as error:
+            raise InputError(f"{self}: expected arguments that it takes: {error}") from error
+        except ValueError:  # it has no signature to be read
+            pass
 
     def __str__(self) -> str:
         given = "".join(f" {key}={value}" for key, value in self.arguments.items())
@@ -247,6 +253,23 @@ def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
     return ""
 
 
+def shape_of(text: str) -> tuple[int, ...]:
+    """Sizes from text such as 3,7,7; raises InputError for what is none."""
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise InputError(f"input shape: expected sizes of 1 or more, such as 3,7,7, got {text!r}")
+    return sizes
+
+
+def shapes_of(given: Sequence[int] | Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Shapes of one example of each input, from one shape or one an input."""
+    sizes = [size for size in given if isinstance(size, int)]
+    return (tuple(sizes),) if sizes else tuple(tuple(shape) for shape in given if not isinstance(shape, int))
+
+
 def displace(module: nn.Module, seed: int) -> None:
     """Add a quarter of a standard normal to all that trains."""
     drawn = torch.Generator().manual_seed(seed + 104729)
@@ -258,7 +281,7 @@ def displace(module: nn.Module, seed: int) -> None:
 
 def bench_of(
     layer: str,
-    shapes: Sequence[Sequence[int]],
+    shapes: Sequence[str],
     kind: str = "float",
     arguments: Sequence[str] = (),
     like: str | None = None,
@@ -268,5 +291,5 @@ def bench_of(
 ) -> LayerBench:
     """A bench from what a command line says; raises InputError or MissingError."""
     factory, reference = resolve(layer), resolve(like) if like else None
-    each = tuple(map(tuple, shapes))
+    each = tuple(map(shape_of, shapes))
     return LayerBench(factory, each, kind, arguments_of(arguments), reference, seed, device, mode)

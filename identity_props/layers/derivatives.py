@@ -13,7 +13,7 @@ from identity_props.laws import Discrepancy
 from identity_props.layers.base import NotPromised, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Passes, quietly
-from identity_props.layers.slopes import Slope, direction_of, displaced, moved, slices, slope
+from identity_props.layers.slopes import Slope, direction_of, displaced, moved, slices, slope, told_axes
 
 SOURCE = "the definition of the derivative; Richardson 1911 for the error of a difference"
 
@@ -122,7 +122,7 @@ def jointly(bench: LayerBench, passes: Passes, xs: Sequence[Tensor], when: str) 
     for name, tensor in tensors.items():
         one = against(passes, xs, name, tensor, bench, fixed.get(name))
         if one is not None and not one.holds:
-            yield replace(one, what=f"{when}: {one.what}")
+            yield replace(one, what=one.what.replace(f"{passes.when}:", f"{passes.when}, {when}:"))
             return
     yield replace(found, what=f"backward, {passes.when}, {when}: |gradient - difference| / |derivative|")
 
@@ -199,16 +199,6 @@ def _where(
         if one is not None and not one.holds:
             wrong[axis].append(index)
     return told_axes(wrong, tensor.shape)
-
-
-def told_axes(wrong: Mapping[int, Sequence[int]], shape: Sequence[int]) -> str:
-    """Where along each axis something is off: " [axis 0: 2 of 4, at 1, 3]"; of all, all."""
-    some = [
-        f"axis {axis}: {len(at)} of {shape[axis]}, at {', '.join(map(str, at[:4]))}" + ", ..." * (len(at) > 4)
-        for axis, at in wrong.items()
-        if 0 < len(at) < shape[axis]
-    ]
-    return f" [{'; '.join(some)}]" if some else f", all of {[*shape]}"
 
 
 # Second order -----------------------------------------------------------------------------------------

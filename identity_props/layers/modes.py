@@ -27,7 +27,6 @@ Result = tuple[list[Tensor], Gradients]
     " saved and loaded, with part of the inputs without gradient, after new weights, and compiled where that is asked",
     "what a pass keeps for the next one is stale, or a copy is none",
     "a layer is a function of its state and its mode",
-    kind="not repeatable",
 )
 def layer_modes(bench: LayerBench) -> Discrepancy:
     """Rounding of sums in another order. What a layer refuses is no fault: it is loud."""

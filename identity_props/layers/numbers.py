@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from identity_props.laws import Discrepancy
 from identity_props.layers.base import NotPromised, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Gradients, Passes
+from identity_props.layers.slopes import displaced, where_off
 
 DRAWS = 3  # of roundings
 OUTPUT = "the output"
@@ -45,19 +48,91 @@ def named(dtype: torch.dtype) -> str:
 
 
 def _in(bench: LayerBench, dtype: torch.dtype) -> Iterator[Discrepancy]:
-    coarse = bench.passes(False, dtype)
-    fine = bench.passes(False, torch.float64)
-    _copy(coarse, fine)
+    coarse, fine = bench.passes(False, dtype), bench.passes(False, torch.float64)
+    copy_numbers(coarse, fine)
     xs = bench.inputs(dtype=dtype)
-    wide = [x.double() if x.is_floating_point() else x for x in xs]
-    along = [a.to(dtype).double() for a in fine.along(_outs(fine, wide))]
-    expected = _results(fine, wide, along)
-    moves = [_rounded(bench, fine, wide, along, dtype, draw) for draw in range(DRAWS)]
-    measured = _results(coarse, xs, [a.to(dtype) for a in along])
-    terms = max(math.prod(shape) for shape in bench.shapes) + sum(a.numel() for a in along)
-    eps = eps_of(dtype, bench.device)
-    for name, wanted in expected.items():
-        yield _apart(name, measured.get(name), wanted, [m[name] for m in moves], eps, terms, named(dtype))
+    truth = Truth(bench, fine, xs, dtype)
+    measured = truth.of(coarse)
+    for name in truth.expected:
+        yield truth.apart(name, measured.get(name), named(dtype), "float64's")
+
+
+@dataclass(eq=False)
+class Truth:
+    """What a layer gives in float64 of numbers that are rounded to a dtype, and how far one more rounding moves it."""
+
+    bench: LayerBench
+    fine: Passes
+    xs: list[Tensor]
+    dtype: torch.dtype
+
+    @cached_property
+    def along(self) -> list[Tensor]:
+        """Upstream gradients, rounded to the dtype."""
+        with torch.no_grad():
+            outs = self.fine.outs([wide(x) for x in self.xs])
+        return [a.to(self.dtype) for a in self.fine.along(outs)]
+
+    def of(self, passes: Passes) -> Results:
+        """What a layer gives in the dtype."""
+        return _results(passes, self.xs, self.along)
+
+    @cached_property
+    def expected(self) -> Results:
+        return _results(self.fine, [wide(x) for x in self.xs], [wide(a) for a in self.along])
+
+    @cached_property
+    def moves(self) -> list[Results]:
+        """The same of numbers that are each rounded once more, up or down, three times."""
+        return [self._rounded(draw) for draw in range(DRAWS)]
+
+    def _rounded(self, draw: int) -> Results:
+        eps = eps_of(self.dtype, self.bench.device)
+        drawn = torch.Generator().manual_seed(self.bench.seed + 41 + draw)
+
+        def once(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor
+            signs = 2 * torch.randint(2, tensor.shape, generator=drawn).to(tensor) - 1
+            return wide(tensor) * (1 + eps / 2 * signs)
+
+        ways = [(p, once(p.detach()) - p.detach()) for p in self.fine.parameters.values()]
+        with displaced(self.fine, ways, 1):
+            return _results(self.fine, [once(x) for x in self.xs], [once(a) for a in self.along])
+
+    def apart(
+        self, name: str, got: Tensor | None, when: str, whose: str, other: Tensor | None = None
+    ) -> Discrepancy:
+        """How far a result is from what is expected; four times as far as another layer is allowed too."""
+        wanted = self.expected[name]
+        way = "forward" if name.startswith(OUTPUT) else "backward"
+        if got is None or wanted is None:
+            lacks = "no gradient comes" if got is None else "a gradient comes where none is expected"
+            what = f"{way}, {name}, {when}: {lacks}"
+            return Discrepancy(0.0 if got is wanted else math.inf, 0.0, what)
+        if got.shape != wanted.shape:
+            what = f"{way}, {name}, {when}: its shape is {[*got.shape]}, not {[*wanted.shape]}"
+            return Discrepancy(math.inf, 0.0, what)
+        size, allowed = float(wanted.norm()) or 1.0, self._allowed(name, wanted)
+        if other is not None and other.shape == wanted.shape:
+            allowed = max(allowed, 4 * float((other - wanted).norm()) / size)
+        off = got - wanted
+        where = "" if float(off.norm()) <= allowed * size else where_off(off, allowed * size)
+        what = f"{way}, {name}{where}, {when}: |it - {whose}| / its size"
+        return Discrepancy(float(off.norm()) / size, allowed, what)
+
+    def _allowed(self, name: str, wanted: Tensor) -> float:
+        size = float(wanted.norm()) or 1.0
+        squares = [float((m - wanted).square().sum()) for one in self.moves if (m := one[name]) is not None]
+        moved = math.sqrt(sum(squares) / max(1, len(squares))) / size
+        moved += eps_of(self.dtype, self.bench.device)
+        terms = max(math.prod(shape) for shape in self.bench.shapes) + sum(a.numel() for a in self.along)
+        return max(min(4 * math.sqrt(terms) * moved, 0.5), 4 * moved)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A copy in float64 of floating numbers, of others as they are."""
+    return tensor.detach().double() if tensor.is_floating_point() else tensor.clone()
 
 
 def eps_of(dtype: torch.dtype, device: str) -> float:
@@ -68,72 +143,17 @@ def eps_of(dtype: torch.dtype, device: str) -> float:
     return torch.finfo(dtype).eps
 
 
-def _copy(source: Passes, target: Passes) -> None:
-    """Give one layer the numbers of another, rounded as they are there."""
+def copy_numbers(source: Passes, target: Passes, names: Mapping[str, str] | None = None) -> None:
+    """Give one layer the numbers of another, rounded as they are there; ``names`` are the source's, by the target's."""
     for kind in ("named_parameters", "named_buffers"):
         theirs = dict(getattr(source.module, kind)())
         for name, tensor in getattr(target.module, kind)():
-            tensor.data.copy_(theirs[name].data)
+            if (named := (names or {}).get(name, name)) in theirs:
+                tensor.data.copy_(theirs[named].data)
     target.buffers = {name: b.detach().clone() for name, b in target.module.named_buffers()}
-
-
-def _outs(passes: Passes, xs: Sequence[Tensor]) -> list[Tensor]:
-    with torch.no_grad():
-        return passes.outs([x.clone() for x in xs])
 
 
 def _results(passes: Passes, xs: Sequence[Tensor], along: Sequence[Tensor]) -> Results:
     outs, gradients = passes.backward(xs, along)
     named_outs = {OUTPUT + (f" {k}" if k else ""): out.double().cpu() for k, out in enumerate(outs)}
     return {**named_outs, **gradients}
-
-
-def _rounded(
-    bench: LayerBench,
-    passes: Passes,
-    xs: Sequence[Tensor],
-    along: Sequence[Tensor],
-    dtype: torch.dtype,
-    draw: int,
-) -> Results:
-    """The results in float64 of numbers that are each rounded once more, up or down."""
-    eps = eps_of(dtype, bench.device)
-    drawn = torch.Generator().manual_seed(bench.seed + 41 + draw)
-
-    def once(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return tensor
-        signs = 2 * torch.randint(2, tensor.shape, generator=drawn).to(tensor) - 1
-        return tensor * (1 + eps / 2 * signs)
-
-    parameters = list(passes.parameters.values())
-    kept = [p.detach().clone() for p in parameters]
-    passes.module.train()
-    for p in parameters:
-        p.data.copy_(once(p.detach()))
-    try:
-        return _results(passes, [once(x) for x in xs], [once(a) for a in along])
-    finally:
-        passes.module.train()
-        for p, was in zip(parameters, kept, strict=True):
-            p.data.copy_(was)
-
-
-def _apart(
-    name: str,
-    got: Tensor | None,
-    wanted: Tensor | None,
-    moves: Sequence[Tensor | None],
-    eps: float,
-    terms: int,
-    dtype: str,
-) -> Discrepancy:
-    way = "forward" if name.startswith(OUTPUT) else "backward"
-    what = f"{way}, {name}, {dtype}: |it - float64's| / its size"
-    if got is None or wanted is None:
-        return Discrepancy(0.0 if got is wanted else math.inf, 0.0, what)
-    size = float(wanted.norm()) or 1.0
-    squares = [float((m - wanted).square().sum()) for m in moves if m is not None]
-    moved = math.sqrt(sum(squares) / max(1, len(squares))) / size + eps
-    allowed = max(min(4 * math.sqrt(terms) * moved, 0.5), 4 * moved)
-    return Discrepancy(float((got - wanted).norm()) / size, allowed, what)

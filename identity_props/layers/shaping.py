@@ -172,7 +172,7 @@ def _of_sizes(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     if bench.apart and not passes.training:
         yield from _of_batches(bench, passes)
         yield from _of_none(bench, passes)
-    for what, xs in _shapes(bench):
+    for what, xs in sizes_of(bench):
         if _taken(passes, xs):
             yield from jointly(bench, passes, xs, what)
     if bench.offers_bias:
@@ -185,9 +185,10 @@ def _of_sizes(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
             pass
 
 
-def _shapes(bench: LayerBench) -> Iterator[tuple[str, list[Tensor]]]:
+def sizes_of(bench: LayerBench) -> Iterator[tuple[str, list[Tensor]]]:
+    """Inputs of other numbers of examples and sizes, by name."""
     for n in BATCHES[:4]:
-        yield f"{n} examples", bench.inputs(n)
+        yield f"{n} example{'s' * (n > 1)}", bench.inputs(n)
     for axis in range(len(bench.shapes[0])):
         for size in SIZES:
             each = [tuple(size if k == axis else m for k, m in enumerate(shape)) for shape in bench.shapes]

@@ -74,7 +74,7 @@ def _in_steps(at: At, fine: Tensor, f: Mapping[float, Tensor], near: float) -> b
 # Directions -------------------------------------------------------------------------------------------
 
 
-Ways = list[tuple[Tensor, Tensor]]  # tensors, and the direction of each
+Ways = Sequence[tuple[Tensor, Tensor]]  # tensors, and the direction of each
 
 
 @contextmanager
@@ -124,3 +124,22 @@ def slices(tensor: Tensor) -> Iterator[tuple[int, int, Tensor]]:
             mask = torch.zeros_like(tensor)
             mask.select(axis, index).fill_(1)
             yield axis, index, mask
+
+
+def told_axes(wrong: Mapping[int, Sequence[int]], shape: Sequence[int]) -> str:
+    """Where along each axis something is off: " [axis 0: 2 of 4, at 1, 3]"; of all, all."""
+    some = [
+        f"axis {axis}: {len(at)} of {shape[axis]}, at {', '.join(map(str, at[:4]))}" + ", ..." * (len(at) > 4)
+        for axis, at in wrong.items()
+        if 0 < len(at) < shape[axis]
+    ]
+    return f" [{'; '.join(some)}]" if some else f", all of {[*shape]}"
+
+
+def where_off(off: Tensor, allowed: float) -> str:
+    """Which slices of a difference are larger than what is allowed, along each axis."""
+    wrong = {
+        axis: [i for i in range(off.shape[axis]) if not float(off.select(axis, i).norm()) <= allowed]
+        for axis in range(off.ndim)
+    }
+    return told_axes(wrong, off.shape)

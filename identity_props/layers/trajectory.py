@@ -12,8 +12,9 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.layers.base import NotPromised, layer_law, told
 from identity_props.layers.bench import LayerBench
-from identity_props.layers.derivatives import documented, told_axes
+from identity_props.layers.derivatives import documented
 from identity_props.layers.passes import Passes, back, size
+from identity_props.layers.slopes import where_off
 
 STEPS = 8
 MOST = 4096  # parameters, and 2^23 numbers of J
@@ -207,7 +208,7 @@ def _parts(
         moves = (split[0][first][place] - linear.start.split(linear.sizes)[place]).norm()
         scale = max(float(moves), allowed) or 1.0
         where = (
-            _where(off[first].reshape(p.shape), allowed)
+            where_off(off[first].reshape(p.shape), allowed)
             if first < STEPS or off[first].norm() > allowed
             else ""
         )
@@ -226,11 +227,3 @@ def _share(measured: list[Tensor], expected: list[Tensor], linear: Linear, place
     if abs(share - 1) < 1e-6 or float((first - share * wanted).norm()) > 1e-6 * float(wanted.norm()):
         return ""
     return f"; its first step is {share:.3g} times that"
-
-
-def _where(off: Tensor, allowed: float) -> str:
-    wrong = {
-        axis: [i for i in range(off.shape[axis]) if not float(off.select(axis, i).norm()) <= allowed]
-        for axis in range(off.ndim)
-    }
-    return told_axes(wrong, off.shape)

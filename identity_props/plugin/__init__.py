@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from identity_props.errors import InputError, MissingError
-from identity_props.plugin.options import LIKE, OPTIONS, STACK, TRAINER
+from identity_props.plugin.layer import identity_layer, layer_of
+from identity_props.plugin.options import LAYER, LIKE, OPTIONS, STACK, TRAINER
 
 if TYPE_CHECKING:
     from identity_props.claims.registry import Claim
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from identity_props.task.data import Pixels
     from identity_props.trainers.running import Trainer
 
+__all__ = ["identity_layer"]  # a fixture
 RECORD = "identity"
 SUITE = "identity_props.suite"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -57,12 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
     try:
-        if any(_given(config, name) != how.get("default") for name, how in {**STACK, **TRAINER}.items()):
+        own = {**STACK, **TRAINER, **LAYER}
+        if any(_given(config, name) != how.get("default") for name, how in own.items()):
             here = str(config.invocation_params.dir)
             sys.path.insert(0, here)  # names from there, as python -m has it, until the end of the session
             config.add_cleanup(partial(_forget, here))
             _like(config, _stack(config))
             _trainer(config).fit()
+            layer_of(config)
         _gate(config)
     except (InputError, MissingError) as error:
         raise pytest.UsageError(str(error)) from error
