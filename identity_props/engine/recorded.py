@@ -8,7 +8,7 @@ tensor for all of an ensemble. The result changes by rounding at most, see the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -52,7 +52,7 @@ class _Recorded(Ensemble):
         self, variant: Variant, d: int, seeds: Sequence[int], stack: Stack, init: str = "glorot"
     ) -> None:
         super().__init__(variant, d, seeds, stack, init)
-        self._kind: tuple[Any, ...] = type(self), variant, d, len(seeds), stack.device, stack.dtype
+        self._kind: tuple[Any, ...] = type(self), variant, d, stack.device, stack.dtype
         self._needs_closure = lru_cache(maxsize=1)(
             needs_closure
         )  # reading a signature takes a tenth of a step
@@ -63,14 +63,24 @@ class _Recorded(Ensemble):
             super().step(optimizer, x, target)
             return
         alive()
-        record, leaves = _record(*self._kind, x.shape), self.leaves.values()
-        with torch.no_grad():
-            gradients = record(x, *leaves)
+        gradients = self.gradients(x)
         optimizer.zero_grad()
-        for leaf, gradient in zip(leaves, gradients, strict=True):
+        for leaf, gradient in zip(self.leaves.values(), gradients, strict=True):
             if leaf.requires_grad:
                 leaf.backward(gradient)  # with the hooks that an optimizer may have set
         optimizer.step()
+
+    def gradients(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The leaves' gradients on a batch, x as in ``loss``."""
+        record = _record(*self._kind, len(self.seeds), x.shape)
+        with torch.no_grad():
+            gradients: tuple[Tensor, ...] = record(x, *self.leaves.values())
+        return gradients
+
+    def hold(self, leaves: Mapping[str, Tensor], seeds: Sequence[int]) -> None:
+        """Be these replicas from now on: leaves [K, ...] by name, of K seeds."""
+        self._leaves = {name: nn.Parameter(leaf) for name, leaf in leaves.items()}
+        self.seeds = tuple(seeds)
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         """What ``loss`` is with other tensors in the place of the leaves."""
@@ -104,7 +114,7 @@ class RecordedRows(_Recorded):
     def _views(self, rows: Tensor) -> State:
         sizes = [shape[1:].numel() for shape in self._shapes.values()]
         parts = zip(self._shapes.items(), rows.split(sizes, 1), strict=True)
-        return {name: _turned(p.view(k, *reversed(shape))) for (name, (k, *shape)), p in parts}
+        return {name: _turned(p.view(len(rows), *reversed(shape))) for (name, (_, *shape)), p in parts}
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         return self._losses(self._views(*leaves), x, x).sum()
@@ -127,9 +137,9 @@ def _record(
     kind: type[_Recorded],
     variant: Variant,
     d: int,
-    replicas: int,
     device: str,
     dtype: torch.dtype,
+    replicas: int,
     shape: torch.Size,
 ) -> GraphModule:
     """A batch and leaves to the leaves' gradients, whatever the numbers in them."""
