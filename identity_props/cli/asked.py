@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from identity_props.cli.terminal import steps_bar
+from identity_props.cli.terminal import bar
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Asked:
         from identity_props.explanation.explain import explain
         from identity_props.explanation.settling import STEPS
 
-        with steps_bar() as (move, line):
+        with bar("steps") as (move, line):
             if self.model is None:
                 trial, name = self.trial(pixels), f"{self.variant}, depth {self.depth}"
                 heard = _Heard(move, trial.steps + STEPS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from identity_props.cli.pixels import data_of
-from identity_props.cli.terminal import say, steps_bar
+from identity_props.cli.terminal import bar, say
 from identity_props.errors import InputError
 from identity_props.stack.importing import importing
 
@@ -136,7 +136,7 @@ def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
 def _watched(claims: int, judged: Callable[..., Iterator[Outcome]]) -> tuple[list[Outcome], bool]:
     """Outcomes as they come, with a bar on a terminal and a line a claim; True if interrupted."""
     outcomes: list[Outcome] = []
-    with steps_bar() as (move, line):
+    with bar("steps") as (move, line):
         try:
             for outcome in judged(on_progress=lambda progress: move(progress.done, progress.planned)):
                 outcomes.append(outcome)

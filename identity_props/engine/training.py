@@ -115,7 +115,7 @@ def _train(
             seeds=networks.seeds,
             steps=steps,
             fvu=torch.stack(curve, 1).cpu(),
-            fvu_pixels=_fvu_pixels(networks, scaled, test, curve[-1]).cpu(),
+            fvu_pixels=fvu_pixels(networks, scaled, test, curve[-1]).cpu(),
             state={name: p.detach().cpu().clone() for name, p in networks.state.items()},
             seconds=time.perf_counter() - started,
         )
@@ -163,7 +163,7 @@ def flushed_denormals(helpers: bool = False) -> Iterator[None]:
         torch.set_flush_denormal(already)
 
 
-def _fvu_pixels(ensemble: Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:
+def fvu_pixels(ensemble: Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:
     """FVU [K] after carrying the errors back through the scaling; a common factor leaves it as it is."""
     if scaled.scaling is None or scaled.scaling.name == "unit":
         return fvu
