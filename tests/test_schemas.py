@@ -10,7 +10,7 @@ import torch
 from jsonschema import Draft202012Validator
 
 from identity_props.cli import main
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.explanation.explain import Advice, explain

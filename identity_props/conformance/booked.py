@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from identity_props.conformance.isolated import ENDED, Named, working
+from identity_props.conformance.asked import Named
+from identity_props.conformance.isolated import ENDED, working
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from identity_props.task.theory import critical_rate, expected_fvu, modes
 
 if TYPE_CHECKING:  # imports of a second, which `explain` does without
     from identity_props.claims.verdict import Outcome
-    from identity_props.conformance.isolated import Named
+    from identity_props.conformance.asked import Named
     from identity_props.engine.trial import Trial
     from identity_props.stack.stack import Stack
 
