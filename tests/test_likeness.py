@@ -643,6 +643,16 @@ def test_laws_of_plain_steps_say_nothing_of_a_step_that_is_declared_to_be_anothe
     assert why_not(LAWS["resume"], stack, Reference(step=clipping(1e-2)), frozenset()) == ""
 
 
+def test_a_loss_or_batches_that_are_declared_to_be_others_are_judged_by_what_is_declared():
+    fits = frozenset({"squared error"})
+    loss, batches = Reference(loss=lambda a, b: (a - b).square().sum()), Reference(batches=shuffled_once)
+    assert why_not(LAWS["mean-squared-error"], Stack(), loss, fits) == "the loss that is declared is another"
+    assert why_not(LAWS["mean-squared-error"], Stack(), loss, fits | {"mean squared error"}) == ""
+    assert why_not(LAWS["mean-squared-error"], Stack(), Reference(), fits) == ""
+    assert "like-batches" in why_not(LAWS["epoch"], Stack(), batches, fits)
+    assert why_not(LAWS["epoch"], Stack(), Reference(), fits) == ""
+
+
 def same_each_epoch(data, size, generators):
     first = [*shuffled_once(data, size, generators)]
     while True:

@@ -15,7 +15,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from identity_props.conformance.facts import dtypes_of, dtypes_taken, repeatable
+from identity_props.conformance.facts import all_frozen, dtypes_of, dtypes_taken, repeatable
 from identity_props.conformance.following import THREADS, followed, limited
 from identity_props.conformance.hints import hint
 from identity_props.conformance.learning import LEARNS, learning, learning_trial, out_of_reach, searched_rate
@@ -106,7 +106,7 @@ def resumed(
 
 
 def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
-    """Whether the optimizer's or layer's constructor raises, through no fault of what it is given.
+    """Whether the optimizer's or layer's constructor raises, through no fault of what it is given, or nothing trains.
 
     Raises InputError for what is given, for a dtype that the parts do not take, and for a layer that takes
     other sizes.
@@ -115,7 +115,7 @@ def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
     try:
         with unchanged(THREADS), time_limit(guard):
             build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
-            raised = build_once(stack) is not None or _layer_raises(stack)
+            raised = build_once(stack) is not None or _layer_raises(stack) or all_frozen(stack)
             if not raised and stack.dtype not in (taken := dtypes_taken(stack) or (stack.dtype,)):
                 named = ", ".join(map(_named, taken))
                 raise InputError(

@@ -165,6 +165,10 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
             return f"not offered: {', '.join(absent)}"
     if like.step is not None and PREDICTS & law.needs and not same_updates(like.step, take_step).holds:
         return "the step that is declared is not a plain one"
+    if law.name == "mean-squared-error" and like.loss is not None and "mean squared error" not in fits:
+        return "the loss that is declared is another"
+    if law.name == "epoch" and like.batches is not None:
+        return "what is declared judges them: like-batches"
     return ""
 
 

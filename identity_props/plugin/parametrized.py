@@ -211,7 +211,7 @@ class _Judge:
         if self.builds is None:
             self.builds = not unbuilt(self.stack, self.like, self.guard)
         if name != MOVES and not self.builds:
-            return Row(name, NOT_RUN, note=f"its parts cannot be built, which {MOVES} says")
+            return Row(name, NOT_RUN, note=f"its parts cannot be built or trained, which {MOVES} says")
         if name not in self.rows:
             self.rows[name] = after([*self.rows.values()], name, self.plan[name], self.guard)
         return failed(self.rows[name], self.stack) if self.rows[name].kind else self.rows[name]
