@@ -68,6 +68,15 @@ def on_page_markdown(markdown, **_):
     return markdown.replace("```console", "```sh")
 
 
+def on_page_content(html, page, **_):
+    """A picture whose parts are links is put into its page: in an image of it they lead nowhere."""
+    if page.file.src_uri != "explanation/real-trainers.md":
+        return html
+    picture = (ROOT / "docs/explanation/real-trainers.svg").read_text()
+    placed = picture.replace('href="real-trainers-ledgers.md', 'href="../real-trainers-ledgers/')
+    return re.sub(r'<img[^>]*src="[^"]*real-trainers\.svg"[^>]*>', lambda _: placed, html)
+
+
 def generated():
     """Text by address, of every page that is made of a registry."""
     pages = {f"reference/laws/{name}.md": law_page(law) for name, law in LAWS.items()}
