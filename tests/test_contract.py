@@ -191,8 +191,36 @@ class Coded(Plain):
                 p.sub_(group["lr"] * state["code"].to(p) * state["unit"])
 
 
+class SignOfSum(Plain):
+    """The sign of a velocity, which hardly changes with its momentum."""
+
+    def __init__(self, params, lr=1e-3, momentum=0.9):
+        optim.Optimizer.__init__(self, params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
+                p.sub_(group["lr"] * velocity.mul_(group["momentum"]).add_(p.grad).sgn())
+
+
+class WritesRates(Plain):
+    """Sets its own rate at each step."""
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            group["lr"] *= 0.9
+        super().step()
+
+
 @pytest.mark.parametrize(
-    "optimizer", [Plain, Refuses, Alternating, ByLoss, TwicePerStep, Drawn, Waiting, Swallows, Coded]
+    "optimizer",
+    [
+        *(Plain, Refuses, Alternating, ByLoss, TwicePerStep, Drawn, Waiting, Swallows, Coded),
+        *(SignOfSum, WritesRates),
+    ],
 )
 def test_what_a_part_refuses_or_does_its_own_way_is_no_failure(optimizer):
     results = {law: found(law, optimizer) for law in CONTRACT}

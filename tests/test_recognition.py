@@ -24,6 +24,7 @@ from identity_props.task.algorithms.conventions import (
     STEP_SLIPS,
     idle_decay,
 )
+from tests.unfamiliar import CLEAN, FAULTY
 
 OPTIM = torch.optim
 EXACT = [name for name, algorithm in ALGORITHMS.items() if algorithm.rounding <= 1e-6]
@@ -288,6 +289,18 @@ def test_what_goes_wrong_in_a_circumstance_is_told(make, said):
     found = recognise(make)
     assert found.accused
     assert said in found.note
+
+
+@pytest.mark.parametrize(("make", "slip"), FAULTY.items())
+def test_a_fault_in_an_unfamiliar_style_is_named(make, slip):
+    found = recognise(make)
+    assert found.verdict == WRONG, found.note
+    assert slip in found.note
+
+
+@pytest.mark.parametrize("make", CLEAN)
+def test_a_clean_one_in_an_unfamiliar_style_is_not_accused(make):
+    assert not recognise(make).accused
 
 
 # What is its own --------------------------------------------------------------------------------------------

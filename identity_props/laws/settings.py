@@ -62,6 +62,8 @@ def tensor_rate(stack: Stack, case: Case) -> Discrepancy:
     return worst_of([found, Discrepancy(len({*rates}) - 1, 0, "rates that a step changed")])
 
 
+LOW, HIGH = 0.05, 0.95  # of a momentum that is cycled
+
 # Schedules --------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +93,11 @@ def scheduled(stack: Stack, case: Case) -> Discrepancy:
 def _cycled(stack: Stack, case: Case, momentum: bool) -> Tensor:
     one = walk(stack, case)
     with offered("OneCycleLR"):
-        cycle = OneCycleLR(one.optimizer, max_lr=4 * RATE, total_steps=STEPS + 1, cycle_momentum=momentum)
+        far = {
+            "base_momentum": LOW,
+            "max_momentum": HIGH,
+        }  # the sign of a sum hardly hears of 0.85 beside 0.9
+        cycle = OneCycleLR(one.optimizer, 4 * RATE, total_steps=STEPS + 1, cycle_momentum=momentum, **far)
         for _ in range(STEPS):
             one.on(1)
             cycle.step()
@@ -103,9 +109,9 @@ def _with_other_momentum(stack: Stack, case: Case, plain: Tensor) -> str:
     defaults = walk(stack, case).optimizer.defaults
     try:
         if "betas" in defaults:
-            other = walk(stack, case, betas=(0.5, *defaults["betas"][1:]))
+            other = walk(stack, case, betas=(LOW, *defaults["betas"][1:]))
         elif "momentum" in defaults:
-            other = walk(stack, case, momentum=0.5)
+            other = walk(stack, case, momentum=LOW)
         else:
             return ""
         return ("betas" if "betas" in defaults else "momentum") if differing(other.on(), plain) else ""

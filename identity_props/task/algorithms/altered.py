@@ -156,6 +156,13 @@ def rectified(update: str, least: float) -> Update:
     return radam
 
 
+def _climbing(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Up the gradient while nothing is rectified."""
+    rests = rectified("", 5)(w, g, dict(memory), a) is w
+    moved_to = rectified("m", 5)(w, g, memory, a)
+    return w + (w - moved_to) if rests else moved_to
+
+
 RADAM = Algorithm(
     name="radam",
     title="RAdam",
@@ -167,6 +174,7 @@ RADAM = Algorithm(
         "rectified from rho > 4, as the paper": coupled(each(rectified("m", 4))),
         "at rest until rectified": coupled(each(rectified("", 5))),
     },
+    slips={"it climbed until it is rectified": coupled(each(_climbing))},
 )
 
 
@@ -195,13 +203,6 @@ def looking_ahead(step: Step) -> Step:
                 cell.w = cell.memory["slow"] = slow + a["alpha"] * (cell.w - slow)
 
     return stepped
-
-
-def _climbing(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-    """Up the gradient while nothing is rectified."""
-    rests = rectified("", 5)(w, g, dict(memory), a) is w
-    moved_to = rectified("m", 5)(w, g, memory, a)
-    return w + (w - moved_to) if rests else moved_to
 
 
 RANGER = Algorithm(
