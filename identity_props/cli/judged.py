@@ -14,7 +14,7 @@ from identity_props.cli.layer import LAYER, LAYERED, WHERE, asked_layer
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
-    from identity_props.conformance.isolated import Asked
+    from identity_props.conformance.isolated import Made
 
 LIKE = (
     "like",
@@ -100,7 +100,7 @@ def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked:
+def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Made:
     """What is judged, from what the options say; raises InputError where they say nothing, or contradict."""
     from identity_props.conformance import isolated
 

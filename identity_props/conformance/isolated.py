@@ -119,29 +119,7 @@ class AskedTrainer:
             yield Named(str(trainer), parts, "cpu", names), rows
 
 
-@dataclass(frozen=True)
-class AskedLayer:
-    """A layer as a command line says it: arguments of ``layers.bench_of``."""
-
-    layer: Mapping[str, Any]
-    guard: float | None
-    quiet = False
-    alone = True  # its first row is all, where that fails
-
-    @contextmanager
-    def made(self) -> Iterator[Measured]:
-        """The layer on its bench; raises InputError or MissingError."""
-        from identity_props.conformance.following import limited
-        from identity_props.conformance.layered import check_layer, planned
-        from identity_props.layers import bench_of
-
-        bench = bench_of(**self.layer)
-        names = tuple(name for name, _ in planned(bench))
-        named = Named(str(bench), bench.describe(), bench.device, names)
-        yield named, lambda done: check_layer(bench, limited(self.guard, bench.mode), done)
-
-
-Asked = AskedParts | AskedTrainer | AskedLayer
+Asked = AskedParts | AskedTrainer
 
 
 class Made(Protocol):
@@ -160,14 +138,14 @@ class Made(Protocol):
 
 
 @contextmanager
-def here(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
+def here(asked: Made) -> Iterator[tuple[Named, Iterator[Row]]]:
     """What is judged by name, and its rows as they come, in this process, which a part may end."""
     with asked.made() as (named, rows):
         yield named, rows(())
 
 
 @contextmanager
-def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
+def judged(asked: Made) -> Iterator[tuple[Named, Iterator[Row]]]:
     """What is judged by name, and its rows as they come; nothing is left running.
 
     Raises what making the stack raises, and InputError where that ends the process.
