@@ -13,6 +13,32 @@ class Saturating(nn.Linear):
         return linear(x, self.weight.clamp(-448, 448), self.bias)
 
 
+class Clipping(nn.Linear):
+    """Inputs beyond 448 are 448."""
+
+    def forward(self, x):
+        return super().forward(x.clamp(-448, 448))
+
+
+class ScaledTwice(nn.Linear):
+    """A low-rank part that is merged into the weight, with its scale twice, while it evaluates."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.a, self.b = nn.Parameter(torch.randn(1, in_features)), nn.Parameter(torch.zeros(out_features, 1))
+        self.merged = False
+
+    def train(self, mode=True):
+        if mode == self.merged:
+            with torch.no_grad():
+                self.weight += (-1 if mode else 1) * 0.25 * self.b @ self.a
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x):
+        return super().forward(x) + (0 if self.merged else 0.5 * x @ self.a.mT @ self.b.mT)
+
+
 class Halved(nn.Linear):
     """Its gradient of the weight is half of what it should be."""
 

@@ -49,9 +49,9 @@ def check(
 ) -> int:
     """Judge an optimizer, a layer, where they run, or a whole trainer, by the laws that apply to them.
 
-    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. A trainer is
-    asked for small trainings and judged by the weights that it leaves. All is tried in a process of its own, so
-    that what exits or crashes is a row, and the others still run.
+    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. A --layer of
+    any kind is judged by its own forward pass. A trainer is asked for small trainings and judged by the weights that
+    it leaves. All is tried in a process of its own, so that what exits or crashes is a row, and the others still run.
     """
     from identity_props.conformance import isolated
 

@@ -136,7 +136,8 @@ class LayerBench:
     @cached_property
     def tokens(self) -> int:
         """How many token ids it takes: as a module of it says, else the most that do not raise."""
-        module = self.made().to(self.device).eval()
+        module = self.made().to(self.device)
+        module.eval()  # which of some gives nothing back
         said = [n for one in module.modules() if isinstance(n := getattr(one, "num_embeddings", None), int)]
         if said:
             return min(said)
@@ -242,7 +243,11 @@ class LayerBench:
 
 def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
     """Why passes in this mode are no function of inputs and parameters."""
+    passes.module.train()
     before = flat([*passes.module.parameters()])
+    passes.module.train(passes.training)
+    if not torch.equal(before, flat([*passes.module.parameters()])):
+        return f"{passes.when}, it merges or changes its parameters"
     first, second = passes.flat(xs), passes.flat(xs)
     if not torch.equal(before, flat([*passes.module.parameters()])):
         return f"{passes.when}, a pass changes its parameters"

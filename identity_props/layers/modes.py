@@ -23,15 +23,37 @@ Result = tuple[list[Tensor], Gradients]
 
 @layer_law(
     "layer-modes",
-    "outputs and gradients are the same after another mode, after passes without a graph, frozen and thawed, in a copy,"
+    "outputs are the same in training and evaluating, of what neither draws nor counts; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
     " saved and loaded, with part of the inputs without gradient, after new weights, and compiled where that is asked",
     "what a pass keeps for the next one is stale, or a copy is none",
     "a layer is a function of its state and its mode",
 )
 def layer_modes(bench: LayerBench) -> Discrepancy:
     """Rounding of sums in another order. What a layer refuses is no fault: it is loud."""
-    found = [one for passes in judged_modes(bench) for one in _lives(bench, passes)]
+    found = [
+        *_of_both_modes(bench),
+        *(one for passes in judged_modes(bench) for one in _lives(bench, passes)),
+    ]
     return told(found)
+
+
+def _of_both_modes(bench: LayerBench) -> Iterator[Discrepancy]:
+    """What neither draws nor changes buffers evaluates to what it gives in training, merged or not."""
+    both, xs = [bench.passes(training) for training in (True, False)], bench.inputs()
+    if bench.draws(True) or bench.draws(False) or _counts(both[0], xs):
+        return
+    with torch.no_grad():
+        outs = [passes.outs([x.clone() for x in xs]) for passes in both]
+    if [one.shape for one in outs[0]] == [one.shape for one in outs[1]]:
+        terms = sum(map(Tensor.numel, outs[0]))
+        yield from same_outputs(outs[1], outs[0], near(bench, 16, terms), "evaluating, as in training")
+
+
+def _counts(passes: Passes, xs: Sequence[Tensor]) -> bool:
+    """Whether a pass changes buffers."""
+    passes.flat(xs)
+    now = dict(passes.module.named_buffers())
+    return any(not torch.equal(was, now[name]) for name, was in passes.buffers.items())
 
 
 def _lives(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
@@ -192,6 +214,7 @@ def in_place(bench: LayerBench) -> Discrepancy:
 
 
 def _left(bench: LayerBench, passes: Passes) -> Discrepancy:
+    passes.module.train(passes.training)  # which may merge parameters
     leaves = passes.leaves(bench.inputs())
     given = [x.clone() for x in leaves]
     read = {passes.input(k): (x, x.detach().clone()) for k, x in enumerate(given)}

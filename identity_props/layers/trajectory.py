@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,11 +75,29 @@ class Linear:
 
     def off(self, displacement: Tensor) -> float:
         """How far two displacements are from adding up, relative to what they do."""
-        one, other = displacement, displacement.roll(1).flip(0)
-        a, b, both = (self.at(self.start + way) - self.origin for way in (one, other, one - 2 * other))
+        found = _off(lambda way: self.at(self.start + way) - self.origin, displacement)
         self.put(self.start)
-        done = max(float(a.norm()), float(b.norm()), float(both.norm()), float(self.origin.norm()))
-        return float((both - a + 2 * b).norm()) / (done or 1.0)
+        return found
+
+    def off_in_inputs(self, far: float) -> float:
+        """The same of inputs that are floating numbers, moved at once."""
+        sizes = [x.numel() for x in self.xs]
+        start = torch.cat([x.double().cpu().reshape(-1) for x in self.xs])
+
+        def moved(way: Tensor) -> Tensor:
+            parts = (start + way).split(sizes)
+            at = [part.reshape(x.shape).to(x) for part, x in zip(parts, self.xs, strict=True)]
+            return self.passes.flat(at) - self.origin
+
+        drawn = torch.Generator().manual_seed(self.passes.seed + 37)
+        return _off(moved, far * torch.randn(len(start), generator=drawn, dtype=torch.float64))
+
+
+def _off(done: Callable[[Tensor], Tensor], displacement: Tensor) -> float:
+    one, other = displacement, displacement.roll(1).flip(0)
+    a, b, both = (done(way) for way in (one, other, one - 2 * other))
+    size = max(float(each.norm()) for each in (a, b, both))
+    return float((both - a + 2 * b).norm()) / (size or 1.0)
 
 
 def linear_of(bench: LayerBench) -> Linear:
@@ -109,8 +128,9 @@ def _check_linear(bench: LayerBench, linear: Linear) -> None:
 
 @layer_law(
     "linear-in-parameters",
-    "a layer whose outputs are linear in its parameters near them is so far from them too: nothing saturates",
-    "weights that grow are clipped in the forward pass alone, and stop learning",
+    "a layer whose outputs are linear in its parameters, or in its input, near those is so far from them too: nothing"
+    " saturates",
+    "numbers that grow are clipped in the forward pass, and what lies behind stops learning",
     "f(theta) = f(theta_0) + J (theta - theta_0)",
     needs="linear in its parameters",
     kind="wrong output",
@@ -119,9 +139,15 @@ def linear_in_parameters(bench: LayerBench) -> Discrepancy:
     """Rounding of sums over P parameters; displacements of 1 say whether it is linear, of 1,024 whether it stays so."""
     linear = linear_of(bench)
     _check_linear(bench, linear)
-    off = linear.off(FAR * _drawn(bench, linear))
-    what = f"forward, {linear.passes.when}, {FAR:g} away: |f(u + v) - f(u) - f(v) + f| / |f|"
-    return Discrepancy(off, _near(bench, linear), what)
+    near = _near(bench, linear)
+    found = {"parameters": linear.off(FAR * _drawn(bench, linear))}
+    if bench.kind == "float" and linear.off_in_inputs(1.0) <= near:
+        found["inputs"] = linear.off_in_inputs(FAR)
+    when = f"{linear.passes.when}, {FAR:g} away"
+    return told(
+        Discrepancy(off, near, f"forward, {name}, {when}: |f(u + v) - f(u) - f(v) + f| / |f|")
+        for name, off in found.items()
+    )
 
 
 @layer_law(
@@ -190,6 +216,7 @@ def _trained(linear: Linear, target: list[Tensor], rate: float) -> list[Tensor]:
         outs = linear.passes.outs([x.clone() for x in linear.xs])
         n = sum(out.numel() for out in outs)
         back(outs, [2 / n * (out.detach() - t) for out, t in zip(outs, target, strict=True)])
+        linear.passes.module.train()
         optimizer.step()
         states.append(linear.now())
     linear.put(linear.start)
