@@ -306,6 +306,17 @@ SCHEMAS: dict[str, Schema] = {
             "near_identity": _of("boolean", "whether FVU is 0.001 or less"),
             "parts": _list(_PART, "of the error, in the order taken; they sum to fvu"),
             "readouts": _list(_number("FVU"), "of the best affine readout of each hidden layer"),
+            "narrowest": _of(
+                ["integer", "null"], "features of the narrowest layer, null if none is narrower than data"
+            ),
+            "by_rank": _list(_number("FVU"), "of the best affine map of rank 0, 1, ... on test"),
+            "by_pixel": _list(_number("squared error"), "of each output in grey levels; the mean is mse"),
+            "by_frequency": _list(
+                _list(
+                    _number("power"), "of the error, then of the target less its mean, in grey levels squared"
+                ),
+                "at 0, 1, ... cycles a picture; empty where there is none",
+            ),
             "dead_outputs": _list(_count("output pixel"), "output units that are 0 on all data"),
             "advice": _list(_ADVICE, "changes worth trying"),
         },
