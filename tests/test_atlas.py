@@ -28,7 +28,9 @@ from identity_props.task.models import Variant
 SEEDS = range(3, 6)
 
 
-def trial(lr, optimizer="torch.optim:RMSprop", schedule="constant", variant="plain-relu", steps=9, **arguments):
+def trial(
+    lr, optimizer="torch.optim:RMSprop", schedule="constant", variant="plain-relu", steps=9, **arguments
+):
     recipe = Recipe(optimizer, lr, tuple(arguments.items()), schedule, batch_size=32)
     return Trial(Variant(variant, 2), recipe, steps)
 
@@ -73,13 +75,17 @@ def test_a_trial_that_diverges_stops_and_the_others_go_on_as_if_it_were_not_ther
 def test_momentum_of_those_that_go_on_is_theirs(small):
     trials = [trial(lr, "torch.optim:SGD", variant="linear", steps=16, momentum=0.9) for lr in (1e7, 1e-2)]
     run = train_together(trials, small, SEEDS)[1]
-    assert run.fvu[:, -1].tolist() == pytest.approx(train(trials[1], small, SEEDS).fvu[:, -1].tolist(), rel=1e-5)
+    assert run.fvu[:, -1].tolist() == pytest.approx(
+        train(trials[1], small, SEEDS).fvu[:, -1].tolist(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5), (5, 3)])
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_stacked_matrices_take_the_steps_of_muon(shape, nesterov, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.double)  # whose rounding would hide a wrong step
+    monkeypatch.setattr(
+        torch.Tensor, "bfloat16", torch.Tensor.double
+    )  # whose rounding would hide a wrong step
     generator = torch.Generator().manual_seed(0)
     start, *gradients = torch.randn(4, 2, *shape, generator=generator, dtype=torch.float64)
     stacked = torch.nn.Parameter(start.clone())
@@ -188,11 +194,11 @@ def test_cells_of_two_grids_are_trained_once(kept, pixels):
 def test_many_files_are_merged_into_one_that_says_the_same(kept, pixels, monkeypatch):
     monkeypatch.setattr(store, "FEW", 2)
     explored(kept, pixels)
-    before = sorted(kept.rows(), key=repr)
+    before = [*kept.rows()]
     kept.add(before[:2])  # as a run that ended between merging and removing leaves them
     kept.tidied()
     assert len(kept.files()) == 1
-    assert sorted(kept.rows(), key=repr) == before
+    assert sorted(map(repr, kept.rows())) == sorted(map(repr, before))
 
 
 def test_a_full_disk_ends_it_and_what_is_finished_is_kept(kept, pixels, monkeypatch):
@@ -260,7 +266,20 @@ def test_no_more_tasks_are_given_out_than_there_is_room_for(kept, pixels):
 
 # The command ----------------------------------------------------------------------------------------
 
-SMALL = ["--replicas", "2", "--steps", "4", "--jobs", "1", "--variant", "linear", "--depth", "1", "--optimizer", "SGD"]
+SMALL = [
+    "--replicas",
+    "2",
+    "--steps",
+    "4",
+    "--jobs",
+    "1",
+    "--variant",
+    "linear",
+    "--depth",
+    "1",
+    "--optimizer",
+    "SGD",
+]
 
 
 def test_the_command_keeps_cells_writes_a_page_and_says_what_decides(few_digits, tmp_path, capsys):
@@ -299,7 +318,9 @@ def test_the_command_keeps_cells_writes_a_page_and_says_what_decides(few_digits,
         (["--scheduler", "tcp://127.0.0.1:9"], "scheduler tcp://127.0.0.1:9: expected one that answers"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_starts(arguments, message, few_digits, tmp_path, capsys, monkeypatch):
+def test_bad_input_is_one_line_and_nothing_starts(
+    arguments, message, few_digits, tmp_path, capsys, monkeypatch
+):
     from identity_props.stack import crews
 
     monkeypatch.setattr(crews, "WAIT", 0.2)

@@ -54,16 +54,16 @@ class Plan:
 
     def check(self) -> None:
         """Raise InputError for a value that is none, or where no cell is a network."""
-        if not self.count():
-            raise InputError(
-                "axes: expected cells that are networks, got none: residual ones have --width at the pixels"
-            )
         for grid in self.grids:
             for optimizer in grid.values["optimizer"]:
                 _buildable(optimizer)
             for name, values in grid.values.items():
-                for value in values:
+                for value in values if name != "lr" else {min(values), max(values)}:
                     self._check(name, value)
+        if not self.count():
+            raise InputError(
+                "axes: expected cells that are networks, got none: residual ones have --width at the pixels"
+            )
 
     def _check(self, name: str, value: Any) -> None:
         if name in ("width", "batch") and value < (name == "width"):

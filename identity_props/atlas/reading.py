@@ -14,7 +14,7 @@ from typing import Any
 
 from identity_props.atlas.axes import NAMES, Cell
 from identity_props.atlas.store import Atlas, Row
-from identity_props.errors import InputError
+from identity_props.errors import InputError, MissingError
 from identity_props.task.metrics import FAILED as FAILED_FROM
 from identity_props.task.metrics import NEAR_IDENTITY
 
@@ -229,3 +229,17 @@ def _turns_to(cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
     if "lr" in asked and not 1 / AGREES <= cell.lr / asked["lr"] <= AGREES:
         turned["lr"] = cell.lr
     return turned
+
+
+def hint(asked: Mapping[str, Any]) -> str:
+    """The first way off the question's corner in a line; empty where that is not at hand or says nothing."""
+    try:
+        cells = opened()
+        at = nearest(cells, asked)
+    except (InputError, MissingError):
+        return ""
+    found = [way for way in ways(cells, asked, 1) if way.turned]
+    if at.state == NEAR or not found:
+        return ""
+    end = found[0].to
+    return f"atlas: {end.learned} of {len(end.fvu)} networks of the nearest cell that learns do, which is {found[0]}"

@@ -107,6 +107,7 @@ def explain(
     context["stack"] = asked.parts(context["stack"])
     made = document(found, context)
     show(made if as_json else tables(found))
+    asked.hint(pixels)
     if out is not None:
         html = files.replace_file(out / page.FILE, page.of_explanation(found, context))
         say(f"wrote {files.write(out, made, FILE)} and {html}")
