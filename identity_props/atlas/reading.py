@@ -152,7 +152,7 @@ def decides(cells: Sequence[Seen]) -> str:
     """A paragraph of counts: how the cells ended, and which knob moves most of those that failed."""
     ends = [one.state for one in cells]
     counted = ", ".join(f"{ends.count(state):,} {state}" for state in STATES)
-    told = f"Of {len(cells):,} cells the median replica of {counted}."
+    told = f"Of {len(cells):,} cells, by their median network, end: {counted}."
     best, by_axis = turns(cells), free(cells)
     if not best or not best[0].moved:
         return f"{told} No knob that is turned alone makes a failed cell near-identity."
@@ -165,7 +165,7 @@ def decides(cells: Sequence[Seen]) -> str:
     if second is not None:
         told += f" Next of the other knobs is {second}: {second.moved:,} of {second.failed:,}, and {second.broken:,} of {second.learned:,} broken."
     freely = ", ".join(f"{axis} {moved:,}" for axis, (moved, _) in by_axis.items())
-    return f"{told} With any value of one knob, of {next(iter(by_axis.values()))[1]:,} failed cells become near-identity by {freely}."
+    return f"{told} Turned to whatever value is best, one knob alone moves of {next(iter(by_axis.values()))[1]:,} failed cells: {freely}."
 
 
 # Advice ---------------------------------------------------------------------------------------------

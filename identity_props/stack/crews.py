@@ -198,7 +198,7 @@ class Cluster:
         pass
 
     def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False)  # which cancels what is not done
         self.client.close(timeout=WAIT)
 
 
