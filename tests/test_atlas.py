@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -346,6 +347,31 @@ def test_versions_are_not_mixed_unless_that_is_told(few_digits, tmp_path, capsys
     assert main(command) == 2
     assert "made by torch 1.0" in capsys.readouterr().err
     assert main([*command, "--mix"]) == 0
+
+
+@pytest.mark.processes
+def test_a_run_that_is_killed_has_lost_only_what_was_in_training_and_the_next_goes_on(tmp_path):
+    axes = [
+        "--variant",
+        "plain-relu,linear",
+        "--depth",
+        "1:4",
+        "--lr",
+        "0.001,0.01",
+        "--optimizer",
+        "SGD,Adam",
+    ]
+    settings = ["--replicas", "2", "--steps", "20", "--jobs", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "identity_props", "atlas", *axes, *settings]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not [*tmp_path.glob("*.parquet")] and running.poll() is None:
+            time.sleep(0.05)
+        running.kill()
+    before = len(Atlas(tmp_path).keys())
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert f"{before} cells are there" in again
+    assert f"{32 - before} cells trained" in again
+    assert len([*Atlas(tmp_path).rows()]) == 32  # none twice
 
 
 def test_every_axis_is_a_field_of_a_cell():

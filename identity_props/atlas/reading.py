@@ -110,18 +110,20 @@ def shown(value: Any) -> str:
 
 def turns(cells: Sequence[Seen]) -> list[Turn]:
     """Every value of every axis that has two or more, what moves most first."""
-    at, found = {one.cell: one for one in cells}, []
+    at: dict[tuple[int, Cell], Seen] = {(one.steps, one.cell): one for one in cells}
+    found: list[Turn] = []
     for axis in NAMES:
         values = sorted({getattr(one.cell, axis) for one in cells})
         found += [_turned(axis, value, cells, at) for value in values if len(values) > 1]
     return sorted(found, key=lambda turn: (-turn.moved, turn.failed))
 
 
-def _turned(axis: str, value: Any, cells: Sequence[Seen], at: Mapping[Cell, Seen]) -> Turn:
+def _turned(axis: str, value: Any, cells: Sequence[Seen], at: Mapping[tuple[int, Cell], Seen]) -> Turn:
     pairs = [
         (one.state, at[there].state)
         for one in cells
-        if getattr(one.cell, axis) != value and (there := replace(one.cell, **{axis: value})) in at
+        if getattr(one.cell, axis) != value
+        and (there := (one.steps, replace(one.cell, **{axis: value}))) in at
     ]
     bad = (FAILED, DIVERGED)
     ends = (
@@ -135,14 +137,14 @@ def _turned(axis: str, value: Any, cells: Sequence[Seen], at: Mapping[Cell, Seen
 
 def free(cells: Sequence[Seen]) -> dict[str, tuple[int, int]]:
     """By axis: failed cells that some other value of it alone makes near-identity, and failed cells in all."""
-    near = {one.cell for one in cells if one.state == NEAR}
-    bad = [one.cell for one in cells if one.state in (FAILED, DIVERGED)]
+    near = {(one.steps, one.cell) for one in cells if one.state == NEAR}
+    bad = [(one.steps, one.cell) for one in cells if one.state in (FAILED, DIVERGED)]
     found = {}
     for axis in NAMES:
         values = {getattr(one.cell, axis) for one in cells}
         if len(values) > 1:
             found[axis] = (
-                sum(any(replace(cell, **{axis: v}) in near for v in values) for cell in bad),
+                sum(any((steps, replace(cell, **{axis: v})) in near for v in values) for steps, cell in bad),
                 len(bad),
             )
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
