@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from identity_props.cli.terminal import bar, say
+from identity_props.cli.terminal import bar
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -104,23 +104,6 @@ class Asked:
                 made.append(one)
                 line(f"{'by hand' if one.by_hand else 'tried'}: {one.name}")
             return replace(found, advice=tuple(made))
-
-    def hint(self, pixels: Pixels) -> None:
-        """Say what the atlas of the question's corner advises, of a network that it could hold."""
-        from identity_props.atlas.reading import hint
-
-        recipe = self.recipe(pixels.d)
-        if (
-            self.try_
-            and self.model is None
-            and recipe is not None
-            and (pixels.name, pixels.d) == ("digits", 49)
-        ):
-            optimizer = recipe.optimizer.rpartition(":")[2]
-            asked = {"variant": self.variant, "depth": self.depth, "scaling": self.scaling}
-            told = hint({**asked, "optimizer": optimizer, "schedule": self.schedule, "lr": recipe.lr})
-            if told:
-                say(told)
 
     def parts(self, stack: dict[str, Any]) -> dict[str, Any]:
         """What the document says of the stack: of a network without an activation none, of a model its own."""
