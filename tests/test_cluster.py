@@ -1,10 +1,12 @@
 """A Dask cluster: a scheduler and workers in processes of their own, that come, go, and are killed."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -127,6 +129,21 @@ def raising(file):
     raise InputError("own fault")
 
 
+def test_a_task_that_kills_its_workers_is_given_up_and_told(scheduler, tmp_path):
+    with ExitStack() as workers:
+        for _ in range(4):  # one more than are allowed to be lost
+            workers.enter_context(worker(scheduler[0], tmp_path))
+        there(scheduler[0], 4)
+        with crew(None, 1, 1, scheduler[0]) as cluster:
+            error = cluster.submit(killed).exception()
+    assert isinstance(error, MissingError)
+    assert "a task was given up" in str(error)
+
+
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def joined(pixels, address):
     with crew(pixels, 1, 1, address):
         pass
@@ -155,6 +172,6 @@ def test_a_scheduler_that_goes_away_is_told_and_what_is_finished_is_kept(schedul
     kept = made(tmp_path / "map")
     with worker(address, tmp_path):
         there(address, 1)
-        with pytest.raises(MissingError, match=r"went away|dropped a task"):
+        with pytest.raises(MissingError, match="went away; what is finished is kept"):
             killing(process, address, pixels, kept)
     assert 0 < len(kept.keys()) < PLAN.count()
