@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow")
-from identity_props.atlas import store
-from identity_props.atlas.axes import AXES, NAMES, PRESETS, Grid, grids
+from identity_props.atlas import reading, store
+from identity_props.atlas.axes import AXES, NAMES, PRESETS, Cell, Grid, grids
 from identity_props.atlas.exploring import Plan, explore, trial_of
+from identity_props.atlas.reading import QUESTION, Seen, decides, nearest, seen, turns, ways
 from identity_props.atlas.store import Atlas, Settings
 from identity_props.cli import main
 from identity_props.engine.together import StackedMuon, train_together
@@ -194,11 +198,11 @@ def test_cells_of_two_grids_are_trained_once(kept, pixels):
 def test_many_files_are_merged_into_one_that_says_the_same(kept, pixels, monkeypatch):
     monkeypatch.setattr(store, "FEW", 2)
     explored(kept, pixels)
-    before = sorted(kept.rows(), key=repr)
+    before = [*kept.rows()]
     kept.add(before[:2])  # as a run that ended between merging and removing leaves them
     kept.tidied()
     assert len(kept.files()) == 1
-    assert sorted(kept.rows(), key=repr) == before
+    assert sorted(map(repr, kept.rows())) == sorted(map(repr, before))
 
 
 def test_a_full_disk_ends_it_and_what_is_finished_is_kept(kept, pixels, monkeypatch):
@@ -314,7 +318,10 @@ def test_the_command_keeps_cells_writes_a_page_and_says_what_decides(few_digits,
         (["--init", "zero"], "init: expected one of glorot, torch, got 'zero'"),
         (["--preset", "answer"], "preset: expected one of question, got 'answer'"),
         (["--variant", "residual", "--width", "7"], "axes: expected cells that are networks, got none"),
-        (["--depth", "1:8", "--lr", "1e-5:1e2:100000", "--batch", "1:128"], "--yes starts it all the same"),
+        (
+            ["--steps", "4000", "--depth", "1:8", "--lr", "1e-5:1e2:99999", "--batch", "1:128"],
+            "--yes starts it all the same",
+        ),
         (["--scheduler", "tcp://127.0.0.1:9"], "scheduler tcp://127.0.0.1:9: expected one that answers"),
     ],
 )
@@ -342,5 +349,176 @@ def test_versions_are_not_mixed_unless_that_is_told(few_digits, tmp_path, capsys
     assert main([*command, "--mix"]) == 0
 
 
+@pytest.mark.processes
+def test_a_run_that_is_killed_has_lost_only_what_was_in_training_and_the_next_goes_on(tmp_path):
+    axes = [
+        "--variant",
+        "plain-relu,linear",
+        "--depth",
+        "1:4",
+        "--lr",
+        "0.001,0.01",
+        "--optimizer",
+        "SGD,Adam",
+    ]
+    settings = ["--replicas", "2", "--steps", "20", "--jobs", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "identity_props", "atlas", *axes, *settings]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not [*tmp_path.glob("*.parquet")] and running.poll() is None:
+            time.sleep(0.05)
+        running.kill()
+    before = len(Atlas(tmp_path).keys())
+    again = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert f"{before} cells are there" in again
+    assert f"{32 - before} cells trained" in again
+    assert len([*Atlas(tmp_path).rows()]) == 32  # none twice
+
+
 def test_every_axis_is_a_field_of_a_cell():
     assert [*AXES] == [*NAMES]
+
+
+# What it says ---------------------------------------------------------------------------------------
+
+
+def cell(variant="plain-relu", depth=1, lr=0.1, schedule="constant", fvu=0.5, learned=None, of=16):
+    """A cell of which ``learned`` networks are near-identity, all or none by default."""
+    learned = (of if fvu <= 1e-3 else 0) if learned is None else learned
+    ends = sorted([1e-4] * learned + [max(fvu, 2e-3)] * (of - learned))
+    place = Cell(variant, depth, 49, "none", "RMSprop", 32, "glorot", schedule, lr)
+    return Seen(place, 1250, tuple(ends), (9,) * of)
+
+
+def test_a_turn_counts_failed_cells_that_have_such_a_neighbour_and_those_that_it_breaks():
+    cells = [cell(depth=depth) for depth in (1, 2, 3)]
+    cells += [cell("residual", depth, fvu=fvu) for depth, fvu in ((1, 1e-4), (2, 1e-4), (3, 0.5))]
+    cells += [cell("linear", 1, fvu=1e-4)]
+    first, *_ = turns(cells)
+    assert (first.axis, first.value, first.moved, first.failed) == ("variant", "residual", 2, 3)
+    to_relu = next(turn for turn in turns(cells) if turn.value == "plain-relu")
+    assert (to_relu.moved, to_relu.failed, to_relu.broken, to_relu.learned) == (0, 1, 3, 3)
+    assert "variant residual: 2 of the 3 failed cells" in decides(cells)
+    assert "moves of 4 failed cells: variant 2" in decides(cells)
+
+
+def test_where_no_turn_helps_none_is_claimed():
+    assert "No knob that is turned alone makes a failed cell near-identity" in decides(
+        [cell(), cell(depth=2)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("fvu", "state"),
+    [
+        (1e-3, "near-identity"),
+        (1.1e-3, "between"),
+        (1e-2, "failed"),
+        (1.0, "failed"),
+        (100.0, "diverged"),
+        (float("inf"), "diverged"),
+    ],
+)
+def test_a_state_is_that_of_the_median_network(fvu, state):
+    assert Seen(cell().cell, 1, (0.0, fvu, float("inf")), (-1,)).state == state
+
+
+def test_no_number_is_the_worst_of_ends():
+    row = {
+        **dict.fromkeys(store.SETTINGS, 0),
+        **vars(cell().cell),
+        "fvu": [float("nan"), 0.5, 1e-4],
+        "reached": [1, -1, 4],
+    }
+    (one,) = seen([row])
+    assert one.fvu == (1e-4, 0.5, float("inf"))
+    assert one.learned == 1
+
+
+def test_advice_turns_the_fewest_knobs_and_then_goes_by_how_sure():
+    cells = [
+        cell(depth=4),
+        cell("linear", 4, 0.1, "linear-decay", fvu=1e-4),
+        cell("linear", 4, fvu=1e-4, learned=9),
+        cell("residual", 4, fvu=1e-4),
+        cell("residual", 4, lr=0.01, fvu=1e-4),
+    ]
+    asked = {"variant": "plain-relu", "depth": 4, "schedule": "constant", "lr": 0.11}
+    assert nearest(cells, asked) is cells[0]
+    assert [str(way) for way in ways(cells, asked)] == [
+        "variant residual",
+        "variant linear",
+        "variant linear, schedule linear-decay",
+        "variant residual, lr 0.01",
+    ]
+    assert [way.to.sure for way in ways(cells, asked)[:2]] == pytest.approx(
+        [0.829, 0.333], abs=1e-3
+    )  # .05^(1/16)
+
+
+def test_a_cell_that_learns_needs_no_turn():
+    assert ways([cell(fvu=1e-4)], {"lr": 0.12})[0].turned == {}
+
+
+def test_what_no_atlas_has_is_named():
+    with pytest.raises(InputError, match="optimizer: expected one of the atlas, RMSprop, got Lion"):
+        nearest([cell()], {"optimizer": "Lion"})
+
+
+ASKED = [
+    "--depth",
+    "4",
+    "--optimizer",
+    "RMSprop",
+    "--lr",
+    "1e-3",
+    "--scaling",
+    "none",
+    "--variant",
+    "plain-relu",
+]
+
+
+def test_advice_comes_of_the_atlas_of_the_question_and_without_torch(capsys):
+    code = f"import sys; from identity_props.cli import main; code = main({['advise', *ASKED]})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}assert 'torch' not in sys.modules; sys.exit(code)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("failed")
+    assert QUESTION.stat().st_size <= 2e6
+    assert main(["advise", *ASKED, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["nearest"]["state"] == "failed"
+    assert all(way["fvu"] <= 1e-3 for way in document["ways"])
+    assert [len(way["turn"]) for way in document["ways"]] == sorted(
+        len(way["turn"]) for way in document["ways"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "advise: expected knobs such as --depth 4"),
+        (
+            ["--depth", "4", "--atlas", "nothing"],
+            "nothing: expected an atlas, a folder of .parquet files or one, got nothing",
+        ),
+        (["--variant", "cubic"], "variant: expected one of the atlas"),
+        (["--lr", "0"], "Invalid value for '--lr'"),
+    ],
+)
+def test_bad_questions_are_one_line(arguments, message, capsys):
+    assert main(["advise", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_explain_is_given_a_hint_of_a_cell_that_fails_and_none_of_one_that_learns(monkeypatch):
+    cells = [cell(depth=4), cell("residual", 4, fvu=1e-4)]
+    monkeypatch.setattr(reading, "opened", lambda: cells)
+    assert reading.hint({"variant": "plain-relu", "depth": 4, "lr": 0.1}).endswith(
+        "which is variant residual"
+    )
+    assert reading.hint({"variant": "residual", "depth": 4, "lr": 0.1}) == ""
+    assert reading.hint({"variant": "cubic"}) == ""

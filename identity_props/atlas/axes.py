@@ -108,7 +108,7 @@ class Grid:
         if unknown:
             raise InputError(f"axis: expected one of {', '.join(AXES)}, got {unknown[0]!r}")
         return cls(
-            {name: _read(name, texts.get(name) or axis.default or str(d)) for name, axis in AXES.items()}
+            {name: _read(name, texts.get(name, axis.default or str(d))) for name, axis in AXES.items()}
         )
 
     def shapes(self, d: int) -> Iterator[tuple[Any, ...]]:
@@ -133,7 +133,7 @@ def _read(name: str, text: str) -> tuple[Any, ...]:
     axis = AXES[name]
     try:
         values = tuple(dict.fromkeys(axis.read(text)))
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, IndexError):
         values = ()
     if not values or "" in values or len(values) > MOST:
         raise InputError(f"{name}: expected {axis.valid}, got {text!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,16 +54,16 @@ class Plan:
 
     def check(self) -> None:
         """Raise InputError for a value that is none, or where no cell is a network."""
-        if not self.count():
-            raise InputError(
-                "axes: expected cells that are networks, got none: residual ones have --width at the pixels"
-            )
         for grid in self.grids:
             for optimizer in grid.values["optimizer"]:
                 _buildable(optimizer)
             for name, values in grid.values.items():
-                for value in values:
+                for value in values if name != "lr" else {min(values), max(values)}:
                     self._check(name, value)
+        if not self.count():
+            raise InputError(
+                "axes: expected cells that are networks, got none: residual ones have --width at the pixels"
+            )
 
     def _check(self, name: str, value: Any) -> None:
         if name in ("width", "batch") and value < (name == "width"):
@@ -140,18 +140,11 @@ def explore(plan: Plan, atlas: Atlas, crew: Crew, done: NDArray[np.uint64]) -> I
             if all(one.done() for one in pending):
                 break
         ended, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-        crew.alive()
+        if not ended:
+            crew.alive()
         for future in ended:
-            yield _kept(future, atlas)
-
-
-def _kept(future: Future[list[Row]], atlas: Atlas) -> int:
-    try:
-        rows = future.result()
-    except CancelledError as error:
-        raise MissingError("scheduler: expected one that answers, and it dropped a task") from error
-    atlas.add(rows)
-    return len(rows)
+            atlas.add(future.result())
+            yield len(future.result())
 
 
 def explored(pixels: Pixels, cells: Sequence[Cell], settings: Settings) -> list[Row]:

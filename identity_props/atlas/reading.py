@@ -14,7 +14,7 @@ from typing import Any
 
 from identity_props.atlas.axes import NAMES, Cell
 from identity_props.atlas.store import Atlas, Row
-from identity_props.errors import InputError
+from identity_props.errors import InputError, MissingError
 from identity_props.task.metrics import FAILED as FAILED_FROM
 from identity_props.task.metrics import NEAR_IDENTITY
 
@@ -110,18 +110,20 @@ def shown(value: Any) -> str:
 
 def turns(cells: Sequence[Seen]) -> list[Turn]:
     """Every value of every axis that has two or more, what moves most first."""
-    at, found = {one.cell: one for one in cells}, []
+    at: dict[tuple[int, Cell], Seen] = {(one.steps, one.cell): one for one in cells}
+    found: list[Turn] = []
     for axis in NAMES:
         values = sorted({getattr(one.cell, axis) for one in cells})
         found += [_turned(axis, value, cells, at) for value in values if len(values) > 1]
     return sorted(found, key=lambda turn: (-turn.moved, turn.failed))
 
 
-def _turned(axis: str, value: Any, cells: Sequence[Seen], at: Mapping[Cell, Seen]) -> Turn:
+def _turned(axis: str, value: Any, cells: Sequence[Seen], at: Mapping[tuple[int, Cell], Seen]) -> Turn:
     pairs = [
         (one.state, at[there].state)
         for one in cells
-        if getattr(one.cell, axis) != value and (there := replace(one.cell, **{axis: value})) in at
+        if getattr(one.cell, axis) != value
+        and (there := (one.steps, replace(one.cell, **{axis: value}))) in at
     ]
     bad = (FAILED, DIVERGED)
     ends = (
@@ -135,14 +137,14 @@ def _turned(axis: str, value: Any, cells: Sequence[Seen], at: Mapping[Cell, Seen
 
 def free(cells: Sequence[Seen]) -> dict[str, tuple[int, int]]:
     """By axis: failed cells that some other value of it alone makes near-identity, and failed cells in all."""
-    near = {one.cell for one in cells if one.state == NEAR}
-    bad = [one.cell for one in cells if one.state in (FAILED, DIVERGED)]
+    near = {(one.steps, one.cell) for one in cells if one.state == NEAR}
+    bad = [(one.steps, one.cell) for one in cells if one.state in (FAILED, DIVERGED)]
     found = {}
     for axis in NAMES:
         values = {getattr(one.cell, axis) for one in cells}
         if len(values) > 1:
             found[axis] = (
-                sum(any(replace(cell, **{axis: v}) in near for v in values) for cell in bad),
+                sum(any((steps, replace(cell, **{axis: v})) in near for v in values) for steps, cell in bad),
                 len(bad),
             )
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
@@ -152,7 +154,7 @@ def decides(cells: Sequence[Seen]) -> str:
     """A paragraph of counts: how the cells ended, and which knob moves most of those that failed."""
     ends = [one.state for one in cells]
     counted = ", ".join(f"{ends.count(state):,} {state}" for state in STATES)
-    told = f"Of {len(cells):,} cells the median replica of {counted}."
+    told = f"Of {len(cells):,} cells, by their median network, end: {counted}."
     best, by_axis = turns(cells), free(cells)
     if not best or not best[0].moved:
         return f"{told} No knob that is turned alone makes a failed cell near-identity."
@@ -165,7 +167,7 @@ def decides(cells: Sequence[Seen]) -> str:
     if second is not None:
         told += f" Next of the other knobs is {second}: {second.moved:,} of {second.failed:,}, and {second.broken:,} of {second.learned:,} broken."
     freely = ", ".join(f"{axis} {moved:,}" for axis, (moved, _) in by_axis.items())
-    return f"{told} With any value of one knob, of {next(iter(by_axis.values()))[1]:,} failed cells become near-identity by {freely}."
+    return f"{told} Turned to whatever value is best, one knob alone moves of {next(iter(by_axis.values()))[1]:,} failed cells: {freely}."
 
 
 # Advice ---------------------------------------------------------------------------------------------
@@ -229,3 +231,17 @@ def _turns_to(cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
     if "lr" in asked and not 1 / AGREES <= cell.lr / asked["lr"] <= AGREES:
         turned["lr"] = cell.lr
     return turned
+
+
+def hint(asked: Mapping[str, Any]) -> str:
+    """The first way off the question's corner in a line; empty where that is not at hand or says nothing."""
+    try:
+        cells = opened()
+        at = nearest(cells, asked)
+    except (InputError, MissingError):
+        return ""
+    found = [way for way in ways(cells, asked, 1) if way.turned]
+    if at.state == NEAR or not found:
+        return ""
+    end = found[0].to
+    return f"atlas: {end.learned} of {len(end.fvu)} networks of the nearest cell that learns do, which is {found[0]}"

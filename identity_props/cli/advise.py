@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from identity_props.cli.given import PATH
-from identity_props.cli.terminal import ALL_HOLD, show
+from identity_props.cli.terminal import ALL_HOLD, say, show
+
+if TYPE_CHECKING:
+    from identity_props.cli.asked import Asked
+    from identity_props.task.data import Pixels
 
 ASKED = {
     "variant": (str, "Network, such as plain-relu."),
@@ -52,3 +56,17 @@ def advise(path: Path | None, most: int, as_json: bool, **given: Any) -> int:
 
     show(advice.document(asked, at, found) if as_json else advice.table(asked, at, found))
     return ALL_HOLD
+
+
+def say_hint(asked: Asked, pixels: Pixels) -> None:
+    """Say what the question's corner advises where ``explain --try`` trained a network that it could hold."""
+    from identity_props.atlas.reading import hint
+
+    recipe, ours = asked.recipe(pixels.d), asked.model is None and not asked.arguments
+    if not (asked.try_ and ours and recipe is not None and (pixels.name, pixels.d) == ("digits", 49)):
+        return
+    knobs = {"variant": asked.variant, "depth": asked.depth, "scaling": asked.scaling}
+    optimizer = recipe.optimizer.rpartition(":")[2]
+    told = hint({**knobs, "optimizer": optimizer, "schedule": asked.schedule, "lr": recipe.lr})
+    if told:
+        say(told)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from identity_props.cli.advise import say_hint
 from identity_props.cli.asked import Asked
 from identity_props.cli.given import PATH, names_from_here
 from identity_props.cli.pixels import data_of
@@ -125,6 +126,7 @@ def explain(
     context["stack"] = asked.parts(context["stack"])
     made = document(found, context)
     show(made if as_json else tables(found))
+    say_hint(asked, pixels)
     if out is not None:
         html = files.replace_file(out / page.FILE, page.of_explanation(found, context))
         say(f"wrote {files.write(out, made, FILE)} and {html}")

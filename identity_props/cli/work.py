@@ -45,13 +45,14 @@ class Work:
     replicas: int
     seed: int
     jobs: int
+    scheduler: str | None = None
 
     def judged(self, explained: bool = False) -> tuple[list[Outcome], bool]:
         """Outcomes in the order of the claims, and whether the run was cut short."""
         from identity_props.claims.running import judge_all
 
         given = (self.claims, self.pixels, self.stack, self.replicas, self.seed, self.jobs)
-        start = partial(judge_all, *given, explained=explained)
+        start = partial(judge_all, *given, explained=explained, scheduler=self.scheduler)
         outcomes, interrupted = _watched(len(self.claims), start)
         if not outcomes:
             raise KeyboardInterrupt
@@ -101,6 +102,7 @@ def prepared(
     seed: int,
     device: str,
     jobs: int | None,
+    scheduler: str | None = None,
     own: Callable[[str | None, Stack, Pixels], list[Claim]] | None = None,
     **parts: Any,
 ) -> Work:
@@ -116,7 +118,7 @@ def prepared(
     named = own is not None and stack.optimizer is not None
     selected = own(claims, stack, pixels) if named and own else _selected(claims, slow, pixels)
     jobs = jobs or default_jobs(stack, selected, pixels)
-    return Work(selected, pixels, stack, replicas, seed, jobs)
+    return Work(selected, pixels, stack, replicas, seed, jobs, scheduler)
 
 
 def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:

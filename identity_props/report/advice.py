@@ -9,9 +9,46 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from identity_props.atlas.reading import Seen, Way, shown
+from identity_props.atlas.axes import NAMES
+from identity_props.atlas.reading import STATES, Seen, Way, shown
 
 SCHEMA = "identity-props/advice/1"
+Schema = dict[str, Any]
+
+
+def closed(description: str, **fields: Schema) -> Schema:
+    """JSON Schema of an object that has these fields, but for knobs that are not given, and no others."""
+    required = [name for name in fields if fields[name] != KNOB]
+    shape = {"type": "object", "additionalProperties": False, "required": required}
+    return shape | {"description": description, "properties": fields}
+
+
+def of(kind: str, description: str) -> Schema:
+    """JSON Schema of a figure; one that is not finite or not there is null."""
+    return {"type": [kind, "null"] if kind == "number" else kind, "description": description}
+
+
+KNOB: Schema = {"type": ["string", "number"], "description": "its value"}
+_KNOBS = closed("knobs by name", **dict.fromkeys(NAMES, KNOB))
+_END = {
+    "cell": _KNOBS,
+    "state": {"enum": [*STATES], "description": "how its median replica ended"},
+    "steps": of("integer", "its budget"),
+    "replicas": of("integer", "networks"),
+    "learned": of("integer", "networks that ended near-identity"),
+    "sure": of("number", "share of all seeds that learn, at least, with 95%"),
+    "fvu": of("number", "median FVU in grey levels"),
+    "reached": of("number", "step at which the median replica was first seen near-identity"),
+}
+SHAPE = {
+    "asked": _KNOBS,
+    "nearest": closed("the cell that agrees with most of it", **_END),
+    "ways": {
+        "type": "array",
+        "description": "cells that learn, the nearest first",
+        "items": closed("a way", turn=_KNOBS, **_END),
+    },
+}
 
 
 def document(asked: Mapping[str, Any], at: Seen, ways: Sequence[Way]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from identity_props.atlas.axes import Cell, optimizer_of
 from identity_props.atlas.reading import NEAR, STATES, Seen, Turn, decides, shown, turns
+from identity_props.report.advice import closed, of
 from identity_props.report.maps import SIGNS, figure, heat
 from identity_props.report.page import Figure, Section, Table, rendered
 from identity_props.task.data import Pixels
@@ -170,6 +171,22 @@ def _turns(found: Sequence[Turn]) -> Table:
     )
     heads = ("turn", "become near-identity", "of failed", "become failed", "of near-identity")
     return Table("What one turn does, those first that move most.", heads, rows, frozenset({1, 2, 3, 4}))
+
+
+_TURN = {
+    "axis": of("string", "the knob"),
+    "value": of("string", "what it is turned to"),
+    "moved": of("integer", "failed cells that become near-identity"),
+    "failed": of("integer", "failed cells that have such a neighbour"),
+    "broken": of("integer", "near-identity cells that become failed"),
+    "learned": of("integer", "near-identity cells that have such a neighbour"),
+}
+SHAPE = {
+    "cells": of("integer", "cells of the atlas"),
+    "states": closed("how many ended how", **{state: of("integer", "cells") for state in STATES}),
+    "says": of("string", "what decides, in words"),
+    "turns": {"type": "array", "description": "by how much they move", "items": closed("a turn", **_TURN)},
+}
 
 
 def document(cells: Sequence[Seen], context: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from identity_props.gate.baseline import SHAPE
-from identity_props.report import audit, documents
+from identity_props.report import advice, atlas, audit, documents
 from identity_props.report.explain import SCHEMA as EXPLANATION
 from identity_props.stack.stack import PARTS
 
@@ -321,6 +321,8 @@ SCHEMAS: dict[str, Schema] = {
             "advice": _list(_ADVICE, "changes worth trying"),
         },
     ),
+    "atlas": _document(atlas.SCHEMA, "What atlas prints with --json", _CONTEXT | atlas.SHAPE),
+    "advice": _document(advice.SCHEMA, "What advise prints with --json", advice.SHAPE),
 }
 
 

@@ -184,21 +184,44 @@ class Cluster:
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
         self.alive()
-        return self.pool.submit(_remote, task, self.held, self.threads, versions(), *arguments)
+        told: Future[Any] = Future()
+        done = self.pool.submit(_remote, task, self.held, self.threads, versions(), *arguments)
+        done.add_done_callback(partial(self._tell, told))
+        return told
+
+    def _tell(self, told: Future[Any], done: Future[Any]) -> None:
+        """Pass on what came of a task, what happened to the cluster in our words."""
+        if done.cancelled():
+            told.set_exception(self._gone())
+            return
+        error = done.exception()
+        if type(error).__name__ == "KilledWorker":
+            told.set_exception(MissingError(f"scheduler {self.address}: a task was given up: {error}"))
+        elif error is not None:
+            told.set_exception(error)
+        else:
+            told.set_result(done.result())
 
     def room(self) -> int:
         self.alive()
-        return 2 * max(1, len(self.client.nthreads()))
+        try:
+            return 2 * max(1, len(self.client.nthreads()))
+        except OSError as error:  # a closed connection, or no answer in time
+            raise self._gone() from error
 
     def alive(self) -> None:
         if self.client.status != "running":
-            raise MissingError(f"scheduler {self.address}: expected one that answers, and it went away")
+            raise self._gone()
+
+    def _gone(self) -> MissingError:
+        told = "expected one that answers, and it went away; what is finished is kept"
+        return MissingError(f"scheduler {self.address}: {told}")
 
     def stop(self) -> None:
         pass
 
     def close(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False)  # which cancels what is not done
         self.client.close(timeout=WAIT)
 
 
