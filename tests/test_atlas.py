@@ -441,14 +441,15 @@ def test_advice_turns_the_fewest_knobs_and_then_goes_by_how_sure():
         cell("linear", 4, fvu=1e-4, learned=9),
         cell("residual", 4, fvu=1e-4),
         cell("residual", 4, lr=0.01, fvu=1e-4),
+        cell(depth=4, lr=0.01, schedule="linear-decay", fvu=1e-4),
+        cell(depth=4, lr=0.001, schedule="linear-decay", fvu=1e-4, learned=15),
     ]
     asked = {"variant": "plain-relu", "depth": 4, "schedule": "constant", "lr": 0.11}
     assert nearest(cells, asked) is cells[0]
     assert [str(way) for way in ways(cells, asked)] == [
         "variant residual",
         "variant linear",
-        "variant linear, schedule linear-decay",
-        "variant residual, lr 0.01",
+        "schedule linear-decay, lr 0.01",
     ]
     assert [way.to.sure for way in ways(cells, asked)[:2]] == pytest.approx(
         [0.829, 0.333], abs=1e-3

@@ -76,7 +76,10 @@ def section(cells):
     heads = "| turn | failed cells that become near-identity | near-identity cells that become failed |"
     asked = [one for one in cells if (one.cell.optimizer, one.cell.scaling) == ("RMSprop", "none")]
     near = f"Near-identity cells of RMSprop on grey levels: {_counted(asked)}."
-    return "\n".join([decides(cells), "", near, "", heads, "|---|---:|---:|", *rows])
+    zero = [one for one in cells if one.cell.variant == "residual" and one.state == NEAR]
+    dead = f"In {sum(one.median == 0 for one in zero)} of the {len(zero)} near-identity cells of residual networks the error is 0"
+    dead += " to the last bit: their ReLU branches have died, and what goes round them is the identity."
+    return "\n".join([decides(cells), "", near, "", dead, "", heads, "|---|---:|---:|", *rows])
 
 
 def filled(page, cells):

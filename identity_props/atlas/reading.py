@@ -213,15 +213,21 @@ def _apart(cell: Cell, asked: Mapping[str, Any]) -> float:
 def ways(cells: Sequence[Seen], asked: Mapping[str, Any], most: int = 6) -> list[Way]:
     """Ways to cells that learn: fewest knobs first, then how sure, then the rate that is nearest.
 
-    Of cells that turn the same knobs to the same values but for their rate, the best one is kept.
+    A way that turns all that an earlier one does, and perhaps more, is left out.
     """
     learning = [one for one in cells if one.state == NEAR]
     found = [Way(one, _turns_to(one.cell, asked)) for one in learning]
     found.sort(key=lambda way: (len(way.turned), -way.to.sure, _apart(way.to.cell, asked), way.to.when))
-    kept: dict[tuple[Any, ...], Way] = {}
+    kept: list[Way] = []
     for way in found:
-        kept.setdefault(tuple((axis, axis == "lr" or value) for axis, value in way.turned.items()), way)
-    return [*kept.values()][:most]
+        if not any(_less(one.turned, way.turned) for one in kept):
+            kept.append(way)
+    return kept[:most]
+
+
+def _less(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one turns no other knobs than the other, and to the same values; any rate is as good as another."""
+    return all(axis in other and (axis == "lr" or other[axis] == value) for axis, value in one.items())
 
 
 def _turns_to(cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
