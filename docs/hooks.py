@@ -19,7 +19,7 @@ from identity_props.cli import commands
 from identity_props.conformance.facts import FACTS
 from identity_props.conformance.rows import OTHERS
 from identity_props.conformance.traits import TRAITS
-from identity_props.faults import ALL_FAULTS, Fault
+from identity_props.faults import ALL_FAULTS, LayerFault, TrainerFault
 from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
 from identity_props.layers import LAYER_LAWS
@@ -292,8 +292,14 @@ def claim_page(claim):
 
 
 def fault_page(fault):
-    if not isinstance(fault, Fault):
+    if isinstance(fault, TrainerFault):
         facts = {"seen in": plain(fault.source), "planted in": "the package's own training loop"}
+    elif isinstance(fault, LayerFault):
+        facts = {
+            "seen in": plain(fault.source),
+            "planted in": plain(fault.twin.what),
+            "breaks": f"`{fault.law}`",
+        }
     else:
         facts = {
             "seen in": plain(fault.source),

@@ -144,7 +144,7 @@ _CLAIM = _object(
         "name": _text("of the claim"),
         "statement": _text("what it says"),
         "verdict": _word("by the binomial test", "holds", "fails", "undecided"),
-        "expects": _text("learns, fails, sooner, diverges or same"),
+        "expects": _text("learns, fails, sooner, diverges, same, floor or nears"),
         "required_share": _number("share of all seeds that has to do it"),
         "replicas": _count("networks trained"),
         "successes": _count("those that did what is claimed"),
