@@ -19,7 +19,7 @@ from identity_props.cli import commands
 from identity_props.conformance.facts import FACTS
 from identity_props.conformance.rows import OTHERS
 from identity_props.conformance.traits import TRAITS
-from identity_props.faults import ALL_FAULTS, Fault
+from identity_props.faults import ALL_FAULTS, LayerFault, TrainerFault
 from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
 from identity_props.layers import LAYER_LAWS
@@ -66,6 +66,15 @@ def below(kind, registry):
 def on_page_markdown(markdown, **_):
     """Commands are coloured as a shell's: they have no prompt, and a console's would be output."""
     return markdown.replace("```console", "```sh")
+
+
+def on_page_content(html, page, **_):
+    """A picture whose parts are links is put into its page: in an image of it they lead nowhere."""
+    if page.file.src_uri != "explanation/real-trainers.md":
+        return html
+    picture = (ROOT / "docs/explanation/real-trainers.svg").read_text()
+    placed = picture.replace('href="real-trainers-ledgers.md', 'href="../real-trainers-ledgers/')
+    return re.sub(r'<img[^>]*src="[^"]*real-trainers\.svg"[^>]*>', lambda _: placed, html)
 
 
 def generated():
@@ -283,8 +292,14 @@ def claim_page(claim):
 
 
 def fault_page(fault):
-    if not isinstance(fault, Fault):
+    if isinstance(fault, TrainerFault):
         facts = {"seen in": plain(fault.source), "planted in": "the package's own training loop"}
+    elif isinstance(fault, LayerFault):
+        facts = {
+            "seen in": plain(fault.source),
+            "planted in": plain(fault.twin.what),
+            "breaks": f"`{fault.law}`",
+        }
     else:
         facts = {
             "seen in": plain(fault.source),

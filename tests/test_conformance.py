@@ -175,8 +175,8 @@ class AllFrozen(nn.Linear):
         self.requires_grad_(False)
 
 
-def test_a_layer_that_is_all_frozen_is_flat():
-    row = next(check(Stack(linear=AllFrozen)))
+def test_a_layer_that_is_all_frozen_is_flat_and_nothing_more_is_said_of_it():
+    (row,) = check(Stack(linear=AllFrozen))
     assert (row.verdict, row.kind) == (FAIL, "flat")
     assert row.note.endswith("no parameter of the layer requires a gradient")
 

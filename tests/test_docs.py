@@ -21,7 +21,7 @@ from identity_props.conformance.checking import check_laws
 from identity_props.conformance.rows import OTHERS, Reference
 from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.stack.stack import Stack
 from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits
@@ -335,7 +335,7 @@ def test_text_of_a_registry_is_shown_as_it_is(hooks):
 
 def test_a_schema_is_a_file_of_the_site(hooks):
     pages = hooks.generated()
-    for name in ("results", "check", "ledger", "gate", "audit", "explanation", "baseline"):
+    for name in ("results", "check", "ledger", "gate", "audit", "explanation", "atlas", "advice", "baseline"):
         Draft202012Validator.check_schema(json.loads(pages[f"reference/schemas/{name}.json"]))
 
 

@@ -10,6 +10,7 @@ import click
 from identity_props.cli.given import PATH, SEED, names_from_here
 from identity_props.cli.judged import asked_of, what_to_judge
 from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
+from identity_props.stack.importing import importing
 
 
 @click.command()
@@ -57,8 +58,9 @@ def check(
     click.get_current_context().with_resource(names_from_here())
     asked = asked_of(seed, guard, quick, **what)
     with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
-        from identity_props.conformance.rows import FAIL  # torch, while the other process works
-        from identity_props.report import documents, files, page, tables
+        with importing():  # torch, while the other process works
+            from identity_props.conformance.rows import FAIL
+            from identity_props.report import documents, files, page, tables
 
         if out is not None:
             files.check_free(out, force, documents.CHECK, page.FILE)

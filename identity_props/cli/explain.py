@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from identity_props.cli.advise import say_hint
 from identity_props.cli.asked import Asked
 from identity_props.cli.given import PATH, names_from_here
 from identity_props.cli.pixels import data_of
@@ -60,11 +61,24 @@ DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target"
     "--steps", type=click.IntRange(min=0), help="Steps that train it.  [default: 10 over the default rate]"
 )
 @click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Examples a step."
+)
+@click.option(
     "--try",
     "try_",
     is_flag=True,
     help="Train what is advised too, and show what it gives; a --model with its --optimizer, --lr and --steps,"
-    " from what its factory builds.",
+    " or its --train, from what its factory builds.",
+)
+@click.option(
+    "--train", metavar="PKG.MOD:FIT", help="fit(model, x, target) trains a --model that is changed by --try."
+)
+@click.option(
+    "--wanted",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="FVU that a layer that is too narrow is to be widened for.",
 )
 @options("data", "test", "shape", "side", "data_dir", "download", "seed")
 @click.option(
@@ -112,6 +126,7 @@ def explain(
     context["stack"] = asked.parts(context["stack"])
     made = document(found, context)
     show(made if as_json else tables(found))
+    say_hint(asked, pixels)
     if out is not None:
         html = files.replace_file(out / page.FILE, page.of_explanation(found, context))
         say(f"wrote {files.write(out, made, FILE)} and {html}")

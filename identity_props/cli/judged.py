@@ -14,7 +14,7 @@ from identity_props.cli.layer import LAYER, LAYERED, WHERE, asked_layer
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
-    from identity_props.conformance.isolated import Made
+    from identity_props.conformance.asked import Asked
 
 LIKE = (
     "like",
@@ -100,9 +100,9 @@ def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Made:
+def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked:
     """What is judged, from what the options say; raises InputError where they say nothing, or contradict."""
-    from identity_props.conformance import isolated
+    from identity_props.conformance import asked
 
     trainer, command, arguments, accept = (
         given.pop(name) for name in ("trainer", "command", "trainer_arguments", "accept")
@@ -110,7 +110,7 @@ def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Made:
     layer = {name: given.pop(name) for name in LAYERED}
     if trainer is not None or command is not None or arguments:
         _no_parts({**given, **layer}, quick, "a trainer", ("ranks",))
-        return isolated.AskedTrainer(trainer, arguments, command, accept, given["ranks"], seed, guard)
+        return asked.AskedTrainer(trainer, arguments, command, accept, given["ranks"], seed, guard)
     if accept:
         raise InputError("--accept: expected a --trainer or a --command that follows it, got neither")
     if layer["layer"] is not None:
@@ -121,7 +121,7 @@ def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Made:
     like = {name.removeprefix("like_"): given.pop(name) for name in LIKE}
     like["optimizer"] = like.pop("like")
     rate = None if given["lr"] == "auto" else _rate(given["lr"])
-    return isolated.AskedParts({**given, "lr": rate}, like, seed, guard, quick)
+    return asked.AskedParts({**given, "lr": rate}, like, seed, guard, quick)
 
 
 def _no_parts(given: dict[str, Any], quick: bool, beside: str, but: tuple[str, ...] = ()) -> None:

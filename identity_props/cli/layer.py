@@ -43,10 +43,10 @@ LAYER = [
 
 def asked_layer(given: dict[str, Any], seed: int, guard: float | None, device: str, mode: str) -> AskedLayer:
     """The layer, from what the options say; raises InputError where they lack an input."""
-    from identity_props.conformance.asked import AskedLayer
+    from identity_props.conformance import asked
 
     if not given["shapes"]:
         raise InputError("--layer: expected an --input-shape, such as 3,7,7, got none")
     named = {"layer": given["layer"], "arguments": given["layer_arguments"], "like": given["like_layer"]}
     where = {"seed": seed, "device": device, "mode": mode}
-    return AskedLayer({**named, "shapes": given["shapes"], "kind": given["kind"], **where}, guard)
+    return asked.AskedLayer({**named, "shapes": given["shapes"], "kind": given["kind"], **where}, guard)

@@ -68,6 +68,9 @@ OPTIONS = {  # that several commands have
     "jobs": click.option(
         "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
     ),
+    "scheduler": click.option(
+        "--scheduler", metavar="tcp://HOST:8786", help="Train on the workers of a Dask cluster."
+    ),
 }
 
 
@@ -83,19 +86,19 @@ def options(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
 
 
 @contextmanager
-def steps_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+def bar(of: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
     """A bar on stderr where that is a terminal: what moves it, (done, planned), and what prints a line above."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console, started = Console(stderr=True), time.monotonic()
-    figures = "{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[rate]:,.0f}/s, left"
+    figures = f"{{task.completed:,.0f}} of {{task.total:,.0f}} {of}, {{task.fields[rate]:,.3g}}/s, left"
     columns = (BarColumn(), TextColumn(figures), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=1, rate=0)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
+        task = shown.add_task("", total=1, rate=0)
 
         def move(done: int, planned: int) -> None:
-            bar.update(task, completed=done, total=planned, rate=done / (time.monotonic() - started))
+            shown.update(task, completed=done, total=planned, rate=done / (time.monotonic() - started))
 
         above = partial(console.print, highlight=False)
         yield move, above if console.is_terminal else say

@@ -24,6 +24,16 @@ def rounds_at_random(stack: Stack) -> bool:
     return drawn == [True, False] and one > 0 and abs(one - 2 * half) <= 1e-6 * one
 
 
+def all_frozen(stack: Stack) -> bool:
+    """No parameter of its layer requires a gradient, where it can be built."""
+
+    def frozen() -> bool:
+        layer = stack.linear(*stack.sized(5, 7), bias=True)
+        return not any(p.requires_grad for p in layer.parameters())
+
+    return tried(frozen)
+
+
 def affine_layer(stack: Stack) -> bool:
     """Parameters are weight [out, in] and bias [out], and outputs x W^T + b."""
     (dtype, *_), near = dtypes_of(stack), []

@@ -11,15 +11,14 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from identity_props.errors import InputError
 from identity_props.stack.guard import told_to
+from identity_props.stack.importing import import_all
 from identity_props.stack.processes import (
     FOLDERS,
     SPAWN,
@@ -31,6 +30,7 @@ from identity_props.stack.processes import (
 )
 
 if TYPE_CHECKING:
+    from identity_props.conformance.asked import Asked, Made, Named
     from identity_props.conformance.rows import Row
 
 NAMED, ROW, FINISHED, RAISED, ENDED = "named", "row", "finished", "raised", "ended"
@@ -38,114 +38,15 @@ LOOK_EVERY, PATIENCE = 0.5, 2.0  # seconds, for a process whose pipe a fork hold
 LATE = 5.0  # seconds after a limit, within which a process says itself that a step hangs
 
 
-@dataclass(frozen=True)
-class Named:
-    """What is judged and its rows by name, where the parts themselves are not to be imported."""
-
-    title: str
-    parts: dict[str, Any]
-    device: str
-    rows: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return self.title
-
-    def describe(self) -> dict[str, Any]:
-        """Names of the parts."""
-        return self.parts
-
-
-Measured = tuple[
-    Named, Callable[[Sequence["Row"]], Iterator["Row"]]
-]  # and the rows after those that are done
-
-
-@dataclass(frozen=True)
-class AskedParts:
-    """Parts by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
-
-    parts: Mapping[str, Any]
-    like: Mapping[str, Any]
-    seed: int
-    guard: float | None
-    quick: bool = False
-    quiet = alone = False
-
-    @contextmanager
-    def made(self) -> Iterator[Measured]:
-        """The parts, and what measures them; raises InputError or MissingError."""
-        from identity_props.conformance.checking import planned, resumed
-        from identity_props.conformance.rows import reference_of
-        from identity_props.stack.stack import stack_of
-
-        stack = stack_of(**self.parts)
-        like = reference_of(stack, **self.like)
-        names = tuple(name for name, _ in planned(stack, like, self.seed, self.quick))
-        named = Named(str(stack), stack.describe(), stack.device, names)
-        yield named, partial(resumed, stack, like, self.seed, self.guard, self.quick)
-
-
-@dataclass(frozen=True)
-class AskedTrainer:
-    """A trainer as a command line says it, see ``trainer_of``, and the rules that it is meant to follow."""
-
-    name: str | None
-    arguments: tuple[str, ...]
-    command: str | None
-    accept: tuple[str, ...]
-    ranks: int
-    seed: int
-    guard: float | None
-    quiet = True  # frameworks draw bars and warn
-    alone = True  # its first row is all, where that fails
-
-    @contextmanager
-    def made(self) -> Iterator[Measured]:
-        """The trainer on its bench; raises InputError or MissingError."""
-        from identity_props.conformance.following import limited
-        from identity_props.conformance.training import check_accepted, check_trainer, planned
-        from identity_props.trainers.running import bench_of, trainer_of
-
-        check_accepted(self.accept)
-        trainer = trainer_of(self.name, self.arguments, self.command)
-        with bench_of(trainer, self.seed, self.ranks) as bench:
-            names = tuple(name for name, _ in planned(bench))
-            parts = {"trainer": str(trainer), "version": trainer.version, "ranks": self.ranks}
-            designs = trainer.designs()
-
-            def rows(done: Sequence[Row]) -> Iterator[Row]:
-                return check_trainer(bench, self.accept, limited(self.guard), designs, done)
-
-            yield Named(str(trainer), parts, "cpu", names), rows
-
-
-Asked = AskedParts | AskedTrainer
-
-
-class Made(Protocol):
-    """What a process makes and measures: something by name, and results after those that are done."""
-
-    @property
-    def quiet(self) -> bool:
-        """Whether what it prints is nobody's."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether the first result is all, where that fails."""
-
-    def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
-        """What is measured, in the process."""
-
-
 @contextmanager
-def here(asked: Made) -> Iterator[tuple[Named, Iterator[Row]]]:
+def here(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
     """What is judged by name, and its rows as they come, in this process, which a part may end."""
     with asked.made() as (named, rows):
         yield named, rows(())
 
 
 @contextmanager
-def judged(asked: Made) -> Iterator[tuple[Named, Iterator[Row]]]:
+def judged(asked: Asked) -> Iterator[tuple[Named, Iterator[Row]]]:
     """What is judged by name, and its rows as they come; nothing is left running.
 
     Raises what making the stack raises, and InputError where that ends the process.
@@ -291,6 +192,7 @@ def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Conne
     as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)
+    import_all()
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))

@@ -36,7 +36,8 @@ OTHERS = {
     "like-loss": "its value and gradient are those of the loss that it is declared to be like, at one pixel too",
     "like-step": "it leaves the parameters that the step leaves which it is declared to be like",
     "like-batches": "they are those that the batches yield which they are declared to be like, of equal seeds",
-    "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it",
+    "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it; where none"
+    " is, calls of clip_grad_norm_ are given a gradient",
     "learns-identity": "a linear layer on whitened digits ends near-identity within 1,250 steps",
     "like-layer": "its outputs and gradients are those of the layer that it is declared to be like, of any kind",
     "computes": "a layer gives finite outputs, and a pass back leaves finite gradients",

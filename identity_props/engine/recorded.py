@@ -8,7 +8,7 @@ tensor for all of an ensemble. The result changes by rounding at most, see the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from identity_props.stack.loop import needs_closure, step_alone, take_step
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
+CLEARS = torch.optim.Optimizer.zero_grad
 KEPT = 2**20  # numbers of a constant at most
 aten = torch.ops.aten
 VIEWS = (
@@ -52,7 +53,8 @@ class _Recorded(Ensemble):
         self, variant: Variant, d: int, seeds: Sequence[int], stack: Stack, init: str = "glorot"
     ) -> None:
         super().__init__(variant, d, seeds, stack, init)
-        self._kind: tuple[Any, ...] = type(self), variant, d, len(seeds), stack.device, stack.dtype
+        kind: tuple[Any, ...] = type(self), variant, d, stack.device, stack.dtype
+        self._record: Callable[..., GraphModule] = lru_cache(maxsize=None)(partial(_record, *kind))
 
     def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
         """One training step as ``take_step`` takes it: the optimizer clears the gradients, and autograd adds to what it left."""
@@ -60,14 +62,28 @@ class _Recorded(Ensemble):
             super().step(optimizer, x, target)
             return
         alive()
-        record, leaves = _record(*self._kind, x.shape), self.leaves.values()
-        with torch.no_grad():
-            gradients = record(x, *leaves)
-        optimizer.zero_grad()
-        for leaf, gradient in zip(leaves, gradients, strict=True):
-            if leaf.requires_grad:
-                leaf.backward(gradient)  # with the hooks that an optimizer may have set
+        gradients = self.gradients(x)
+        given = [(p, g) for p, g in zip(self.leaves.values(), gradients, strict=True) if p.requires_grad]
+        if _usual(optimizer) and not any(_other(p, g) for p, g in given):
+            for p, gradient in given:
+                p.grad = gradient  # what clearing and adding come to, without 0.2 ms a step of autograd
+        else:
+            optimizer.zero_grad()
+            for p, gradient in given:
+                p.backward(gradient)  # with the hooks that an optimizer may have set
         step_alone(optimizer, partial(super().step, optimizer, x))
+
+    def gradients(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The leaves' gradients on a batch, x as in ``loss``."""
+        record = self._record(len(self.seeds), x.shape)
+        with torch.no_grad():
+            gradients: tuple[Tensor, ...] = record(x, *self.leaves.values())
+        return gradients
+
+    def hold(self, leaves: Mapping[str, Tensor], seeds: Sequence[int]) -> None:
+        """Be these replicas from now on: leaves [K, ...] by name, of K seeds."""
+        self._leaves = {name: nn.Parameter(leaf) for name, leaf in leaves.items()}
+        self.seeds = tuple(seeds)
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         """What ``loss`` is with other tensors in the place of the leaves."""
@@ -101,7 +117,7 @@ class RecordedRows(_Recorded):
     def _views(self, rows: Tensor) -> State:
         sizes = [shape[1:].numel() for shape in self._shapes.values()]
         parts = zip(self._shapes.items(), rows.split(sizes, 1), strict=True)
-        return {name: _turned(p.view(k, *reversed(shape))) for (name, (k, *shape)), p in parts}
+        return {name: _turned(p.view(len(rows), *reversed(shape))) for (name, (_, *shape)), p in parts}
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         return self._losses(self._views(*leaves), x, x).sum()
@@ -114,6 +130,17 @@ class RecordedStacked(_Recorded):
         return self._losses(dict(zip(self.leaves, leaves, strict=True)), x, x).sum()
 
 
+def _usual(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it is one of torch's own, which set no hooks, and clears gradients as they do."""
+    own = type(optimizer).__module__.startswith("torch.optim.")
+    return own and type(optimizer).zero_grad is CLEARS and "zero_grad" not in vars(optimizer)
+
+
+def _other(p: Tensor, gradient: Tensor) -> bool:
+    """Whether autograd leaves something else than the gradient as it is: what hooks make of it, or a copy."""
+    return bool(p._backward_hooks or p._post_accumulate_grad_hooks) or p.stride() != gradient.stride()
+
+
 def _turned(part: Tensor) -> Tensor:
     """Matrices lie in the rows as their gradients come from autograd, transposed."""
     return part.mT if part.ndim == 3 else part
@@ -124,9 +151,9 @@ def _record(
     kind: type[_Recorded],
     variant: Variant,
     d: int,
-    replicas: int,
     device: str,
     dtype: torch.dtype,
+    replicas: int,
     shape: torch.Size,
 ) -> GraphModule:
     """A batch and leaves to the leaves' gradients, whatever the numbers in them."""

@@ -284,12 +284,12 @@ def identity_trainer(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Ro
 def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
     """What the parts of the stack are found or declared to be; laws that need more do not apply."""
     from identity_props.conformance.following import THREADS
+    from identity_props.conformance.meant import traits_meant
     from identity_props.conformance.rows import declared
-    from identity_props.conformance.traits import traits
     from identity_props.stack.unchanged import unchanged
 
     with unchanged(THREADS):
-        return traits(declared(identity_stack, identity_like))
+        return traits_meant(identity_stack, declared(identity_stack, identity_like))
 
 
 @pytest.fixture(scope="session")

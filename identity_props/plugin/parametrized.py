@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from identity_props.conformance.checking import MOVES, failed, planned, unbuilt
-from identity_props.conformance.following import after, import_all, limited
+from identity_props.conformance.following import after, limited
 from identity_props.conformance.rows import (
     FAIL,
     NOT_APPLICABLE,
@@ -209,10 +209,9 @@ class _Judge:
     def row(self, name: str) -> Row:
         """The row of that name; raises InputError for an optimizer that refuses what it is given."""
         if self.builds is None:
-            import_all()
             self.builds = not unbuilt(self.stack, self.like, self.guard)
         if name != MOVES and not self.builds:
-            return Row(name, NOT_RUN, note=f"its parts cannot be built, which {MOVES} says")
+            return Row(name, NOT_RUN, note=f"its parts cannot be built or trained, which {MOVES} says")
         if name not in self.rows:
             self.rows[name] = after([*self.rows.values()], name, self.plan[name], self.guard)
         return failed(self.rows[name], self.stack) if self.rows[name].kind else self.rows[name]

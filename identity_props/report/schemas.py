@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from identity_props.gate.baseline import SHAPE
-from identity_props.report import audit, documents
+from identity_props.report import advice, atlas, audit, documents
 from identity_props.report.explain import SCHEMA as EXPLANATION
 from identity_props.stack.stack import PARTS
 
@@ -144,7 +144,7 @@ _CLAIM = _object(
         "name": _text("of the claim"),
         "statement": _text("what it says"),
         "verdict": _word("by the binomial test", "holds", "fails", "undecided"),
-        "expects": _text("learns, fails, sooner, diverges or same"),
+        "expects": _text("learns, fails, sooner, diverges, same, floor or nears"),
         "required_share": _number("share of all seeds that has to do it"),
         "replicas": _count("networks trained"),
         "successes": _count("those that did what is claimed"),
@@ -306,10 +306,23 @@ SCHEMAS: dict[str, Schema] = {
             "near_identity": _of("boolean", "whether FVU is 0.001 or less"),
             "parts": _list(_PART, "of the error, in the order taken; they sum to fvu"),
             "readouts": _list(_number("FVU"), "of the best affine readout of each hidden layer"),
+            "narrowest": _of(
+                ["integer", "null"], "features of the narrowest layer, null if none is narrower than data"
+            ),
+            "by_rank": _list(_number("FVU"), "of the best affine map of rank 0, 1, ... on test"),
+            "by_pixel": _list(_number("squared error"), "of each output in grey levels; the mean is mse"),
+            "by_frequency": _list(
+                _list(
+                    _number("power"), "of the error, then of the target less its mean, in grey levels squared"
+                ),
+                "at 0, 1, ... cycles a picture; empty where there is none",
+            ),
             "dead_outputs": _list(_count("output pixel"), "output units that are 0 on all data"),
             "advice": _list(_ADVICE, "changes worth trying"),
         },
     ),
+    "atlas": _document(atlas.SCHEMA, "What atlas prints with --json", _CONTEXT | atlas.SHAPE),
+    "advice": _document(advice.SCHEMA, "What advise prints with --json", advice.SHAPE),
 }
 
 
