@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +14,14 @@ from identity_props.cli import main
 from identity_props.engine.trial import Recipe
 from identity_props.explanation.advice import advised, described, planned, told, tried
 from identity_props.explanation.changed import best_rate, gone_round, without_dropout, without_output
-from identity_props.explanation.explain import explain
+from identity_props.explanation.explain import Advice, explain
 from identity_props.explanation.networks import retrained
+from identity_props.report import page
+from identity_props.report.explain import tables
 from identity_props.task.data import digits
 from tests.test_explain import PIXELS, D, bottleneck
 from tests.test_explain_parts import FAULTS, flat_output, normalised, short_output
+from tests.test_fitting import shown
 
 SGD = Recipe("torch.optim:SGD", 1e-7)
 X = PIXELS.train
@@ -127,6 +132,16 @@ def test_what_cannot_be_changed_from_outside_is_by_hand():
     found = explain(bottleneck(), PIXELS)
     plans = planned(found, described(found, SGD, "none", 10), PIXELS, bottleneck())
     assert [plan.by_hand for plan in plans if plan.name == "widen to 4"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("after", "said"), [((0.4, 0.9), True), ((0.2, 0.9), False), ((None, None), False), ((math.nan,), True)]
+)
+def test_that_nothing_helped_is_said(after, said):
+    found = replace(explain(bottleneck(), PIXELS), advice=tuple(Advice("a", "b", 0.5, one) for one in after))
+    told = "none of those tried halves the error"
+    assert (told in " ".join(shown(tables(found), 100).split())) == said
+    assert (told in page.of_explanation(found, {})) == said
 
 
 FITS = """
