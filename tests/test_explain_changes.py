@@ -162,6 +162,15 @@ def sigmoid():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(49, 49), nn.Sigmoid())
 
+class Maps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
 def saved():
     model = sigmoid()
     with torch.no_grad():
@@ -197,6 +206,35 @@ def test_a_function_that_fails_is_refused_in_one_line(fits, capsys):
     assert main([*ASKED, "--train", "fits_here:broken", "--scaling", "standardise"]) == 2
     err = capsys.readouterr().err
     assert "--train: calling it raised ValueError: no" in err
+
+
+def test_a_network_of_pictures_is_handed_pictures(fits, capsys):
+    assert main(["explain", "--model", "fits_here:Maps", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"][0]["name"] == "not trained yet"
+
+
+@pytest.mark.parametrize(
+    ("curve", "share"), [("loss\n2.0\n1.99\n", 1), ("epoch,loss\n0,2.0\n1,0.5\n", 0), (None, 1)]
+)
+def test_a_curve_says_whether_a_network_was_trained(curve, share, fits, tmp_path, capsys):
+    given = []
+    if curve is not None:
+        (tmp_path / "curve.csv").write_text(curve)
+        given = ["--curve", "curve.csv"]
+    assert main(["explain", "--model", "fits_here:sigmoid", *given, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    drawn = document["parts"][0]["fvu"] / document["fvu"]
+    assert (drawn > 0.5) == bool(share)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"), [("c.csv", "1\n", 2), ("c.txt", "1\n2\n", 2), ("absent.csv", None, 3)]
+)
+def test_a_curve_that_cannot_be_read_is_refused(name, text, code, fits, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert main(["explain", "--model", "fits_here:sigmoid", "--curve", name]) == code
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_function_wants_a_model_and_a_try(capsys):
