@@ -10,7 +10,9 @@ from torch import nn
 
 from identity_props.conformance import learning
 from identity_props.conformance.assertions import assert_learns_identity
+from identity_props.conformance.checking import planned
 from identity_props.conformance.learning import RATES, find_rate, learning_trial
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
 from identity_props.engine import probe, recorded
 from identity_props.engine.training import train
 from identity_props.stack.stack import Stack
@@ -165,3 +167,34 @@ def test_a_loss_gradient_by_subtraction_changes_no_bit(seeds, depth, small, monk
     recorded._record.cache_clear()
     assert len(replaced) == 1
     assert all(torch.equal(p, runs[1].state[name]) for name, p in runs[0].state.items())
+
+
+class Adapted(nn.Module):
+    """A frozen layer beside an adapter of some rank, as LoRA's."""
+
+    rank = 2
+
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__()
+        self.base = nn.Linear(fan_in, fan_out, bias=bias).requires_grad_(False)
+        self.down = nn.Parameter(torch.randn(self.rank, fan_in))
+        self.up = nn.Parameter(torch.zeros(fan_out, self.rank))
+
+    def forward(self, x):
+        return self.base(x) + x @ self.down.T @ self.up.T
+
+
+class AdaptedInFull(Adapted):
+    rank = 49
+
+
+@pytest.mark.parametrize(
+    ("layer", "verdict"), [(Adapted, NOT_APPLICABLE), (AdaptedInFull, FAIL), (nn.Linear, FAIL)]
+)
+def test_a_layer_of_too_few_numbers_to_be_the_identity_is_not_asked_to_learn_it(layer, verdict, monkeypatch):
+    monkeypatch.setattr(learning, "budget", lambda d: 8)  # in which nothing learns
+    row = dict(planned(Stack(linear=layer, lr=1e-3), Reference(), 0))["learns-identity"]()
+    assert row.verdict == verdict
+    assert ("196 numbers of its layer train, fewer than the 2401 of a matrix" in row.note) == (
+        layer is Adapted
+    )

@@ -18,10 +18,8 @@ from identity_props.stack.importing import importing
 @click.option(
     "--guard",
     type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
     metavar="SECONDS",
-    help="A step that takes longer hangs; 0 waits for ever.",
+    help="A step that takes longer hangs; 0 waits for ever.  [default: 60; 600 if compiled]",
 )
 @click.option(
     "--features",
@@ -39,7 +37,7 @@ from identity_props.stack.importing import importing
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
 def check(
-    guard: float,
+    guard: float | None,
     seed: int,
     quick: bool,
     all_rows: bool,
@@ -51,9 +49,9 @@ def check(
 ) -> int:
     """Judge an optimizer, a layer, where they run, or a whole trainer, by the laws that apply to them.
 
-    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. A trainer is
-    asked for small trainings and judged by the weights that it leaves. All is tried in a process of its own, so
-    that what exits or crashes is a row, and the others still run.
+    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. A --layer of
+    any kind is judged by its own forward pass. A trainer is asked for small trainings and judged by the weights that
+    it leaves. All is tried in a process of its own, so that what exits or crashes is a row, and the others still run.
     """
     from identity_props.conformance import isolated
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from identity_props.conformance.isolated import ENDED, Named, how, working
+from identity_props.conformance.asked import Named
+from identity_props.conformance.isolated import ENDED, working
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -87,6 +88,6 @@ def kept_apart(asked: AskedBook) -> tuple[Named, Book]:
         named = judge.named()
         told, book = judge.next()
         if told == ENDED:
-            raise InputError(f"{named}: expected one that leaves weights, got one that {how(book)[1]}")
+            raise InputError(f"{named}: expected one that leaves weights, got one that {book[1]}")
         judge.next()  # it has finished, its own processes too
         return named, book

@@ -12,7 +12,7 @@ from identity_props.stack.importing import import_all
 from identity_props.stack.unchanged import unchanged
 
 THREADS = 1  # more of them cost more than they bring with 16 pixels
-GUARD = 60.0  # seconds a step may take
+GUARD, COMPILED = 60.0, 600.0  # seconds a step may take, and one that is compiled, on a busy machine too
 LEAST_GUARD = 1.0  # once one hung
 
 
@@ -23,6 +23,11 @@ def followed(plan: Plan, guard: float, done: Sequence[Row] = ()) -> Iterator[Row
     for name, measure in islice(plan, len(done), None):
         rows.append(after(rows, name, measure, guard))
         yield rows[-1]
+
+
+def limited(guard: float | None, mode: str = "eager") -> float:
+    """The guard that is asked for, else that of a mode."""
+    return guard if guard is not None else COMPILED if mode == "compiled" else GUARD
 
 
 def after(rows: Sequence[Row], name: str, measure: Callable[[], Row], guard: float) -> Row:

@@ -56,6 +56,14 @@ def searched_rate(stack: Stack) -> str:
     return f"the search, lr=None, takes lr {lr:.3g}, with FVU {_worst(run):.2g} in {run.steps[-1]} steps"
 
 
+def out_of_reach(stack: Stack) -> str:
+    """Why its layer may be unable to be the identity: so few numbers train, as of an adapter; empty where enough do."""
+    d = _pixels(stack).d
+    numbers = sum(p.numel() for p in stack.linear(d, d, bias=False).parameters() if p.requires_grad)
+    short = f"{numbers} numbers of its layer train, fewer than the {d * d} of a matrix"
+    return f"{short}: the identity may be out of reach" if numbers < d * d else ""
+
+
 def _pixels(stack: Stack) -> Pixels:
     return digits_of(stack.features, train=512, test=512)
 

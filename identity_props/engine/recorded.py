@@ -8,7 +8,7 @@ tensor for all of an ensemble. The result changes by rounding at most, see the l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 
 from identity_props.engine.ensemble import Ensemble, Single, State
 from identity_props.stack.guard import alive
-from identity_props.stack.loop import needs_closure, take_step
+from identity_props.stack.loop import needs_closure, step_alone, take_step
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
@@ -53,21 +53,17 @@ class _Recorded(Ensemble):
         self, variant: Variant, d: int, seeds: Sequence[int], stack: Stack, init: str = "glorot"
     ) -> None:
         super().__init__(variant, d, seeds, stack, init)
-        self._kind: Any = type(self), variant, d, len(seeds), stack.device, stack.dtype
-        # reading a signature takes a tenth of a step
-        self._needs_closure = lru_cache(maxsize=1)(needs_closure)
-        self._record: Callable[..., GraphModule] = lru_cache(maxsize=None)(partial(_record, *self._kind))  # type: ignore[arg-type]
+        kind: tuple[Any, ...] = type(self), variant, d, stack.device, stack.dtype
+        self._record: Callable[..., GraphModule] = lru_cache(maxsize=None)(partial(_record, *kind))
 
     def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
         """One training step as ``take_step`` takes it: the optimizer clears the gradients, and autograd adds to what it left."""
-        if target is not None or self._needs_closure(optimizer):
+        if target is not None or needs_closure(optimizer):
             super().step(optimizer, x, target)
             return
         alive()
-        record, leaves = self._record(x.shape), self.leaves.values()
-        with torch.no_grad():
-            gradients = record(x, *leaves)
-        given = [(p, g) for p, g in zip(leaves, gradients, strict=True) if p.requires_grad]
+        gradients = self.gradients(x)
+        given = [(p, g) for p, g in zip(self.leaves.values(), gradients, strict=True) if p.requires_grad]
         if _usual(optimizer) and not any(_other(p, g) for p, g in given):
             for p, gradient in given:
                 p.grad = gradient  # what clearing and adding come to, without 0.2 ms a step of autograd
@@ -75,7 +71,19 @@ class _Recorded(Ensemble):
             optimizer.zero_grad()
             for p, gradient in given:
                 p.backward(gradient)  # with the hooks that an optimizer may have set
-        optimizer.step()
+        step_alone(optimizer, partial(super().step, optimizer, x))
+
+    def gradients(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The leaves' gradients on a batch, x as in ``loss``."""
+        record = self._record(len(self.seeds), x.shape)
+        with torch.no_grad():
+            gradients: tuple[Tensor, ...] = record(x, *self.leaves.values())
+        return gradients
+
+    def hold(self, leaves: Mapping[str, Tensor], seeds: Sequence[int]) -> None:
+        """Be these replicas from now on: leaves [K, ...] by name, of K seeds."""
+        self._leaves = {name: nn.Parameter(leaf) for name, leaf in leaves.items()}
+        self.seeds = tuple(seeds)
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         """What ``loss`` is with other tensors in the place of the leaves."""
@@ -109,7 +117,7 @@ class RecordedRows(_Recorded):
     def _views(self, rows: Tensor) -> State:
         sizes = [shape[1:].numel() for shape in self._shapes.values()]
         parts = zip(self._shapes.items(), rows.split(sizes, 1), strict=True)
-        return {name: _turned(p.view(k, *reversed(shape))) for (name, (k, *shape)), p in parts}
+        return {name: _turned(p.view(len(rows), *reversed(shape))) for (name, (_, *shape)), p in parts}
 
     def loss_of(self, x: Tensor, leaves: Sequence[Tensor]) -> Tensor:
         return self._losses(self._views(*leaves), x, x).sum()
@@ -143,9 +151,9 @@ def _record(
     kind: type[_Recorded],
     variant: Variant,
     d: int,
-    replicas: int,
     device: str,
     dtype: torch.dtype,
+    replicas: int,
     shape: torch.Size,
 ) -> GraphModule:
     """A batch and leaves to the leaves' gradients, whatever the numbers in them."""
