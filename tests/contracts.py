@@ -1,5 +1,7 @@
 """Optimizers that break the contract of torch.optim, one for each law of it, beside parts that keep to it their way."""
 
+from typing import ClassVar
+
 import torch
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
@@ -194,6 +196,64 @@ class Detaches(SGD):
         super().step()
 
 
+class DropsImaginary(SGD):
+    """Steps by the real part of a gradient."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad.real.to(p) if p.is_complex() else p.grad
+        super().step()
+
+
+class Unchecked(SGD):
+    """Takes any group."""
+
+    def add_param_group(self, group):
+        self.param_groups.append({**self.defaults, **group, "params": [*group["params"]]})
+
+
+class WasAscending(SGD):
+    """Takes a state without maximize for one that maximized."""
+
+    def __setstate__(self, state):
+        for group in state["param_groups"]:
+            group.setdefault("maximize", True)
+        super().__setstate__(state)
+
+
+class KeepsInitial(SGD):
+    """Steps at the rate that a scheduler keeps for itself."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["lr"], group["kept"] = group.get("initial_lr", group["lr"]), group["lr"]
+        super().step()
+        for group in self.param_groups:
+            group["lr"] = group.pop("kept")
+
+
+class Registers(SGD):
+    """Keeps a list of all parameters that it ever had."""
+
+    known: ClassVar = []
+
+    def __init__(self, params, lr, **arguments):
+        super().__init__(params, lr, **arguments)
+        self.known += [p for group in self.param_groups for p in group["params"]]
+
+
+class CapturesTwice(SGD):
+    """Takes two steps where it is capturable."""
+
+    def __init__(self, params, lr, capturable=False, **arguments):
+        super().__init__(params, lr, **arguments)
+        self.steps = 1 + capturable
+
+    def step(self, closure=None):
+        for _ in range(self.steps):
+            super().step()
+
+
 MOMENTUM = {"momentum": 0.9}
 CONTROLS = {  # by law; the first is the one that every law has
     "copies": [SharesState],
@@ -209,6 +269,12 @@ CONTROLS = {  # by law; the first is the one that every law has
     "decay-counts": [NeverDecays, DecaysAt0],
     "maximize": [NeverMaximizes],
     "differentiable": [Detaches],
+    "capturable": [CapturesTwice],
+    "complex-parameters": [DropsImaginary],
+    "shared-parameters": [Unchecked],
+    "older-states": [WasAscending],
+    "every-scheduler": [KeepsInitial],
+    "memory-left": [Registers],
 }
 
 

@@ -16,7 +16,7 @@ from identity_props.atlas.reading import STATES, Seen
 from identity_props.claims.registry import CLAIMS, RECIPES
 from identity_props.claims.running import judge_all
 from identity_props.cli import main
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Trial
 from identity_props.explanation.explain import Advice, explain

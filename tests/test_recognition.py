@@ -24,6 +24,7 @@ from identity_props.task.algorithms.conventions import (
     STEP_SLIPS,
     idle_decay,
 )
+from tests.unfamiliar import CLEAN, FAULTY
 
 OPTIM = torch.optim
 EXACT = [name for name, algorithm in ALGORITHMS.items() if algorithm.rounding <= 1e-6]
@@ -95,6 +96,93 @@ def test_what_packages_do_on_purpose_is_not_accused(name, way):
 def test_a_convention_that_papers_leave_open_is_not_accused(name, way):
     found = recognise(paper(name, {**DECAYS, **COUNTERS}[way](ALGORITHMS[name].step), weight_decay=0.0))
     assert not found.accused, found.note
+
+
+class Uncorrected(OPTIM.Optimizer):
+    """Adam's averages as they are."""
+
+    correct = False
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            one, two = group["betas"]
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p] or self.state[p].update(m=p * 0, v=p * 0, t=0) or self.state[p]
+                state["t"] += 1
+                state["m"].lerp_(p.grad, 1 - one)
+                state["v"].lerp_(p.grad.square(), 1 - two)
+                t = state["t"] if self.correct else 10**6
+                rate = group["lr"] * (1 - two**t) ** 0.5 / (1 - one**t)
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.addcdiv_(state["m"], state["v"].sqrt() + group["eps"], value=-rate)
+
+
+class Switched(Uncorrected):
+    """Adam's averages, corrected if asked."""
+
+    def __init__(self, params, lr=1e-3, correct_bias=True, **rest):
+        super().__init__(params, lr, **rest)
+        self.correct = correct_bias
+
+
+class Documented(Uncorrected):
+    """BERT's Adam: moments without bias correction, as Devlin et al. 2019."""
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Documented, "correct_bias=False"),
+        (partial(Switched, correct_bias=False), "correct_bias=False"),
+        (Switched, "correct_bias=True"),
+    ],
+)
+def test_moments_that_are_not_corrected_as_a_switch_or_its_docstring_says_are_no_fault(make, said):
+    found = recognise(make)
+    assert found.verdict == IS, found.note
+    assert said in found.note
+
+
+def test_a_correction_that_is_forgotten_is_named():
+    found = recognise(Uncorrected)
+    assert found.verdict == WRONG, found.note
+    assert "not corrected for their start at 0" in found.note
+
+
+def test_of_algorithms_that_are_the_same_there_the_one_is_named_whose_arguments_are_shown():
+    step = ALGORITHMS["adamw"].variants["eps not corrected, as section 2 of Adam's paper"]
+    assert recognise(paper("adamw", step, weight_decay=0.0)).algorithm.name in ("adam", "adamw")
+    assert recognise(paper("adabound")).algorithm.name == "adabound"
+
+
+def test_projections_show_where_gradients_are_orthogonal_to_weights():
+    assert recognise(of_paper("adamp")).algorithm.name == "adamp"
+    assert recognise(of_paper("sgdp")).algorithm.name == "sgdp"
+
+
+class Swallows(OPTIM.SGD):
+    """Takes whatever it is given, decay too, and shows it; it has none."""
+
+    def __init__(self, params, lr=1e-2, **rest):
+        super().__init__(params, lr)
+        for group in self.param_groups:
+            group.update(rest)
+
+    def step(self, closure=None):
+        shown = [{**group} for group in self.param_groups]
+        for group in self.param_groups:
+            group["weight_decay"] = 0.0
+        super().step(closure)
+        for group, kept in zip(self.param_groups, shown, strict=True):
+            group.update(kept)
+
+
+def test_who_swallows_a_decay_that_it_does_not_name_does_not_promise_it():
+    assert not recognise(Swallows).accused
 
 
 # Slips ------------------------------------------------------------------------------------------------------
@@ -201,6 +289,18 @@ def test_what_goes_wrong_in_a_circumstance_is_told(make, said):
     found = recognise(make)
     assert found.accused
     assert said in found.note
+
+
+@pytest.mark.parametrize(("make", "slip"), FAULTY.items())
+def test_a_fault_in_an_unfamiliar_style_is_named(make, slip):
+    found = recognise(make)
+    assert found.verdict == WRONG, found.note
+    assert slip in found.note
+
+
+@pytest.mark.parametrize("make", CLEAN)
+def test_a_clean_one_in_an_unfamiliar_style_is_not_accused(make):
+    assert not recognise(make).accused
 
 
 # What is its own --------------------------------------------------------------------------------------------

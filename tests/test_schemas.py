@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from identity_props.atlas.reading import nearest, ways
 from identity_props.cli import main
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.explanation.explain import Advice, explain

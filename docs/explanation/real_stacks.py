@@ -1,15 +1,14 @@
-"""Real stacks: ``check`` over torch.optim, optimizers and layers of other packages; who of pytorch-optimizer learns.
+"""Real stacks: ``check``, all laws, over torch.optim, optimizers and layers of other packages, and pytorch-optimizer.
 
-``tox -e stacks`` runs it, an hour on two cores. It writes real-stacks.json, all that was measured, and
-the page real-stacks.md, see real_stacks_page; ``--page`` writes the page alone, from the JSON.
+``tox -e stacks`` runs it, an hour of a core. It writes real-stacks.json, all that was measured, one part after the
+other, and goes on from there; the page real-stacks.md is made from that, see real_stacks_page; ``--page`` writes the page
+alone.
 """
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch.nn.utils import parametrizations
 HERE = Path(__file__).parent
 JSON, PAGE = HERE / "real-stacks.json", HERE / "real-stacks.md"
 SECONDS = 900  # a part may take
+CONTEXT = multiprocessing.get_context("fork")  # packages are imported once
 
 # distribution: its optimizers, with what they have to be told
 PACKAGES = {
@@ -50,9 +50,16 @@ PACKAGES = {
         "torch_optimizer:AdaMod",
     ],
 }
-# of pytorch-optimizer: those that want to be told which parameters are matrices, or how long they train
+# of pytorch-optimizer: those that want to be told which parameters are matrices, or how long they train, or to do
+# what their paper does: steps of all shapes alike (MARS), controllers' gains in use (PID), the rate as given (Grokfast)
 OF_MATRICES = ("adago", "adamuon", "distributedmuon", "muon", "muonclip", "normuon")
-TOLD = {"bsam": {"num_data": 512}, "ranger21": {"num_iterations": 1250}}
+TOLD = {
+    "bsam": {"num_data": 512},
+    "ranger21": {"num_iterations": 1250},
+    "mars": {"optimize_1d": True},
+    "pid": {"momentum": 0.9},
+    "grokfastadamw": {"normalize_lr": False},
+}
 
 
 class Rounded(torch.autograd.Function):
@@ -146,62 +153,87 @@ def stack_of(group, name):
 
 def of_matrices(optimizer):
     def make(params, **arguments):
-        return optimizer([{"params": list(params), "use_muon": True}], **arguments)
+        groups = [*params]
+        groups = groups if isinstance(groups[0], dict) else [{"params": groups}]
+        if any(p.ndim != 2 for group in groups for p in group["params"]):
+            raise ValueError("expected matrices")
+        return optimizer([{**group, "use_muon": True} for group in groups], **arguments)
 
     return make
 
 
-def measure(group, name):
-    """Rows of check, or the last one alone for the many."""
+def measure(group, name, quick):
+    """Rows of check, those that fail or tell something in full."""
+    from identity_props.conformance.checking import check
 
-    from identity_props.conformance import checking
+    kept = ("recognised", "learns-identity")
+    rows = [asdict(row) for row in check(stack_of(group, name), quick=quick)]
+    return [
+        {key: value for key, value in row.items() if value not in (None, "") and key != "curves"}
+        if row["verdict"] == "fail" or row["name"] in kept
+        else {"name": row["name"], "verdict": row["verdict"]}
+        for row in rows
+    ]
 
-    stack = stack_of(group, name)
-    if group == "pytorch-optimizer":
-        checking.LAWS.clear()
-    return [asdict(row) for row in checking.check(stack)]
 
-
-def measured(part):
+def measured(part, quick):
     """In a process of its own, since some parts change torch's global state, and some never end."""
     group, name, distribution = part
-    command = [sys.executable, __file__, "--part", group, name]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    found = {"group": group, "name": name, "package": distribution, "version": version(distribution)}
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process, begun = CONTEXT.Process(target=_answer, args=(theirs, group, name, quick)), time.monotonic()
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(
-            command, env=environment, timeout=SECONDS, capture_output=True, text=True, check=False
-        )
-        lines = done.stdout.splitlines() if done.returncode == 0 else []
-        rows = json.loads(lines[-1]) if lines else [_failed("error", done.stderr.strip().rpartition("\n")[2])]
-    except subprocess.TimeoutExpired:
-        rows = [_failed(f"not finished in {SECONDS} s", "")]
-    print(name, *[row["name"] for row in rows if row["verdict"] == "fail"], flush=True)
-    return found | {"rows": [{k: v for k, v in row.items() if v not in (None, "")} for row in rows]}
+        rows = ours.recv() if ours.poll(SECONDS) else [_failed(f"not finished in {SECONDS} s", "")]
+    except EOFError:
+        rows = [_failed("error", "it ended its process")]
+    process.kill()
+    process.join()
+    found = {"group": group, "name": name, "package": distribution, "version": version(distribution)}
+    seconds = round(time.monotonic() - begun)
+    print(name, f"{seconds} s", *[row["name"] for row in rows if row["verdict"] == "fail"], flush=True)
+    return found | {"rows": rows}
+
+
+def _answer(pipe, group, name, quick):
+    try:
+        pipe.send(measure(group, name, quick))
+    except Exception as error:
+        pipe.send([_failed("error", f"{type(error).__name__}: {error}")])
 
 
 def _failed(kind, note):
     return {"name": "check", "verdict": "fail", "kind": kind, "note": note}
 
 
+def write(known):
+    found = [known[part[:2]] for part in parts() if part[:2] in known]
+    JSON.write_text("[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n")
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--page", action="store_true", help="write the page alone, from the JSON")
-    parser.add_argument("--only", nargs="+", help="measure the parts of these names, keep the others")
+    parser.add_argument("--anew", action="store_true", help="forget what was measured before")
+    parser.add_argument("--only", nargs="+", help="measure the parts of these names anew, keep the others")
+    parser.add_argument(
+        "--quick", action="store_true", help="ask what it is and the contract, keep other rows"
+    )
     given = parser.parse_args()
-    if given.part:
-        print(json.dumps(measure(*given.part)))
-        return
-    found = json.loads(JSON.read_text()) if JSON.exists() and (given.page or given.only) else []
-    if not given.page:
-        wanted = [part for part in parts() if given.only is None or part[1] in given.only]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            fresh = list(pool.map(measured, wanted))
-        known = {(one["group"], one["name"]): one for one in [*found, *fresh]}
-        found = [known[part[:2]] for part in parts() if part[:2] in known]
-        JSON.write_text("[\n" + ",\n".join(map(json.dumps, found)) + "\n]\n")
-    PAGE.write_text(page(found))
+    torch.set_num_threads(1)
+    found = json.loads(JSON.read_text()) if JSON.exists() and not given.anew else []
+    known = {(one["group"], one["name"]): one for one in found}
+    for part in [] if given.page else parts():
+        if part[1] in given.only if given.only else part[:2] not in known:
+            fresh = measured(part, given.quick)
+            if given.quick:
+                before = known.get(part[:2], {"rows": []})["rows"]
+                asked = {row["name"] for row in fresh["rows"]}
+                fresh["rows"] += [row for row in before if row["name"] not in asked]
+            known[part[:2]] = fresh
+            write(known)
+    PAGE.write_text(page(write(known)))
 
 
 if __name__ == "__main__":

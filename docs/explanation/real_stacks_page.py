@@ -1,31 +1,94 @@
-"""The page of real stacks: what was measured, and the reason of every row that fails."""
+"""The page of real stacks: what was measured, what each part is, and the reason of every row that fails."""
 
 import math
+from pathlib import Path
+
+from real_stacks_reasons import WHY
+
+REPRODUCTIONS = Path(__file__).parent / "faults"
+MANY = "pytorch-optimizer"
+COLUMNS = "| part | version | what it is | pass | fails | lr | steps | why |"
 
 
 def page(found):
     """The page in Markdown."""
     lines = [INTRODUCTION.strip().format(**_counts(found))]
     for group in dict.fromkeys(one["group"] for one in found):
-        lines += ["", f"## {group}", "", "| part | version | pass | fails | lr | steps | why |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        lines += ["", f"## {group}", "", COLUMNS, "|---" * 8 + "|"]
         lines += [_line(one) for one in found if one["group"] == group]
-    return "\n".join([*lines, "", REPRODUCTIONS.strip(), ""])
+    return "\n".join([*lines, "", "## The faults, in a few lines each", "", *reproductions()])
 
 
 def _counts(found):
-    failing = [one for one in found if any(row["verdict"] == "fail" for row in one["rows"])]
-    return {"parts": len(found), "failing": len(failing), "torch": found[0]["version"]}
+    many = [one for one in found if one["group"] == MANY]
+    known = [one for one in many if recognised(one)["verdict"] == "pass"]
+    return {
+        "known": len(known),
+        "own": sum(own_name(one) for one in known),
+        "many": len(many),
+        "wrong": sum(recognised(one)["verdict"] == "fail" for one in many),
+        "asked": sum("copies" in rows(one) for one in found),
+        "full": sum("copies" in rows(one) and "resume" in rows(one) for one in found),
+        "parts": len(found),
+        "failing": sum(any(row["verdict"] == "fail" for row in one["rows"]) for one in found),
+        "torch": next(one["version"] for one in found if one["package"] == "torch"),
+    }
+
+
+def rows(one):
+    """A part's rows by name."""
+    return {row["name"]: row for row in one["rows"]}
+
+
+def recognised(one):
+    """The row that says what it is; one that does not apply where none was asked."""
+    return rows(one).get(
+        "recognised", {"name": "recognised", "verdict": "not applicable", "note": "not asked"}
+    )
+
+
+def own_name(one):
+    """Whether what it is recognised as bears its name."""
+    title, name = (
+        _letters(text) for text in (recognised(one).get("note", "").partition(" (")[0], one["name"])
+    )
+    return name in title or title in name or OTHERWISE_CALLED.get(one["name"], "?") in title
+
+
+def _letters(text):
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
+def _what(one):
+    """Its algorithm, or the nearest with the distance."""
+    row = recognised(one)
+    note = row.get("note", "")
+    if row["verdict"] == "pass":
+        return f"**{note.partition(' (')[0]}**"
+    nearest = note.partition("nearest is ")[2]
+    if not nearest:
+        return "-" if note in ("", "not asked") else "none known: it raises"
+    slip = nearest.rpartition("as if ")[2] if row["verdict"] == "fail" else ""
+    apart = nearest.rpartition("apart by ")[2].split(" ")[0]
+    said = f"as if {slip}" if slip else "none known"
+    return f"{said}; nearest {nearest.partition(' (')[0]}" + (f", {apart}" if apart and not slip else "")
 
 
 def _line(one):
-    rows = {row["name"]: row for row in one["rows"]}
+    learns = rows(one).get("learns-identity", {})
     failed = [row for row in one["rows"] if row["verdict"] == "fail"]
-    learns = rows.get("learns-identity", {})
     passed = sum(row["verdict"] == "pass" for row in one["rows"])
     fails = ", ".join(f"{row['name']} ({row.get('kind', '')}{_figures(row)})" for row in failed)
     steps = learns.get("steps", math.inf)
-    cells = (one["name"], one["version"], passed, fails or "-", _short(learns.get("lr")), _short(steps))
+    cells = (
+        one["name"],
+        one["version"],
+        _what(one),
+        passed,
+        fails or "-",
+        _short(learns.get("lr")),
+        _short(steps),
+    )
     return f"| {' | '.join(map(str, cells))} | {why(one['name'], failed)} |"
 
 
@@ -42,126 +105,37 @@ def why(name, failed):
     return WHY.get(name, "?") if failed else ""
 
 
+def reproductions():
+    """Each file as it stands."""
+    for file in sorted(REPRODUCTIONS.glob("*.py")):
+        yield from ("```python", file.read_text().strip(), "```", "")
+
+
+OTHERWISE_CALLED = {  # names of pytorch-optimizer, in letters of the algorithm's title
+    "accsgd": "acceleratedsgd",
+    "adanorm": "adamnorm",
+    "ftrl": "ftrl",
+    "grokfastadamw": "grokfast",
+    "msvag": "msvag",
+    "sgdw": "sgd",
+    "signsgd": "signum",
+    "tiger": "signum",
+}
 INTRODUCTION = """
+**{known} of {many} optimizers of pytorch-optimizer compute what a paper says**, {own} of them what the paper of their own
+name does; the others of the {known} equal another on every walk, as those do whose own part is off by default. {wrong} are
+recognised as one gone wrong; of the rest none is known, and the table names the nearest, which accuses them of nothing.
+
 # Real stacks
 
-What `identity-props check` says of optimizers and layers as they are installed: {parts} parts, of which
-{failing} fail a row. Made by `docs/explanation/real_stacks.py`, which `tox -e stacks` runs, on a CPU with torch {torch},
-seed 0; all that was measured is in [real-stacks.json](real-stacks.json).
+What `identity-props check` says of optimizers and layers as they are installed: {parts} parts, of which {failing} fail a
+row. Made by `docs/explanation/real_stacks.py`, which `tox -e stacks` runs, on a CPU with torch {torch}, seed 0; all that
+was measured is in [real-stacks.json](real-stacks.json). {asked} of them were asked what they are and the
+[contract of torch.optim](contract.md), {full} the laws of training too, as far as those apply.
 
-**pass** counts the rows that pass, those that do not apply left out; **lr** is the best of the thirteen rates
-searched, **steps** the median step at which FVU was 0.001 (a linear layer on whitened digits, full batches, 1,250
-steps, rate decayed linearly). **why** says of a failure whether it is a *fault* of the part, a *limit* of what it is
-made for or can represent, or its *design*: something that it does on purpose and that a law does not expect.
+**what it is** is the row `recognised`: the algorithm that it equals, or the nearest, with the median distance after 12
+steps relative to the way gone. **pass** counts the rows that pass, those that do not apply left out; **lr** is the best of
+the thirteen rates searched, **steps** the median step at which FVU was 0.001 (a linear layer on whitened digits, full
+batches, 1,250 steps, rate decayed linearly). **why** says of a failure whether it is a *fault* of the part, a *limit* of
+what it is made for or can represent, or its *design*: something that it does on purpose and that a law does not expect.
 """
-REPRODUCTIONS = """
-## The faults, in a few lines each
-
-```python
-import torch
-
-
-def weights(gradient=0.0, dtype=torch.float32):
-    p = torch.nn.Parameter(torch.ones(3, dtype=dtype))
-    p.grad = torch.full((3,), gradient, dtype=dtype)
-    return p
-```
-
-**NAdam** of torch loads a state in another dtype than it saved:
-
-```python
-saved = torch.optim.NAdam([p := weights(1.0, torch.float64)])
-saved.step()
-loaded = torch.optim.NAdam([p])
-loaded.load_state_dict(saved.state_dict())
-print(saved.state[p]["mu_product"].dtype, loaded.state[p]["mu_product"].dtype)  # float32, float64
-```
-
-**ASGD** of torch computes its rate in float32 where `foreach` is on, which is 1e-9 of a weight in float64:
-
-```python
-ends = []
-for foreach in (False, True):
-    asgd = torch.optim.ASGD([p := weights(1.0, torch.float64)], lr=1 / 128, foreach=foreach)
-    [asgd.step() for _ in range(8)]
-    ends.append(p.detach())
-print((ends[0] - ends[1]).abs().max())
-```
-
-**StableAdamW** of optimi calls its GPU kernels on the CPU wherever triton is installed, which torch does:
-
-```python
-from optimi import StableAdamW
-
-StableAdamW([weights(1.0)], lr=0.1).step()  # RuntimeError: 0 active drivers; triton=False works
-```
-
-**DAdaptSGD** divides by the norm of its first gradient, and so fails where training starts at the optimum:
-
-```python
-from dadaptation import DAdaptSGD
-
-DAdaptSGD([weights()], lr=1.0).step()  # ZeroDivisionError
-```
-
-**Yogi** of torch_optimizer starts both of its averages at 1e-6, the gradient's too, and moves without a gradient:
-
-```python
-from torch_optimizer import Yogi
-
-Yogi([p := weights()], lr=0.1).step()
-print(1 - p)  # 2.8e-5
-```
-
-**A2Grad** of pytorch_optimizer takes `lr` and keeps none, **SPlus** cannot be evaluated before its first step:
-
-```python
-from pytorch_optimizer import load_optimizer
-
-a2grad = load_optimizer("a2grad")([weights()], lr=0.1)
-print("lr" in a2grad.param_groups[0])  # False, so that every scheduler of torch raises KeyError
-load_optimizer("splus")([weights()], lr=0.1).eval()  # KeyError: 'ema'
-```
-"""
-
-MODEL = "*limit*: wants the model, or its named parameters, in place of parameters."
-HESSIAN = "*limit*: wants gradients of gradients, `backward(create_graph=True)`."
-CLOSURE = "*limit*: wants a closure, although the signature of its step can do without."
-WHY = {
-    "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are;"
-    " 1e-9 of a weight, which no loss curve shows.",
-    "torch.optim:NAdam": "*fault*, small: `mu_product` is float32 until a state is loaded, and of the parameter's dtype"
-    " after; in float64 that moves weights by 4e-12, which no loss curve shows.",
-    "torch.optim:SparseAdam": "*limit*: takes sparse gradients alone.",
-    "schedulefree:RAdamScheduleFree": "*design*: stands still for its first five steps, and a layer that is thawed"
-    " half-way through eight has no time left to move.",
-    "optimi:StableAdamW": "*fault*: takes its Triton kernels on the CPU too, unless told not to: see the next row.",
-    "dadaptation:DAdaptSGD": "*fault*: divides by the norm of the first gradient, which is 0 at the optimum.",
-    "torch_optimizer:Yogi": "*fault*: its average of gradients starts at 1e-6 and not at 0, and moves weights"
-    " that have no gradient.",
-    "spectral_norm": "*design*: each forward pass moves its estimate of the norm, so two half batches are not one.",
-    "lora": "*limit*: four dimensions of 49 train beside a frozen random weight.",
-    "LowRank": "*limit*: half of the rank leaves half of the variance of whitened pixels, the law *bottleneck*.",
-    "a2grad": "*fault*: takes `lr` and keeps none, so a scheduler finds none.",
-    "adahessian": HESSIAN,
-    "sophiah": HESSIAN,
-    "adai": "*limit*: slow, its momentum is near 1 where gradients vary little; FVU 3e-6 in 20,000 steps.",
-    "adalomo": MODEL,
-    "adammini": MODEL,
-    "lomo": MODEL,
-    "adamg": "*limit*: slow, it finds its own step length; near-identity at step 1,984, 1.5e-6 in 5,000 steps.",
-    "alig": CLOSURE + " Sets its own rate, so a scheduler finds none.",
-    "bsam": CLOSURE,
-    "demo": "*limit*: wants einops and a process group.",
-    "distributedmuon": "*limit*: wants a process group.",
-    "ftrl": "*design*: rebuilds weights from all gradients at the present rate, so a rate that decays to 0 takes"
-    " them to 0. At a constant rate of 1 FVU is 1.1e-5.",
-    "kron": "*limit*: trains one by one, and too slowly for the search of a rate.",
-    "kate": "*design*: its first step is lr / |g|, 5,000 lr at most, so an entry with almost no gradient is"
-    " thrown far.",
-    "lorarite": "*limit*: trains pairs of LoRA factors alone.",
-    "nero": "*limit*: keeps each neuron's weights at mean 0 and constant norm, and I has no such rows.",
-    "sara": "*limit*: trains only weights that start below 0.001.",
-    "simplifiedademamix": "*limit*: slow by a little; 1.8e-6 in 5,000 steps.",
-    "splus": "*fault*: `eval()` before the first step raises.",
-}

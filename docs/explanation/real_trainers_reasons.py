@@ -58,7 +58,7 @@ _of(
     KERAS,
     "schedule",
     what="*fault*: under accumulation a schedule is asked for the rate of each micro-batch, while `optimizer.iterations`"
-    " counts steps: it falls as many times as fast, and stays at its end (keras_schedule.py)",
+    " counts steps, and a step has that of its last: it falls as many times as fast, and stays at its end (keras_schedule.py)",
     do="multiply `decay_steps` by `gradient_accumulation_steps`; a step then has its last micro-batch's rate",
 )
 _of(

@@ -33,9 +33,11 @@ from identity_props.explanation.explain import Explanation
 from identity_props.explanation.explain import explain as explain_network
 from identity_props.explanation.networks import network_of
 from identity_props.stack.crews import Cluster
+from identity_props.stack.importing import import_all
 from identity_props.stack.processes import SPAWN, Leash, Unnamed, workers
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
+from identity_props.task.models import Variant
 
 REPORT_EVERY = 50  # optimizer steps between two reports of a worker
 WIDE = 300  # pixels; on fewer, threads wait for each other longer than they work
@@ -220,6 +222,7 @@ def _start(work: Unnamed, steps: Any, stopping: Event, threads_each: int) -> Non
 
 
 def _start_process(work: Unnamed, steps: Any, threads_each: int) -> None:
+    import_all()
     _start(work, steps, Event(), threads_each)
 
 
@@ -257,8 +260,8 @@ def _dumped(
 
 
 def _explained(trial: Trial, pixels: Pixels, run: Run, k: int) -> Explanation | None:
-    """What is found of replica k, None where it diverged."""
-    if bool(run.diverged[k]):
+    """What is found of replica k, None where it diverged or is of a kind that has no parts."""
+    if bool(run.diverged[k]) or type(trial.variant) is not Variant:
         return None
     network, scaled = network_of(trial, pixels.d, run, k), pixels.scaled(trial.variant.scaling)
     name = f"{trial.variant.name}, depth {trial.variant.depth}"

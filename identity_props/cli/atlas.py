@@ -66,7 +66,7 @@ def atlas(
     from identity_props.atlas import store
     from identity_props.claims.running import cores
     from identity_props.report import files
-    from identity_props.task.data import load
+    from identity_props.task.reading import load
 
     store.arrow()
     pixels = load(data, int(side), data_dir, download)

@@ -10,7 +10,10 @@ import click
 from identity_props.cli.advise import say_hint
 from identity_props.cli.asked import Asked
 from identity_props.cli.given import PATH, names_from_here
+from identity_props.cli.pixels import data_of
 from identity_props.cli.terminal import ALL_HOLD, options, say, show
+
+DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target")
 
 
 @click.command()
@@ -24,10 +27,9 @@ from identity_props.cli.terminal import ALL_HOLD, options, say, show
 @click.option("--depth", type=int, default=1, show_default=True, help="Its layers.")
 @click.option(
     "--scaling",
-    default="unit",
-    show_default=True,
     metavar="NAME",
-    help="Of its input and target: none (0-255), unit (0-1), standardise or whiten.",
+    help="Of its input and target: none (as they are), unit (0-1), standardise or whiten."
+    "  [default: unit; of a file none]",
 )
 @click.option(
     "--model",
@@ -59,21 +61,35 @@ from identity_props.cli.terminal import ALL_HOLD, options, say, show
     "--steps", type=click.IntRange(min=0), help="Steps that train it.  [default: 10 over the default rate]"
 )
 @click.option(
+    "--batch-size", type=click.IntRange(min=1), default=128, show_default=True, help="Examples a step."
+)
+@click.option(
     "--try",
     "try_",
     is_flag=True,
     help="Train what is advised too, and show what it gives; a --model with its --optimizer, --lr and --steps,"
-    " from what its factory builds.",
+    " or its --train, from what its factory builds.",
 )
-@options("data", "side", "data_dir", "download", "seed")
+@click.option(
+    "--train", metavar="PKG.MOD:FIT", help="fit(model, x, target) trains a --model that is changed by --try."
+)
+@click.option(
+    "--wanted",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="FVU that a layer that is too narrow is to be widened for.",
+)
+@options("data", "test", "shape", "side", "data_dir", "download", "seed")
+@click.option(
+    "--target", type=PATH, metavar="FILE", help="What a file's examples are mapped to, if not to themselves."
+)
+@click.option("--test-target", type=PATH, metavar="FILE", help="Likewise of the examples of --test.")
 @click.option("--out", type=PATH, help="Folder to write explanation.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print explanation.json instead of the tables.")
 def explain(
     data: str,
-    side: str,
-    data_dir: Path | None,
-    download: bool,
     out: Path | None,
     force: bool,
     as_json: bool,
@@ -90,9 +106,11 @@ def explain(
     from identity_props.report.explain import FILE, document, tables
     from identity_props.stack.stack import Stack
     from identity_props.stack.unchanged import unchanged
-    from identity_props.task.data import load
+    from identity_props.task.reading import NAMED
 
     click.get_current_context().with_resource(names_from_here())
+    chosen = {name: given.pop(name) for name in DATA}
+    given["scaling"] = given["scaling"] or ("unit" if data in NAMED else "none")
     asked = Asked(**given)
     click.get_current_context().with_resource(
         flushed_denormals(helpers=True)
@@ -100,7 +118,7 @@ def explain(
     if out is not None:
         files.check_free(out, force, FILE, page.FILE)
         files.make(out)
-    pixels = load(data, int(side), data_dir, download)
+    pixels = data_of(data, seed=asked.seed, **chosen)
     # more threads than `run` has wait for each other longer than they work where layers are narrow
     with unchanged(threads(1, pixels)):
         found = asked.explained(pixels)

@@ -14,24 +14,34 @@ from typing import Any
 
 import click
 
-from identity_props.cli.given import PATH, SEED
+from identity_props.cli.given import PATH, SEED, SHAPE
 
 ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 OPTIONS = {  # that several commands have
     "data": click.option(
         "--data",
-        type=click.Choice(["digits", "mnist"]),
         default="digits",
         show_default=True,
-        help="Rendered digits, or MNIST.",
+        metavar="digits|mnist|FILE",
+        help="Rendered digits, MNIST, or examples of your own, one a row: .npy, .npz, .csv, .parquet,"
+        " .safetensors or a folder of images.",
+    ),
+    "test": click.option(
+        "--test",
+        type=PATH,
+        metavar="FILE",
+        help="Those of a file's examples that are for test.  [default: every fifth, drawn by the seed]",
+    ),
+    "shape": click.option(
+        "--shape", type=SHAPE, help="Height and width where a file's rows are pictures, such as 28x28."
     ),
     "side": click.option(
         "--side",
         type=click.Choice(["7", "14", "28"]),
         default="7",
         show_default=True,
-        help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
+        help="Pixels a side of digits and MNIST, pooled from 28; 14 takes minutes, 28 hours.",
     ),
     "data_dir": click.option(
         "--data-dir",

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from identity_props.cli.pixels import data_of
 from identity_props.cli.terminal import bar, say
 from identity_props.errors import InputError
+from identity_props.stack.importing import importing
 
 if TYPE_CHECKING:
     from identity_props.claims.registry import Claim
@@ -92,6 +94,8 @@ def prepared(
     side: str,
     data_dir: Path | None,
     download: bool,
+    test: Path | None,
+    shape: tuple[int, int] | None,
     claims: str | None,
     slow: bool,
     replicas: int,
@@ -103,14 +107,14 @@ def prepared(
     **parts: Any,
 ) -> Work:
     """Data, claims and processes, from a command's options; ``own`` gives the claims of an optimizer of one's own."""
-    from identity_props.claims.running import default_jobs
-    from identity_props.stack.building import build_once
-    from identity_props.stack.stack import stack_of
-    from identity_props.task.data import load
+    with importing():
+        from identity_props.claims.running import default_jobs
+        from identity_props.stack.building import build_once
+        from identity_props.stack.stack import stack_of
 
     stack = stack_of(device=device, **parts)
     build_once(stack)
-    pixels = load(data, int(side), data_dir, download)
+    pixels = data_of(data, side, data_dir, download, shape, test=test, seed=seed)
     named = own is not None and stack.optimizer is not None
     selected = own(claims, stack, pixels) if named and own else _selected(claims, slow, pixels)
     jobs = jobs or default_jobs(stack, selected, pixels)

@@ -48,7 +48,13 @@ def even_course(seed: int, steps: int, faster: float = 1.0, drift: float = 0.0) 
     ]
     for row in gradients[:3]:
         row[COLUMN] *= late  # type: ignore[operator]
+        row[0] = _across(row[0], starts[0])  # as under batch normalisation, which projections are about
     return Course(starts, gradients, faster, even=True)
+
+
+def _across(g: Tensor | None, w: Tensor) -> Tensor | None:
+    """The gradient less its part along each row of the weight."""
+    return g if g is None else g - w * ((g * w).sum(1) / w.square().sum(1))[:, None]
 
 
 # As if ----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from identity_props.task.algorithms.conventions import (
     STEP_SLIPS,
     ascending,
 )
+from identity_props.task.algorithms.moments import SWITCHED
 
 # what packages call the arguments that torch.optim names
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -29,6 +30,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "eps": ("epsilon",),
     "weight_decay": ("wd", "weight_decay_rate"),
     "beta2_decay": ("decay", "decay_rate"),
+    "correct_bias": ("bias_correction", "correct_biases", "debias", "use_bias_correction"),
     "precondition_frequency": ("preconditioning_frequency", "every"),
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
@@ -102,6 +104,11 @@ class Candidate:
     def near(self, seen: Seen) -> float:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
         return max(seen.near, self.algorithm.rounding)
+
+    def unshown(self, seen: Seen) -> int:
+        """How many of its algorithm's arguments a part does not show: the fewer, the rather it is meant."""
+        usual = ("lr", "weight_decay", *SWITCHED)
+        return sum(not shows(seen.groups[0], name) for name in self.algorithm.defaults if name not in usual)
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""

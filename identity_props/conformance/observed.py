@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -34,6 +36,9 @@ EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
 LENGTHILY = 60
 NORM = 64.0
 EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
+UNCORRECTED = re.compile(
+    r"\b(no|not|without|omit\w*|skip\w*|never|lacks?)\W+(\w+\W+){0,4}(bias|correct|debias)", re.I
+)
 UNDECAYED = Switch("weight_decay", 0.0)
 
 
@@ -89,6 +94,22 @@ class Part:
     def plain(self) -> Switch:
         """Without decay, if it takes that."""
         return UNDECAYED if self.takes(UNDECAYED) else PLAIN
+
+    @cached_property
+    def _signed(self) -> dict[str, Any]:
+        """The arguments that its signature has, with their defaults, and what its docstring says of corrections."""
+        said: dict[str, Any] = {"correct_bias": False} if self._uncorrected else {}
+        try:
+            of = inspect.signature(self.make).parameters
+        except (TypeError, ValueError):
+            return said
+        return said | {name: one.default for name, one in of.items() if one.default is not one.empty}
+
+    @property
+    def _uncorrected(self) -> bool:
+        """Whether its own docstring says that moments are not corrected, as those of BERT's Adam are not."""
+        of = self.make.func if isinstance(self.make, partial) else self.make
+        return bool(UNCORRECTED.search(of.__doc__ or ""))
 
     def takes(self, switch: Switch) -> bool:
         """Whether it takes all of a switch's arguments, together."""
@@ -171,7 +192,8 @@ class Part:
     def _walked(self, course: Course, switch: Switch, where: str) -> Seen:
         start = nn.Parameter(course.starts[0].clone())
         shown = self.make([start], lr=1.0, **switch.arguments).param_groups[0]
-        group = {name: value for name, value in shown.items() if name != "params"}
+        own = {name: value for name, value in shown.items() if name != "params"}
+        group = {**self._signed, **switch.arguments, **own}
         groups: list[Group] = [group for _ in course.rates(0)]
         if switch.other is not None:
             groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]

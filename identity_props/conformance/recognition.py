@@ -107,11 +107,14 @@ def _rate_free(part: Part, matches: list[Candidate]) -> Recognised:
 
 
 def _known(seen: Seen) -> list[Candidate]:
-    """Those that it is, among all that are published, with each way to decay where it decays."""
+    """Those that it is, among all that are published, with each way to decay where it decays.
+
+    Of several that are the same there, as Adam and AdaBound, first those whose arguments it has.
+    """
     fitting = those_that_fit(published(seen), seen)
-    if fitting or not any(group.get("weight_decay") for group in seen.groups):
-        return fitting
-    return those_that_fit(decayed(published(seen)), seen)
+    if not fitting and any(group.get("weight_decay") for group in seen.groups):
+        fitting = those_that_fit(decayed(published(seen)), seen)
+    return sorted(fitting, key=lambda one: one.unshown(seen))
 
 
 # What it is not -----------------------------------------------------------------------------------
@@ -176,7 +179,8 @@ def _departed(matches: list[Candidate], seen: Seen) -> Recognised:
         return found
     one, left = matches[0], matches[0].departure(seen)
     places = one.departure(seen, spare=len(seen.course.starts)).places
-    plainly = seen.plainly and left.apart >= FAR and one.near(seen) == SAME and places & seen.plain
+    far = FAR <= left.apart < math.inf  # where the paper itself is not defined nothing departs from it
+    plainly = seen.plainly and far and one.near(seen) == SAME and places & seen.plain
     told = ", ".join(f"{place}{BEFELL.get(place, '')}" for place in sorted(places))
     note = f"nearest is {one}, which it is where all gradients are there; {seen.where} {left}, in parameter {told}"
     return Recognised(DEPARTS if plainly else NONE, one.algorithm, note, left.apart)

@@ -30,7 +30,7 @@ from identity_props.conformance.recognised import (
 from identity_props.conformance.walks import EVERY, SWITCHES, Switch, WalkError
 from identity_props.stack.stack import names
 from identity_props.task.algorithms import Cell
-from identity_props.task.algorithms.conventions import idle_decay
+from identity_props.task.algorithms.conventions import IGNORED, idle_decay
 
 DECAYED, MOVING = Switch("weight_decay", 0.1, 0.3), Switch("momentum", 0.9)
 USED = ("momentum", "nesterov", "dampening", "betas", "amsgrad", "centered")  # none is without effect
@@ -51,7 +51,9 @@ def decaying(part: Part, fitting: list[Candidate], even: Seen) -> Recognised:
     wrong = None if kept else first_that_fits(own, seen, f" {DECAYED}")
     if not kept and wrong is None:
         kept = those_that_fit(decayed(fitting), seen)
-        wrong = None if kept else first_that_fits(decay_gone_wrong(fitting), seen, f" {DECAYED}")
+        named = names(part.make, "weight_decay")  # one that swallows any argument does not promise to decay
+        slips = (one for one in decay_gone_wrong(fitting) if named or one.way != IGNORED)
+        wrong = None if kept else first_that_fits(slips, seen, f" {DECAYED}")
         said = [] if kept else ["none known with weight_decay"]
     if wrong or (kept and (wrong := _decays_of_groups(part, kept))):
         return wrong

@@ -18,8 +18,8 @@ from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import SCHEDULES, Run, Trial
 from identity_props.errors import InputError, MissingError
 from identity_props.explanation.readout import dtype_of, outputs
-from identity_props.explanation.settling import loss_of, set_rate
-from identity_props.stack.loop import shuffled, take_step
+from identity_props.explanation.settling import loss_of, pairs, set_rate
+from identity_props.stack.loop import take_step
 from identity_props.stack.stack import resolve
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import pixel_variance
@@ -39,35 +39,65 @@ def trained(
     return network_of(trial, pixels.d, run)
 
 
+Fit = Callable[[nn.Module, Tensor, Tensor], object]
+
+
 def retrained(
     model: nn.Module,
     trial: Trial,
     pixels: Pixels,
     seed: int = 0,
     on_step: Callable[[int], None] | None = None,
+    fit: Fit | None = None,
 ) -> float:
     """FVU in grey levels, on test, of a copy of ``model`` once it is trained as the trial says; NaN if it diverges.
 
-    On unscaled pixels, of which the trial's scaling is made.
+    On unscaled pixels, of which the trial's scaling is made. ``fit(model, x, goal)`` trains it in place of the
+    trial's recipe, on x [n, d] and what it is mapped to [n, d], and may return another module.
     """
-    model, recipe = copy.deepcopy(model).train(), trial.recipe
+    model = copy.deepcopy(model).train()
     scaled = pixels.scaled(trial.variant.scaling)
-    moved = [p for p in model.parameters() if p.requires_grad]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)  # of dropout
+        if fit is None:
+            descend(model, trial, scaled, seed, on_step)
+        else:
+            model = _fitted(fit, model, scaled)
+    return measured(model, scaled)
+
+
+def descend(
+    model: nn.Module, trial: Trial, scaled: Pixels, seed: int, on_step: Callable[[int], None] | None
+) -> None:
+    """Train a module in place by a trial's recipe, for its steps, on scaled pixels."""
+    recipe, moved = trial.recipe, [p for p in model.parameters() if p.requires_grad]
     optimizer = resolve(recipe.optimizer)(moved, lr=recipe.lr, **dict(recipe.arguments))
-    batches = shuffled(
-        scaled.train.to(dtype_of(model)), recipe.batch_size, [torch.Generator().manual_seed(seed)]
-    )
-    for step, batch in enumerate(islice(batches, trial.steps)):
+    batches = pairs(scaled, recipe.batch_size, dtype_of(model), seed)
+    for step, pair in enumerate(islice(batches, trial.steps)):
         set_rate(optimizer, recipe.lr * SCHEDULES[recipe.schedule](step, trial.steps))
-        take_step(optimizer, loss_of(model, batch if batch.ndim == 2 else batch[0]))
+        take_step(optimizer, loss_of(model, *pair))
         if on_step:
             on_step(step)
+
+
+def _fitted(fit: Fit, model: nn.Module, scaled: Pixels) -> nn.Module:
+    x, goal = (half.to(dtype_of(model)) for half in (scaled.train, scaled.goal[0]))
+    try:
+        made = fit(model, x, goal)
+    except Exception as error:  # a user's function may raise anything
+        raise InputError(f"--train: calling it raised {type(error).__name__}: {error}") from error
+    return made if isinstance(made, nn.Module) else model
+
+
+def measured(model: nn.Module, scaled: Pixels) -> float:
+    """FVU on test, in grey levels, of a module on scaled pixels; NaN where it is not finite."""
     back = scaled.scaling.backward if scaled.scaling else lambda z: z
     try:
         y = outputs(model, scaled.test)
     except InputError:
         return math.nan
-    return float((back(y) - back(scaled.test)).square().mean()) / pixel_variance(back(scaled.test))
+    goal = back(scaled.goal[1])
+    return float((back(y) - goal).square().mean()) / pixel_variance(goal)
 
 
 def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:

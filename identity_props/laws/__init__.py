@@ -4,7 +4,7 @@
 # isort: off
 from identity_props.laws.base import AXES, LAWS, Case, Discrepancy, Law, scaled_alike, worst_of
 from identity_props.laws import linear, deep, layers, drawing, symmetry, loops, steps, contract, calls
-from identity_props.laws import settings, precision, backends
+from identity_props.laws import settings, lives, precision, backends
 
 __all__ = [
     "AXES",
@@ -19,6 +19,7 @@ __all__ = [
     "drawing",
     "layers",
     "linear",
+    "lives",
     "loops",
     "precision",
     "scaled_alike",

@@ -34,6 +34,8 @@ def _named(stack: Stack, argument: str) -> None:
 def _set(one: Walk, rate: float) -> None:
     """As a scheduler sets it: a tensor keeps its place."""
     for group in one.optimizer.param_groups:
+        if "lr" not in group:
+            raise NotOfferedError("not offered: a rate in its groups")
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:
@@ -59,6 +61,8 @@ def tensor_rate(stack: Stack, case: Case) -> Discrepancy:
     found = beside(stack, weights[1], weights[0], "|W - W of a rate that is a number|", eps)
     return worst_of([found, Discrepancy(len({*rates}) - 1, 0, "rates that a step changed")])
 
+
+LOW, HIGH = 0.05, 0.95  # of a momentum that is cycled
 
 # Schedules --------------------------------------------------------------------------------------------------
 
@@ -89,7 +93,14 @@ def scheduled(stack: Stack, case: Case) -> Discrepancy:
 def _cycled(stack: Stack, case: Case, momentum: bool) -> Tensor:
     one = walk(stack, case)
     with offered("OneCycleLR"):
-        cycle = OneCycleLR(one.optimizer, max_lr=4 * RATE, total_steps=STEPS + 1, cycle_momentum=momentum)
+        cycle = OneCycleLR(
+            one.optimizer,
+            4 * RATE,
+            total_steps=STEPS + 1,
+            cycle_momentum=momentum,
+            base_momentum=LOW,  # the sign of a sum hardly hears of 0.85 beside 0.9
+            max_momentum=HIGH,
+        )
         for _ in range(STEPS):
             one.on(1)
             cycle.step()
@@ -101,9 +112,9 @@ def _with_other_momentum(stack: Stack, case: Case, plain: Tensor) -> str:
     defaults = walk(stack, case).optimizer.defaults
     try:
         if "betas" in defaults:
-            other = walk(stack, case, betas=(0.5, *defaults["betas"][1:]))
+            other = walk(stack, case, betas=(LOW, *defaults["betas"][1:]))
         elif "momentum" in defaults:
-            other = walk(stack, case, momentum=0.5)
+            other = walk(stack, case, momentum=LOW)
         else:
             return ""
         return ("betas" if "betas" in defaults else "momentum") if differing(other.on(), plain) else ""
@@ -171,3 +182,17 @@ def differentiable(stack: Stack, case: Case) -> Discrepancy:
     known = [p.grad is not None and bool(p.grad.isfinite().all()) for p in starts]
     found = beside(stack, one.weights, plain.on(), "|W - W|", coarse(stack.dtype, torch.float32))
     return worst_of([found, Discrepancy(known.count(False), 0, "starts without a gradient")])
+
+
+@contract(
+    "capturable",
+    "where capturable is taken on the device, steps are the same",
+    "torch.optim: capturable (bool); torch's own refuse it on a CPU",
+)
+def capturable(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step in float32 at least, as counts and powers of beta are tensors of that dtype."""
+    _named(stack, "capturable")
+    with offered("capturable"):
+        one = walk(stack, case, capturable=True).on()
+    eps = coarse(stack.dtype, torch.float32)
+    return beside(stack, one, walk(stack, case, capturable=False).on(), "|W - W|", eps)

@@ -89,6 +89,17 @@ _TRAINER = _object(
     },
     "the trainer",
 )
+_LAYER = _object(
+    {
+        "layer": _text("its factory and arguments"),
+        "input": _text("kind and shape of one example of each input"),
+        "like": _text("the layer that it is declared to be like, or none"),
+        "device": _text("where it runs"),
+        "mode": _text("eager or compiled"),
+        "ranks": _count("processes, one"),
+    },
+    "the layer",
+)
 _TRAINING = _object(
     {
         "examples": _count("orthonormal examples"),
@@ -107,7 +118,7 @@ _TRAINING = _object(
 )
 _DATA = _object(
     {
-        "name": _text("digits or mnist"),
+        "name": _text("digits, mnist or that of a file"),
         "shape": _of(["array", "null"], "height and width of an image, or null", items=_count("pixels")),
         "train": _count("training images"),
         "test": _count("test images"),
@@ -133,7 +144,7 @@ _CLAIM = _object(
         "name": _text("of the claim"),
         "statement": _text("what it says"),
         "verdict": _word("by the binomial test", "holds", "fails", "undecided"),
-        "expects": _text("learns, fails, sooner, diverges or same"),
+        "expects": _text("learns, fails, sooner, diverges, same, floor or nears"),
         "required_share": _number("share of all seeds that has to do it"),
         "replicas": _count("networks trained"),
         "successes": _count("those that did what is claimed"),
@@ -231,7 +242,10 @@ SCHEMAS: dict[str, Schema] = {
             "versions": _VERSIONS,
             "machine": _MACHINE,
             "seed": _SEED,
-            "stack": {"anyOf": [_STACK, _TRAINER], "description": "the parts that trained, or the trainer"},
+            "stack": {
+                "anyOf": [_STACK, _TRAINER, _LAYER],
+                "description": "the parts that trained, the trainer, or the layer",
+            },
             "rows": _list(_ROW, "one a law or comparison"),
         },
     ),
@@ -292,6 +306,17 @@ SCHEMAS: dict[str, Schema] = {
             "near_identity": _of("boolean", "whether FVU is 0.001 or less"),
             "parts": _list(_PART, "of the error, in the order taken; they sum to fvu"),
             "readouts": _list(_number("FVU"), "of the best affine readout of each hidden layer"),
+            "narrowest": _of(
+                ["integer", "null"], "features of the narrowest layer, null if none is narrower than data"
+            ),
+            "by_rank": _list(_number("FVU"), "of the best affine map of rank 0, 1, ... on test"),
+            "by_pixel": _list(_number("squared error"), "of each output in grey levels; the mean is mse"),
+            "by_frequency": _list(
+                _list(
+                    _number("power"), "of the error, then of the target less its mean, in grey levels squared"
+                ),
+                "at 0, 1, ... cycles a picture; empty where there is none",
+            ),
             "dead_outputs": _list(_count("output pixel"), "output units that are 0 on all data"),
             "advice": _list(_ADVICE, "changes worth trying"),
         },

@@ -8,6 +8,7 @@ NAMES = {  # with the package that each has to find
     "lightning": "lightning",
     "accelerate": "accelerate",
     "transformers": "transformers",
+    "trl": "trl",
     "keras-torch": "keras",
     "keras-jax": "keras",
     "keras-tensorflow": "keras",

@@ -22,7 +22,7 @@ def _rms(x: Tensor) -> Tensor:
 # Adafactor ---------------------------------------------------------------------------------------------
 
 
-def _factored(square: Tensor, memory: Memory, beta: float, least: float = 0.0) -> Tensor:
+def factored(square: Tensor, memory: Memory, beta: float, least: float = 0.0) -> Tensor:
     """Second moments [..., n, m] from the running means of rows and columns; of a vector as they are."""
     if square.ndim < 2:
         return running(memory, "v", square, beta)
@@ -31,7 +31,7 @@ def _factored(square: Tensor, memory: Memory, beta: float, least: float = 0.0) -
     return rows * columns / rows.mean(-2, keepdim=True).clamp_min(least)
 
 
-def _clipped(g: Tensor, v: Tensor, d: float) -> Tensor:
+def clipped(g: Tensor, v: Tensor, d: float) -> Tensor:
     """The update g / sqrt(v), no longer than d in its root mean square."""
     update = g / v.sqrt()
     return update / (_rms(update) / d).clamp_min(1.0)
@@ -45,25 +45,32 @@ def _relative_rate(w: Tensor, t: int, a: Arguments) -> Tensor:
 
 def _adafactor(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     rate = _relative_rate(w, memory["t"], a)
-    v = _factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
-    return decayed(w, a) - rate * _clipped(g, v, a["d"])
+    v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
+    return decayed(w, a) - rate * clipped(g, v, a["d"])
 
 
 def _adafactor_torch(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     least = torch.finfo(w.dtype).eps if a["eps"][0] is None else a["eps"][0]
     rate = _relative_rate(w, memory["t"], a)
-    v = _factored(g.square(), memory, 1 - memory["t"] ** a["beta2_decay"], least)
-    return decayed(w, a) - rate * _clipped(g, v.clamp_min(least**2), a["d"])
+    v = factored(g.square(), memory, 1 - memory["t"] ** a["beta2_decay"], least)
+    return decayed(w, a) - rate * clipped(g, v.clamp_min(least**2), a["d"])
 
 
 def _averaged_update(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-    v = _factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
-    return moved(decayed(w, a), running(memory, "m", _clipped(g, v, a["d"]), a["beta1"]), a)
+    v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
+    return moved(decayed(w, a), running(memory, "m", clipped(g, v, a["d"]), a["beta1"]), a)
 
 
 def _rate_averaged_too(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-    v = _factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
-    return decayed(w, a) - running(memory, "m", a["lr"] * _clipped(g, v, a["d"]), a["beta1"])
+    v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
+    return decayed(w, a) - running(memory, "m", a["lr"] * clipped(g, v, a["d"]), a["beta1"])
+
+
+def _as_long_as_weights(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The rate times the weights' size, inside the average."""
+    rate = a["lr"] * _rms(w).clamp_min(a["eps"][1])
+    v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
+    return decayed(w, a) - running(memory, "m", rate * clipped(g, v, a["d"]), a["beta1"])
 
 
 _SHAZEER = "Shazeer, Stern 2018, 1804.04235"
@@ -94,6 +101,9 @@ ADAFACTOR = (
         "U as in adafactor, clipped; m = beta_1 m + (1 - beta_1) U; w -= lr m",
         {**_ADAFACTOR, "beta1": 0.9, "eps": (1e-30, 1e-3)},
         each(_averaged_update),
+        variants={
+            "the rate times the weights' size, inside the average, as fairseq": each(_as_long_as_weights)
+        },
         slips={"the rate is kept inside the average": each(_rate_averaged_too)},
     ),
 )

@@ -84,6 +84,21 @@ def _adamw_corrected(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tupl
     return _warm(memory, a), g / (v.sqrt() + a["eps"]) + a["weight_decay"] * y
 
 
+def _rectified(memory: Memory, a: Arguments) -> float:
+    """The rate, 0 until it is rectified."""
+    t, b2 = memory["t"], a["betas"][1]
+    most = 2 / (1 - b2) - 1
+    rho = most - 2 * t * b2**t / (1 - b2**t)
+    return float(
+        a["lr"] * ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5 if rho > 4 else 0.0
+    )
+
+
+def _radam(y: Tensor, g: Tensor, memory: Memory, a: Arguments) -> tuple[float, Tensor]:
+    v = _squares(g, memory, a) / (1 - a["betas"][1] ** memory["t"])
+    return _rectified(memory, a), g / (v.sqrt() + a["eps"]) + a["weight_decay"] * y
+
+
 def _squares(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     beta = a["betas"][1]
     memory["v"] = beta * memory.get("v", 0.0) + (1 - beta) * g.square()
@@ -170,6 +185,18 @@ SCHEDULE_FREE = (
         _ADAMW,
         _free(_adamw_corrected),
         {_GROUP: _of_group(_free(_adamw_corrected))},
+    ),
+    _free_member(
+        "schedule-free-radam",
+        "schedule-free RAdam",
+        "algorithm 1, with RAdam's factor r_t of the rate in place of a warmup, as its authors' code",
+        (
+            "r_t (g / (sqrt(v / (1 - beta_2^t)) + eps) + weight_decay y), at rest where it is not defined",
+            _WEIGHTED,
+        ),
+        _ADAMW,
+        _free(_radam),
+        {_GROUP: _of_group(_free(_radam), _rectified)},
     ),
 )
 

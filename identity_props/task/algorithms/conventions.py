@@ -265,10 +265,11 @@ COUNTERS: Mapping[str, Way] = {
     "t counts the steps of the group": partial(counted, count=by_group),
     "a missing gradient is 0": zeros_for_none,
 }
+IGNORED = "decay were ignored"
 DECAY_SLIPS: Mapping[str, Way] = {
     "coupled decay had the other sign": partial(coupled, sign=-1.0),
     "decoupled decay had the other sign": partial(decoupled, sign=-1.0),
-    "decay were ignored": partial(given, weight_decay=0.0),
+    IGNORED: partial(given, weight_decay=0.0),
 }
 COUNTER_SLIPS: Mapping[str, Way] = {
     "one step counter advanced at each parameter": partial(counted, count=by_parameter),

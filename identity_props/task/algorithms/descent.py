@@ -50,6 +50,12 @@ def velocity_of_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Te
     return moved(w, v, a)
 
 
+def whole_ahead(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The look-ahead takes the velocity without mu."""
+    v = velocity(g, memory, a)
+    return moved(w, g + v if a["nesterov"] else v, a)
+
+
 def added_twice(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The velocity grows by mu g and is never damped."""
     memory["v"] = memory["v"] + a["momentum"] * g if "v" in memory else g
@@ -77,6 +83,7 @@ SGD = Algorithm(
         "momentum were ignored": coupled(given(each(sgd), momentum=0.0, nesterov=False)),
         "weights moved by the velocity of the step before": coupled(each(velocity_of_before)),
         "the velocity were never damped": coupled(each(added_twice)),
+        "the look-ahead took the whole velocity, not mu times it": coupled(each(whole_ahead)),
     },
 )
 

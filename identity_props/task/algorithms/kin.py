@@ -16,7 +16,7 @@ from identity_props.task.algorithms.base import (
     running,
 )
 from identity_props.task.algorithms.conventions import coupled, decoupled, proximal
-from identity_props.task.algorithms.moments import ADAM_DEFAULTS, corrections, moments
+from identity_props.task.algorithms.moments import ADAM_DEFAULTS, complemented, corrections, moments
 
 # Second moments -----------------------------------------------------------------------------------
 
@@ -201,11 +201,6 @@ def adan_as_written(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tenso
     v = running(memory, "v", change, b2)
     n = memory["n"] = b3 * memory.get("n", g * g) + (1 - b3) * (g + b2 * change) ** 2
     return moved(w, (m + b2 * v) / (n.sqrt() + a["eps"]), a)
-
-
-def complemented(update: Update) -> Update:
-    """Betas as 1 - those that are given."""
-    return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": tuple(1 - b for b in a["betas"])})
 
 
 ADAN = Algorithm(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,11 +20,15 @@ from identity_props.task.algorithms.base import (
 )
 from identity_props.task.algorithms.conventions import coupled, decoupled, given
 
-ADAM_DEFAULTS = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+ADAM_DEFAULTS: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+
+SWITCHED = {"correct_bias": True}  # False as BERT's Adam has it, Devlin et al. 2019
 
 
 def corrections(memory: Memory, a: Arguments) -> tuple[float, ...]:
-    """1 - beta^t of each beta, by which averages that began at 0 are divided."""
+    """1 - beta^t of each beta, by which averages that began at 0 are divided; 1 where that is switched off."""
+    if not a.get("correct_bias", True):
+        return (1.0,) * len(a["betas"])
     return tuple(1 - beta ** memory["t"] for beta in a["betas"])
 
 
@@ -32,6 +38,31 @@ def moments(g: Tensor, memory: Memory, a: Arguments) -> tuple[Tensor, Tensor]:
     m, v = running(memory, "m", g, a["betas"][0]), running(memory, "v", g * g, a["betas"][1])
     return m / first, v / second
 
+
+def rms(x: Tensor) -> Tensor:
+    """The root of the mean of squares."""
+    return x.square().mean().sqrt()
+
+
+def adams(g: Tensor, memory: Memory, a: Arguments, second: Tensor | None = None) -> Tensor:
+    """Adam's update on g, m / (sqrt(v) + eps), with v of another gradient where one is given."""
+    one, two = corrections(memory, a)
+    m = running(memory, "m", g, a["betas"][0]) / one
+    square = g if second is None else second
+    v = running(memory, "v", square * square, a["betas"][1]) / two
+    return m / (v.sqrt() + a["eps"])
+
+
+def eps_uncorrected(update: Update) -> Update:
+    """The update with eps beside sqrt(v) before that is corrected, as in the order of section 2 of Adam's paper."""
+
+    def changed(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+        return update(w, g, memory, {**a, "eps": a["eps"] / (1 - a["betas"][1] ** memory["t"]) ** 0.5})
+
+    return changed
+
+
+EPS_UNCORRECTED = "eps not corrected, as section 2 of Adam's paper"
 
 # Adam ---------------------------------------------------------------------------------------------
 
@@ -112,6 +143,11 @@ def swapped(update: Update) -> Update:
     return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": a["betas"][::-1]})
 
 
+def complemented(update: Update) -> Update:
+    """Betas as 1 - those that are given."""
+    return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": tuple(1 - b for b in a["betas"])})
+
+
 def second_beta(update: Update, beta: float) -> Update:
     """Another second beta, whatever is given."""
     return lambda w, g, memory, a: update(w, g, memory, {**a, "betas": (a["betas"][0], beta)})
@@ -128,6 +164,7 @@ ADAM_SLIPS: dict[str, Step] = {
     "the rate were inside the first moment": each(adam_rate_inside),
     "it moved by the first moment of the step before": each(adam_stale),
     "the two betas were swapped": each(swapped(adam)),
+    "betas weighed the gradient and not the average": each(complemented(adam)),
     "the second beta were 0.99": each(second_beta(adam, 0.99)),
     "eps were 1e-3": given(each(adam), eps=1e-3),
     "eps were 1e-8": given(each(adam), eps=1e-8),
@@ -137,7 +174,7 @@ ADAM = Algorithm(
     title="Adam",
     paper="Kingma, Ba 2015, algorithm 1",
     equation="m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; w <- w - lr m^ / (sqrt(v^) + eps), x^ = x / (1 - b^t)",
-    defaults=ADAM_DEFAULTS,
+    defaults={**ADAM_DEFAULTS, **SWITCHED},
     step=coupled(each(adam)),
     variants={"eps not corrected, as section 2 of the paper and Keras": coupled(each(adam_eps_hat))},
     slips={name: coupled(step) for name, step in ADAM_SLIPS.items()},
@@ -147,7 +184,7 @@ ADAMW = Algorithm(
     title="AdamW",
     paper="Loshchilov, Hutter 2019, algorithm 2",
     equation="Adam's step on w (1 - lr wd)",
-    defaults={**ADAM_DEFAULTS, "weight_decay": 1e-2},
+    defaults={**ADAM_DEFAULTS, **SWITCHED, "weight_decay": 1e-2},
     step=decoupled(each(adam)),
     variants={"eps not corrected, as section 2 of Adam's paper": decoupled(each(adam_eps_hat))},
     slips={name: decoupled(step) for name, step in ADAM_SLIPS.items()},
@@ -259,33 +296,4 @@ NADAM = Algorithm(
 )
 
 
-def rectified(update: str, least: float) -> Update:
-    """RAdam, where the rectification begins above least; before it moves by the update named, or rests."""
-
-    def radam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-        m, v = moments(g, memory, a)
-        second, t, b2 = corrections(memory, a)[1], memory["t"], a["betas"][1]
-        most = 2 / (1 - b2) - 1
-        rho = most - 2 * t * b2**t / second
-        if rho <= least:
-            return moved(w, m, a) if update == "m" else w
-        r = ((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho)) ** 0.5
-        return moved(w, r * m / (v.sqrt() + a["eps"] / second**0.5), a)
-
-    return radam
-
-
-RADAM = Algorithm(
-    name="radam",
-    title="RAdam",
-    paper="Liu et al. 2020, algorithm 2, with eps, and rectified from rho > 5 as its authors' code",
-    equation="w <- w - lr r m^ sqrt(1 - b2^t) / (sqrt(v) + eps) where rho > 5, else w - lr m^",
-    defaults=ADAM_DEFAULTS,
-    step=coupled(each(rectified("m", 5))),
-    variants={
-        "rectified from rho > 4, as the paper": coupled(each(rectified("m", 4))),
-        "at rest until rectified": coupled(each(rectified("", 5))),
-    },
-)
-
-MOMENTS = (ADAM, ADAMW, AMSGRAD, ADAMAX, NADAM, RADAM)
+MOMENTS = (ADAM, ADAMW, AMSGRAD, ADAMAX, NADAM)

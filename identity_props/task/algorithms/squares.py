@@ -38,6 +38,11 @@ def rmsprop_rate_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> T
     return down(w, memory["b"])
 
 
+def rmsprop_complemented(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Alpha weighs the square of the gradient."""
+    return rmsprop(w, g, memory, {**a, "alpha": 1 - a["alpha"]})
+
+
 def rmsprop_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Divided by the squares before this gradient."""
     v = memory.get("v", torch.zeros_like(g))
@@ -80,6 +85,7 @@ RMSPROP = Algorithm(
         "it were centered unasked": coupled(given(each(rmsprop), centered=True)),
         "it were not centered": coupled(given(each(rmsprop), centered=False)),
         "it divided by the squares of the step before": coupled(each(rmsprop_before)),
+        "alpha weighed the gradient and not the average": coupled(each(rmsprop_complemented)),
     },
 )
 
@@ -97,6 +103,13 @@ def adagrad_inside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor
     """Eps inside the root."""
     rate = a["lr"] / (1 + (memory["t"] - 1) * a["lr_decay"])
     return down(w, rate * g / (_sum(g, memory, a) + a["eps"]).sqrt())
+
+
+def adagrad_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Divided by the sum before this gradient."""
+    before = memory.get("v", torch.full_like(g, a["initial_accumulator_value"]))
+    _sum(g, memory, a)
+    return moved(w, g / (before.sqrt() + a["eps"]), a)
 
 
 def _sum(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -117,7 +130,10 @@ ADAGRAD = Algorithm(
     },
     step=coupled(each(adagrad)),
     variants={"eps inside the root, as Keras": coupled(each(adagrad_inside))},
-    slips={"squares began at 0.1": coupled(given(each(adagrad), initial_accumulator_value=0.1))},
+    slips={
+        "squares began at 0.1": coupled(given(each(adagrad), initial_accumulator_value=0.1)),
+        "it divided by the sum of before the gradient": coupled(each(adagrad_before)),
+    },
 )
 
 

@@ -1,0 +1,43 @@
+"""Why parts fail rows of check: a fault of theirs, a limit of what they are made for, or their design."""
+
+MODEL = "*limit*: wants the model, or its named parameters, in place of parameters."
+HESSIAN = "*limit*: wants gradients of gradients, `backward(create_graph=True)`."
+CLOSURE = "*limit*: wants a closure, although the signature of its step can do without."
+WHY = {
+    "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are;"
+    " 1e-9 of a weight, which no loss curve shows.",
+    "torch.optim:NAdam": "*fault*, small: `mu_product` is float32 until a state is loaded, and of the parameter's dtype"
+    " after; in float64 that moves weights by 4e-12, which no loss curve shows.",
+    "torch.optim:SparseAdam": "*limit*: takes sparse gradients alone.",
+    "schedulefree:RAdamScheduleFree": "*design*: stands still for its first five steps, and a layer that is thawed"
+    " half-way through eight has no time left to move.",
+    "optimi:StableAdamW": "*fault*: takes its Triton kernels on the CPU too, unless told not to: see the next row.",
+    "dadaptation:DAdaptSGD": "*fault*: divides by the norm of the first gradient, which is 0 at the optimum.",
+    "torch_optimizer:Yogi": "*fault*: its average of gradients starts at 1e-6 and not at 0, and moves weights"
+    " that have no gradient.",
+    "spectral_norm": "*design*: each forward pass moves its estimate of the norm, so two half batches are not one.",
+    "lora": "*limit*: four dimensions of 49 train beside a frozen random weight.",
+    "LowRank": "*limit*: half of the rank leaves half of the variance of whitened pixels, the law *bottleneck*.",
+    "a2grad": "*fault*: takes `lr` and keeps none, so a scheduler finds none.",
+    "adahessian": HESSIAN,
+    "sophiah": HESSIAN,
+    "adai": "*limit*: slow, its momentum is near 1 where gradients vary little; FVU 3e-6 in 20,000 steps.",
+    "adalomo": MODEL,
+    "adammini": MODEL,
+    "lomo": MODEL,
+    "adamg": "*limit*: slow, it finds its own step length; near-identity at step 1,984, 1.5e-6 in 5,000 steps.",
+    "alig": CLOSURE + " Sets its own rate, so a scheduler finds none.",
+    "bsam": CLOSURE,
+    "demo": "*limit*: wants einops and a process group.",
+    "distributedmuon": "*limit*: wants a process group.",
+    "ftrl": "*design*: rebuilds weights from all gradients at the present rate, so a rate that decays to 0 takes"
+    " them to 0. At a constant rate of 1 FVU is 1.1e-5.",
+    "kron": "*limit*: trains one by one, and too slowly for the search of a rate.",
+    "kate": "*design*: its first step is lr / |g|, 5,000 lr at most, so an entry with almost no gradient is"
+    " thrown far.",
+    "lorarite": "*limit*: trains pairs of LoRA factors alone.",
+    "nero": "*limit*: keeps each neuron's weights at mean 0 and constant norm, and I has no such rows.",
+    "sara": "*limit*: trains only weights that start below 0.001.",
+    "simplifiedademamix": "*limit*: slow by a little; 1.8e-6 in 5,000 steps.",
+    "splus": "*fault*: `eval()` before the first step raises.",
+}

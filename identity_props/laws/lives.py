@@ -1,0 +1,226 @@
+"""The contract of torch.optim, in what an optimizer is given and what it leaves: complex and shared parameters, older
+states, schedulers, memory.
+
+What an optimizer refuses is not offered, and no failure; what it takes and does otherwise is one.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from identity_props.laws.base import Case, Discrepancy
+from identity_props.laws.walking import (
+    HALF,
+    RATE,
+    STEPS,
+    NotOfferedError,
+    Walk,
+    beside,
+    coarse,
+    contract,
+    differing,
+    finite,
+    made,
+    offered,
+    same,
+    walk,
+)
+from identity_props.stack.stack import Stack
+
+# Parameters -----------------------------------------------------------------------------------------------
+
+
+@contract(
+    "complex-parameters",
+    "a complex parameter moves in its real and in its imaginary part, and both stay numbers",
+    "pytorch/test/test_optim.py: test_complex; a cast from complex to real drops the imaginary part",
+)
+def complex_parameters(stack: Stack, case: Case) -> Discrepancy:
+    """None. Torch's own step a complex entry as two real ones; who goes another way is told of, no more."""
+    real = walk(stack, case)
+    given = [torch.complex(g, g.flip(0)) for g, _ in real.gradients]
+    start = torch.complex(real.parameters[0].detach(), -real.parameters[0].detach())
+
+    def on(seen: Callable[[Tensor], Tensor]) -> Tensor:
+        """The weights after steps on what is seen of each number."""
+        p = nn.Parameter(seen(start).clone())
+        one = Walk([p], made(stack, [p]), [[seen(g)] for g in given])
+        for _ in range(STEPS):
+            one.given()
+            one.optimizer.step()
+        return p.detach() if p.is_complex() else torch.view_as_complex(p.detach())
+
+    with offered("a complex parameter"):
+        one = on(torch.Tensor.clone)
+    pair, gone = on(torch.view_as_real), torch.view_as_real(one - start)
+    if not differing(pair, start):
+        raise NotOfferedError("not offered: steps that move anything")
+    still = sum(not bool(part.any()) for part in gone.unbind(-1))
+    way = "as two real ones" if same(torch.view_as_real(one), torch.view_as_real(pair)) else "in its own way"
+    return Discrepancy(finite(still, gone), 0, f"parts of numbers that stand still; it steps them {way}")
+
+
+@contract(
+    "shared-parameters",
+    "a parameter that is given in two groups is refused, or moves once a step",
+    "torch.optim.Optimizer.add_param_group: some parameters appear in more than one parameter group",
+)
+def shared_parameters(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step where it is taken; whoever refuses it keeps to the law."""
+    alone, what = walk(stack, case, (0,)), "|W - W of one group|"
+    twice = walk(stack, case, (0,))
+    try:
+        with offered("a parameter in two groups"):
+            groups = [{"params": twice.parameters}, {"params": twice.parameters}]
+            twice.optimizer = made(stack, groups)
+    except NotOfferedError:
+        return Discrepancy(finite(0, alone.on()), 0, "it is refused")
+    return beside(stack, twice.on(), alone.on(), what)
+
+
+# States ---------------------------------------------------------------------------------------------------
+
+LATER = ("maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay")
+
+
+@contract(
+    "older-states",
+    "a state of before a setting was there is loaded with its default, and steps go on as with that",
+    "torch.optim.Optimizer.__setstate__; pytorch/test/test_optim.py: test_can_load_older_state_dict",
+)
+def older_states(stack: Stack, case: Case) -> Discrepancy:
+    """A dozen roundings a step in float32 at least, as defaults may choose other code. Beside the same state with the
+    settings, loaded as that is; the settings are those that torch added over the years.
+    """
+    one, whole = walk(stack, case), walk(stack, case)
+    for each in (one, whole):
+        each.on(HALF)
+    saved = deepcopy(one.optimizer.state_dict())
+    _reload(stack, whole, deepcopy(saved))
+    lost = {name for group in saved["param_groups"] for name in LATER if group.pop(name, one) is not one}
+    if not lost:
+        raise NotOfferedError(f"not offered: {', '.join(LATER)}")
+    told = ", ".join(sorted(lost))
+    with offered(f"a state without {told}"):
+        _reload(stack, one, saved)
+    what = f"|W - W with {told}|"
+    return beside(stack, one.weights, whole.weights, what, coarse(stack.dtype, torch.float32))
+
+
+def _reload(stack: Stack, one: Walk, saved: dict[str, Any]) -> None:
+    """Goes on with a fresh optimizer that loads the state."""
+    one.optimizer = made(stack, one.parameters)
+    one.optimizer.load_state_dict(saved)
+    one.on(STEPS - HALF)
+
+
+# Schedulers -----------------------------------------------------------------------------------------------
+
+RATES: dict[str, Callable[[Any], Any]] = {
+    "LambdaLR": partial(lr_scheduler.LambdaLR, lr_lambda=lambda step: 1 / (1 + step)),
+    "MultiplicativeLR": partial(lr_scheduler.MultiplicativeLR, lr_lambda=lambda step: 0.75),
+    "StepLR": partial(lr_scheduler.StepLR, step_size=2),
+    "MultiStepLR": partial(lr_scheduler.MultiStepLR, milestones=[1, 4]),
+    "ConstantLR": partial(lr_scheduler.ConstantLR, total_iters=3),
+    "LinearLR": partial(lr_scheduler.LinearLR, total_iters=4),
+    "ExponentialLR": partial(lr_scheduler.ExponentialLR, gamma=0.75),
+    "PolynomialLR": partial(lr_scheduler.PolynomialLR, total_iters=8),
+    "CosineAnnealingLR": partial(lr_scheduler.CosineAnnealingLR, T_max=8),
+    "CosineAnnealingWarmRestarts": partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=3),
+    "CyclicLR": partial(
+        lr_scheduler.CyclicLR, base_lr=RATE / 4, max_lr=RATE, step_size_up=2, cycle_momentum=False
+    ),
+    "OneCycleLR": partial(lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=STEPS + 1, cycle_momentum=False),
+    "ReduceLROnPlateau": partial(lr_scheduler.ReduceLROnPlateau, patience=0),
+}
+MOMENTA: dict[str, Callable[[Any], Any]] = {
+    "CyclicLR with momentum": partial(lr_scheduler.CyclicLR, base_lr=RATE / 4, max_lr=RATE, step_size_up=2),
+    "OneCycleLR with momentum": partial(lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=STEPS + 1),
+}
+CYCLED = ("lr", "momentum", "betas")
+
+
+@contract(
+    "every-scheduler",
+    "under each scheduler of torch steps are those of its rates, and momenta, written into the groups",
+    "torch.optim.lr_scheduler writes lr, momentum and betas, and what it keeps for itself is no setting",
+)
+def every_scheduler(stack: Stack, case: Case) -> Discrepancy:
+    """None: the same operations on the same numbers. One whose steps write rates of their own is not asked."""
+    one = walk(stack, case)
+    before = _settings(one)
+    one.on()
+    if _settings(one) != before or any(isinstance(value, Tensor) for value in before[0].values()):
+        raise NotOfferedError("not offered: rates that its steps leave alone")
+    schedulers = RATES | (MOMENTA if before[0].keys() & {"momentum", "betas"} else {})
+    wrong, refused = [], []
+    for name, scheduler in schedulers.items():
+        try:
+            with offered(name):
+                scheduled, settings = _scheduled(walk(stack, case), scheduler)
+        except NotOfferedError:
+            refused.append(name)
+            continue
+        if differing(_set_by_hand(walk(stack, case), settings), scheduled):
+            wrong.append(name)
+    if len(refused) == len(schedulers):
+        raise NotOfferedError("not offered: schedulers")
+    told = (
+        f"schedulers under which steps are others ({', '.join(wrong)})"
+        if wrong
+        else "schedulers of which steps are others"
+    )
+    return Discrepancy(len(wrong), 0, told + (f"; not offered: {', '.join(refused)}" if refused else ""))
+
+
+Settings = list[dict[str, Any]]
+
+
+def _settings(one: Walk) -> Settings:
+    """What schedulers write, of each group."""
+    return [{name: group[name] for name in CYCLED if name in group} for group in one.optimizer.param_groups]
+
+
+def _scheduled(one: Walk, scheduler: Callable[[Any], Any]) -> tuple[Tensor, list[Settings]]:
+    """The weights under a scheduler, with the settings before each step."""
+    schedule, seen = scheduler(one.optimizer), []
+    for _ in range(STEPS):
+        seen.append(_settings(one))
+        one.on(1)
+        schedule.step(*[1.0] * isinstance(schedule, lr_scheduler.ReduceLROnPlateau))
+    return one.weights, seen
+
+
+def _set_by_hand(one: Walk, settings: list[Settings]) -> Tensor:
+    for step in settings:
+        for group, values in zip(one.optimizer.param_groups, step, strict=True):
+            group.update(values)
+        one.on(1)
+    return one.weights
+
+
+# Memory ---------------------------------------------------------------------------------------------------
+
+
+@contract(
+    "memory-left",
+    "parameters of an optimizer that is deleted, with the model, are left nowhere",
+    "what nobody holds is collected; a registry of parameters ends a search over models by memory",
+)
+def memory_left(stack: Stack, case: Case) -> Discrepancy:
+    """None: an object is alive or not, once cycles are collected."""
+    one = walk(stack, case)
+    watched = [weakref.ref(p) for p in one.parameters]
+    weights = one.on()
+    one.parameters, one.optimizer = [], None
+    gc.collect()
+    return Discrepancy(finite(sum(p() is not None for p in watched), weights), 0, "parameters that are left")
