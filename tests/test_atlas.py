@@ -364,7 +364,7 @@ def test_a_run_that_is_killed_has_lost_only_what_was_in_training_and_the_next_go
     settings = ["--replicas", "2", "--steps", "20", "--jobs", "2", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "identity_props", "atlas", *axes, *settings]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while not [*tmp_path.glob("*.parquet")] and running.poll() is None:
+        while not [*tmp_path.glob("cells-*.parquet")] and running.poll() is None:
             time.sleep(0.05)
         running.kill()
     before = len(Atlas(tmp_path).keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from identity_props.cli.terminal import bar, put, say, show
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from identity_props.task.data import Pixels
 
 DAY = 86_400
+TOLD = 100_000  # cells that are read for the page, each of some kB
 
 
 def plan_of(
@@ -90,9 +92,12 @@ def told(kept: Atlas, plan: Plan, pixels: Pixels, jobs: int, as_json: bool) -> N
     from identity_props.report import documents, files, page
     from identity_props.stack.stack import Stack
 
-    cells = [*seen(one for one in kept.unique() if one["fingerprint"] == plan.settings.fingerprint)]
+    ours = (one for one in kept.unique() if one["fingerprint"] == plan.settings.fingerprint)
+    cells = [*islice(seen(ours), TOLD)]
     if not cells:
         return
+    if len(cells) == TOLD:
+        say(f"the page and the counts are of {TOLD:,} cells; the files have all of them")
     context = documents.context(pixels, Stack(), plan.settings.seed, jobs)
     made = report.document(cells, context)
     html = files.replace_file(kept.path / page.FILE, report.page(cells, pixels, context))
