@@ -22,6 +22,8 @@ from identity_props.atlas.exploring import Plan, explore, trial_of
 from identity_props.atlas.reading import QUESTION, Seen, decides, nearest, seen, turns, ways
 from identity_props.atlas.store import Atlas, Settings
 from identity_props.cli import main
+from identity_props.cli.advise import say_hint
+from identity_props.cli.asked import Asked
 from identity_props.engine.together import StackedMuon, train_together
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Trial
@@ -523,3 +525,13 @@ def test_explain_is_given_a_hint_of_a_cell_that_fails_and_none_of_one_that_learn
     )
     assert reading.hint({"variant": "residual", "depth": 4, "lr": 0.1}) == ""
     assert reading.hint({"variant": "cubic"}) == ""
+
+
+@pytest.mark.parametrize(("tried", "says"), [(True, "atlas: 16 of 16"), (False, "")])
+def test_explain_ends_with_the_hint_where_it_tries(tried, says, pixels, monkeypatch, capsys):
+    monkeypatch.setattr(reading, "opened", lambda: [cell(depth=4), cell("residual", 4, fvu=1e-4)])
+    asked = Asked("plain-relu", 4, "none", None, None, None, (), 0.1, "constant", 5, tried, 0)
+    say_hint(asked, pixels)
+    assert capsys.readouterr().err.startswith(says)
+    say_hint(replace(asked, model="own:net", optimizer="torch.optim:SGD"), pixels)
+    assert capsys.readouterr().err == ""
