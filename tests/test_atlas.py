@@ -31,6 +31,7 @@ from identity_props.errors import InputError
 from identity_props.stack.crews import crew
 from identity_props.task.models import Variant
 
+ROOT = Path(__file__).parent.parent
 SEEDS = range(3, 6)
 
 
@@ -156,7 +157,9 @@ def test_a_range_of_depths_has_both_ends_and_one_of_rates_is_even_on_a_log_axis(
 
 
 def test_the_question_s_preset_has_1500_cells_and_more():
-    assert sum(grid.count(49) for grid in grids("question", {}, 49)) >= 1500
+    count = sum(grid.count(49) for grid in grids("question", {}, 49))
+    assert count >= 1500
+    assert f"{count:,} cells of 16 networks" in (ROOT / "docs/how-to/atlas.md").read_text()
     assert {*PRESETS["question"][0]} <= {*AXES}
 
 
