@@ -60,12 +60,12 @@ def test_trials_of_other_rates_end_as_each_of_them_alone(optimizer, variant, sma
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "RMSprop"])
-def test_which_others_train_beside_a_trial_does_not_change_a_bit_of_it(optimizer, small):
+def test_which_others_train_beside_a_trial_changes_it_by_rounding_at_most(optimizer, small):
     trials = [trial(lr, f"torch.optim:{optimizer}", variant="linear") for lr in (1e-3, 1e-2, 3e-2)]
     together = train_together(trials, small, SEEDS)
     for one, run in zip(trials, together, strict=True):
         (alone,) = train_together([one], small, SEEDS)
-        assert torch.equal(run.fvu, alone.fvu)
+        assert torch.allclose(run.fvu, alone.fvu, rtol=1e-5, atol=0)
 
 
 def test_a_trial_that_diverges_stops_and_the_others_go_on_as_if_it_were_not_there(small):
@@ -76,7 +76,8 @@ def test_a_trial_that_diverges_stops_and_the_others_go_on_as_if_it_were_not_ther
     assert lost.diverged.all()
     for run, one in ((kept, trials[1]), (kept_too, trials[3])):
         assert run.steps[-1] == 64
-        assert torch.equal(run.fvu, train_together([one], small, SEEDS)[0].fvu)
+        (alone,) = train_together([one], small, SEEDS)
+        assert torch.allclose(run.fvu, alone.fvu, rtol=1e-5, atol=0)
 
 
 def test_momentum_of_those_that_go_on_is_theirs(small):
@@ -296,11 +297,13 @@ def test_the_command_keeps_cells_writes_a_page_and_says_what_decides(few_digits,
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert out.startswith("Of 3 cells")
-    assert "3 cells of 2 networks, some 1 seconds" in err
+    assert "3 cells of 2 networks: some 1 seconds" in err
+    assert "3 of 3 cells" in err
     assert "3 cells trained" in err
     assert "near-identity" in (tmp_path / "map/report.html").read_text()
     assert main([*command, "--json"]) == 0
     out, err = capsys.readouterr()
+    assert "3 cells of 2 networks, 3 of them finished" in err
     assert "0 cells trained" in err
     assert json.loads(out)["cells"] == 3
 
@@ -374,7 +377,7 @@ def test_a_run_that_is_killed_has_lost_only_what_was_in_training_and_the_next_go
         running.kill()
     before = len(Atlas(tmp_path).keys())
     again = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    assert f"{before} cells are there" in again
+    assert f"{before} of them finished" in again
     assert f"{32 - before} cells trained" in again
     assert len([*Atlas(tmp_path).rows()]) == 32  # none twice
 

@@ -55,6 +55,13 @@ def finished(kept: Atlas, mix: bool) -> Any:
     return kept.keys()
 
 
+def left(plan: Plan, finished: Any) -> int:
+    """Cells that are left; of more than are told, all of them, as nobody waits for a count."""
+    if plan.count() > TOLD:
+        return plan.count()
+    return sum(len(group) for group in plan.groups(finished))
+
+
 def long(seconds: float) -> str:
     """A duration in words."""
     unit, size = next(
@@ -64,7 +71,7 @@ def long(seconds: float) -> str:
 
 
 def explored(
-    plan: Plan, kept: Atlas, finished: Any, pixels: Pixels, jobs: int, scheduler: str | None
+    plan: Plan, kept: Atlas, finished: Any, planned: int, pixels: Pixels, jobs: int, scheduler: str | None
 ) -> bool:
     """Train what is left; whether it was interrupted."""
     from identity_props.atlas.exploring import explore
@@ -76,8 +83,10 @@ def explored(
         try:
             with crew(pixels, jobs, threads(jobs, pixels), scheduler) as workers:
                 for count in explore(plan, kept, workers, finished):
+                    if (done + count) * 10 // planned > done * 10 // planned:
+                        line(f"{done + count:,} of {planned:,} cells")
                     done += count
-                    move(done, max(plan.count() - len(finished), done))
+                    move(done, planned)
         except KeyboardInterrupt:
             line(f"interrupted: {done:,} cells more are kept")
             return True
