@@ -3,58 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from identity_props.gate.baseline import SHAPE
-from identity_props.report import advice, atlas, audit, documents
+from identity_props.report import advice, atlas, audit, documents, shapes
 from identity_props.report.explain import SCHEMA as EXPLANATION
+from identity_props.report.shapes import Schema
 from identity_props.stack.stack import PARTS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Schema = dict[str, Any]
-
-
-def _of(kind: str | list[str], description: str, **more: Any) -> Schema:
-    return {"type": kind, "description": description, **more}
-
-
-def _object(
-    properties: Mapping[str, Schema], description: str = "", optional: tuple[str, ...] = ()
-) -> Schema:
-    """An object that has these and no others, all of them but the optional ones."""
-    shape = {"type": "object", "properties": dict(properties), "additionalProperties": False}
-    required = [name for name in properties if name not in optional]
-    return shape | {"required": required} | ({"description": description} if description else {})
-
-
-def _list(items: Schema, description: str) -> Schema:
-    return _of("array", description, items=items)
-
-
-def _word(description: str, *words: str) -> Schema:
-    return {"enum": [*words], "description": description}
-
-
-def _text(description: str) -> Schema:
-    return _of("string", description)
-
-
-def _count(description: str) -> Schema:
-    return _of("integer", description, minimum=0)
-
-
-def _number(description: str) -> Schema:
-    return _of("number", description)
-
-
-def _figure(description: str) -> Schema:
-    """A number, or null where it is not finite or not there."""
-    return _of(["number", "null"], description)
-
-
-def _three(description: str) -> Schema:
-    names = {"min": "least", "median": "middle", "max": "largest"}
-    return _object({name: _figure(f"the {word} replica") for name, word in names.items()}, description)
+_of, _object, _list, _word, _text = shapes.of, shapes.closed, shapes.listed, shapes.word, shapes.text
+_count, _number, _figure, _three = shapes.count, shapes.number, shapes.figure, shapes.three
 
 
 # What documents have in common ----------------------------------------------------------------------
