@@ -11,13 +11,15 @@ from rich.table import Table
 
 from identity_props.atlas.axes import NAMES
 from identity_props.atlas.reading import STATES, Seen, Way, shown
-from identity_props.report.shapes import closed, count, figure, listed, number, of, word
+from identity_props.report.dialect import an_object, count, figure, list_of, number, of_type, one_of
 
 SCHEMA = "identity-props/advice/1"
-_KNOBS = closed({name: of(["string", "number"], "its value") for name in NAMES}, "knobs by name", NAMES)
+_KNOBS = an_object(
+    {name: of_type(["string", "number"], "its value") for name in NAMES}, "knobs by name", NAMES
+)
 _END = {
     "cell": _KNOBS,
-    "state": word("how its median replica ended", *STATES),
+    "state": one_of("how its median replica ended", *STATES),
     "steps": count("its budget"),
     "replicas": count("networks"),
     "learned": count("networks that ended near-identity"),
@@ -27,8 +29,8 @@ _END = {
 }
 SHAPE = {
     "asked": _KNOBS,
-    "nearest": closed(_END, "the cell that agrees with most of it"),
-    "ways": listed(closed({"turn": _KNOBS, **_END}), "cells that learn, the nearest first"),
+    "nearest": an_object(_END, "the cell that agrees with most of it"),
+    "ways": list_of(an_object({"turn": _KNOBS, **_END}), "cells that learn, the nearest first"),
 }
 
 

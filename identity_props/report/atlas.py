@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from identity_props.atlas.axes import Cell, optimizer_of
 from identity_props.atlas.reading import NEAR, STATES, Seen, Turn, decides, shown, turns
+from identity_props.report.dialect import an_object, count, list_of, text
 from identity_props.report.maps import SIGNS, figure, heat
 from identity_props.report.page import Figure, Section, Table, rendered
-from identity_props.report.shapes import closed, count, listed, text
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate, expected_fvu, modes, momentum_edge
@@ -183,9 +183,9 @@ _TURN = {
 }
 SHAPE = {
     "cells": count("cells of the atlas"),
-    "states": closed({state: count("cells") for state in STATES}, "how many ended how"),
+    "states": an_object({state: count("cells") for state in STATES}, "how many ended how"),
     "says": text("what decides, in words"),
-    "turns": listed(closed(_TURN), "by how many cells they move"),
+    "turns": list_of(an_object(_TURN), "by how many cells they move"),
 }
 
 
