@@ -1,5 +1,6 @@
 """The page of real trainers: what was measured, and for every deviation what it is, and what can be done."""
 
+import re
 from pathlib import Path
 
 from real_trainers_picture import anchor
@@ -104,7 +105,7 @@ def reason(name, row):
 
 
 def _line(name, row):
-    shown = row.get("note", "").partition("; documented in ")[0].partition(", distance of the")[0]
+    shown = re.split("; documented in |[,;] distance of the", row.get("note", ""))[0]
     return f"| {row['name']} | {shown.replace('|', '')} | {' | '.join(reason(name, row))} |"
 
 
