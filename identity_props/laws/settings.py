@@ -91,11 +91,12 @@ def scheduled(stack: Stack, case: Case) -> Discrepancy:
 def _cycled(stack: Stack, case: Case, momentum: bool) -> Tensor:
     one = walk(stack, case)
     with offered("OneCycleLR"):
-        far = {
-            "base_momentum": LOW,
-            "max_momentum": HIGH,
-        }  # the sign of a sum hardly hears of 0.85 beside 0.9
-        cycle = OneCycleLR(one.optimizer, 4 * RATE, total_steps=STEPS + 1, cycle_momentum=momentum, **far)
+        cycle = OneCycleLR(
+            *(one.optimizer, 4 * RATE, STEPS + 1),
+            cycle_momentum=momentum,
+            base_momentum=LOW,  # the sign of a sum hardly hears of 0.85 beside 0.9
+            max_momentum=HIGH,
+        )
         for _ in range(STEPS):
             one.on(1)
             cycle.step()
