@@ -27,7 +27,7 @@ SOURCE = "the definition of the derivative; Richardson 1911 for the error of a d
 )
 def parameter_gradient(bench: LayerBench) -> Discrepancy:
     """Rounding where outputs are affine in a parameter, as the difference is then exact at any step. Elsewhere the
-    distance of two Richardson estimates, and rounding over the step. Gradients of sums over n outputs are off by
+    distance of the coarsest from the finest difference, and rounding over the step. Gradients of sums over n outputs are off by
     rounding too.
     """
     return _worst(bench, [found for passes in _modes(bench) for found in _of_parameters(bench, passes)])
