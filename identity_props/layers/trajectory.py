@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.layers.base import NotPromised, layer_law, told
+from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import documented
 from identity_props.layers.passes import Passes, back, size
@@ -102,9 +102,7 @@ def _off(done: Callable[[Tensor], Tensor], displacement: Tensor) -> float:
 
 def linear_of(bench: LayerBench) -> Linear:
     """The layer in training, where its passes say something there, else evaluating; raises NotPromised."""
-    if not bench.modes:
-        raise NotPromised("; ".join(bench.reasons.values()))
-    passes = bench.passes(bench.modes[-1])
+    *_, passes = judged_modes(bench)
     documented(passes)
     if not passes.parameters:
         raise NotPromised("nothing of it trains")
