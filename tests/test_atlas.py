@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,9 +246,40 @@ def test_a_foreign_file_is_named(kept):
         kept.keys()
 
 
-def test_memory_holds_eight_bytes_of_a_finished_cell(kept, pixels):
-    explored(kept, pixels)
-    assert kept.keys().dtype == np.uint64
+class Idle:
+    """A crew whose tasks are done at once, and an atlas that keeps nothing."""
+
+    def submit(self, task, cells, settings):
+        future = Future()
+        future.set_result([bytes(1000) for _ in cells])
+        return future
+
+    def room(self):
+        return 4
+
+    def alive(self):
+        pass
+
+    def add(self, rows):
+        pass
+
+
+def peak(batches):
+    """Bytes of memory that the cells of so many sizes of batches take at most, and how many cells they are."""
+    axes = {"lr": "1e-5:1e2:30", "depth": "1:4", "batch": f"1:{batches}"}
+    plan = Plan([Grid.of(axes, 49)], SETTINGS)
+    tracemalloc.start()
+    try:
+        count = sum(explore(plan, Idle(), Idle(), np.empty(0, np.uint64)))
+        return tracemalloc.get_traced_memory()[1], count
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_cells():
+    few, many = peak(2), peak(20)
+    assert many[1] == 10 * few[1]
+    assert many[0] <= few[0] + 250_000  # rows of the others alone would be 6 MB
 
 
 def test_no_more_tasks_are_given_out_than_there_is_room_for(kept, pixels):
@@ -254,8 +287,6 @@ def test_no_more_tasks_are_given_out_than_there_is_room_for(kept, pixels):
         most = pending = 0
 
         def submit(self, task, *arguments):
-            from concurrent.futures import Future
-
             future = Future()
             future.set_result(task(pixels, *arguments))
             Counted.pending += 1
