@@ -262,6 +262,14 @@ def test_a_layer_that_hangs_or_ends_its_process_is_a_row(name, row, kind):
     assert len(rows) == (1 if row == COMPUTES else 1 + len(LAYER_LAWS))
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(("layer", "verdict"), [(nn.Linear, PASS), (broken.OtherCompiled, FAIL)])
+def test_a_layer_is_compiled_where_that_is_asked(layer, verdict):
+    row = row_of(LAYER_LAWS["layer-modes"], LayerBench(layer, ((5,),), arguments=SIZES, mode="compiled"))
+    assert row.verdict == verdict, str(row)
+    assert verdict == PASS or "forward, the output, evaluating, compiled" in row.note
+
+
 def test_token_ids_are_found_where_nothing_says_how_many_there_are():
     class Table(nn.Module):
         def __init__(self):

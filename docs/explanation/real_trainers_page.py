@@ -139,9 +139,8 @@ REST = """
 
 - **composer**: mosaicml 0.32.1 asks for torch below 2.7.1; where torch is newer, pip goes back to releases of 2022, whose
   dependencies no longer build.
-- **deepspeed** 0.19.8 installs, and takes its steps on a CPU once `deepspeed.initialize` has compiled its shared-memory
-  operator, which needs a C++ compiler and 80 seconds of a processor; broken off, it leaves a lock on which the next start
-  waits for ever. Not judged: no adapter was written.
+- **deepspeed** on two ranks; alone it is judged. `deepspeed.initialize` first compiles its shared-memory operator, which
+  needs a C++ compiler and 80 seconds of a processor; broken off, it leaves a lock on which the next start waits for ever.
 - **torchtitan** 0.3.0 installs, with `datasets` of an older release than the others; its trainer builds models, data and
   optimizers, Adam and AdamW, of its own registry, and takes its device to be `cuda` where there is no accelerator.
 - **trl** takes tokens alone, which is why laws of examples do not apply to it. That packed sequences do not attend to one

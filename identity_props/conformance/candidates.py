@@ -105,10 +105,11 @@ class Candidate:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
         return max(seen.near, self.algorithm.rounding)
 
-    def unshown(self, seen: Seen) -> int:
-        """How many of its algorithm's arguments a part does not show: the fewer, the rather it is meant."""
-        usual = ("lr", "weight_decay", *SWITCHED)
-        return sum(not shows(seen.groups[0], name) for name in self.algorithm.defaults if name not in usual)
+    def meant(self, seen: Seen) -> tuple[int, int]:
+        """Least where a part shows all of its algorithm's arguments, of those where they are the most."""
+        names = [name for name in self.algorithm.defaults if name not in ("lr", "weight_decay", *SWITCHED)]
+        missing = [name for name in names if not shows(seen.groups[0], name)]
+        return len(missing), -len(names)
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""

@@ -102,7 +102,7 @@ def srmm(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
 SRMM = Algorithm(
     name="srmm",
     title="SRMM",
-    paper="Lyu, Needell 2022, 2201.01652, stochastic regularized majorization-minimization",
+    paper="Lyu 2022, 2201.01652, stochastic regularized majorization-minimization",
     equation="s = (t mod length + 1)^-beta; h <- (1 - s) h + s g; w <- (1 - s) w_mean + s w - lr h, which is the next w_mean",
     defaults={"lr": 0.01, "beta": 0.5, "memory_length": 100},
     step=each(srmm),
