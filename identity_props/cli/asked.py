@@ -101,7 +101,7 @@ class Asked:
                 network, start = self._trained(trial, pixels, heard), None
             else:
                 name, heard = self.model, Heard(move, STEPS)
-                network, start = networks.loaded(name, self.weights), networks.loaded(name, None)
+                start, network = networks.loaded(name, None), networks.loaded(name, self.weights)
             recipe = self.recipe(pixels.d)
             found = explain(network, pixels.scaled(self.scaling), recipe, name, self.seed, heard)
             if start is not None:

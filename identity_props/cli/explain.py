@@ -34,12 +34,12 @@ DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target"
 @click.option(
     "--model",
     metavar="PKG.MOD:NAME",
-    help="Factory of a trained network of your own, in place of training one.",
+    help="Factory of a trained network of your own, of torch or of Keras on torch, in place of training one.",
 )
 @click.option(
     "--weights",
     type=PATH,
-    help="Its weights: safetensors, or a state_dict of torch.save; never unpickled.",
+    help="Its weights: safetensors, a state_dict of torch.save, .keras or .weights.h5; never unpickled.",
 )
 @click.option(
     "--optimizer",
