@@ -365,7 +365,18 @@ def test_text_of_a_registry_is_shown_as_it_is(hooks):
 
 def test_a_schema_is_a_file_of_the_site(hooks):
     pages = hooks.generated()
-    for name in ("results", "check", "ledger", "gate", "audit", "explanation", "atlas", "advice", "baseline"):
+    for name in (
+        "results",
+        "check",
+        "ledger",
+        "gate",
+        "audit",
+        "explanation",
+        "comparison",
+        "atlas",
+        "advice",
+        "baseline",
+    ):
         Draft202012Validator.check_schema(json.loads(pages[f"reference/schemas/{name}.json"]))
 
 

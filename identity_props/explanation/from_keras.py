@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,7 @@ def prepare() -> None:
 
 def is_keras(model: object) -> bool:
     """Whether it is a model of Keras 3, on whatever backend; imports nothing."""
-    keras = sys.modules.get("keras")
-    return keras is not None and isinstance(model, keras.Model)
+    return isinstance(model, getattr(sys.modules.get("keras"), "Model", ()))
 
 
 class Followed(nn.Module):
@@ -66,7 +65,7 @@ class Flat(nn.Module):
 class Called(nn.Module):
     """An operation of Keras that is called as it is, on weights [...] that are the module's own."""
 
-    def __init__(self, operation: Any, weights: Any = None) -> None:
+    def __init__(self, operation: Any, weights: Sequence[Any] | None = None) -> None:
         super().__init__()
         self.kept = _Kept(operation)
         given = getattr(operation, "variables", []) if weights is None else weights
@@ -88,9 +87,8 @@ class Called(nn.Module):
         with keras.StatelessScope(state_mapping=zip(variables, own, strict=True)) as scope:
             y = operation(*given, **named)
         for variable, value in zip(variables, own, strict=True):
-            moved = scope.get_current_value(variable)
-            if moved is not value:
-                value.data = moved.detach().to(value.dtype)
+            if not variable.trainable:  # running averages, and the state of a generator
+                value.data = scope.get_current_value(variable).detach().to(value.dtype)
         return y
 
 
@@ -133,9 +131,11 @@ class _Kept:
 
 
 def check_backend(name: str) -> None:
-    """Raise InputError where Keras was imported on another backend than torch."""
+    """Raise InputError where Keras is not 3, or was imported on another backend than torch."""
     import keras
 
+    if not keras.__version__.startswith("3."):
+        raise InputError(f"--model {name}: expected Keras 3, got {keras.__version__}")
     if (backend := keras.config.backend()) != "torch":
         raise InputError(f"--model {name}: expected Keras on KERAS_BACKEND=torch, got it on {backend}")
 
@@ -204,10 +204,12 @@ def _module(operation: Any) -> nn.Module:
 
 
 def _activated(module: nn.Module, layer: Any) -> nn.Module:
-    from keras import activations
+    from keras import activations, layers
 
-    plain = layer.activation in (None, activations.linear)
-    return module if plain else nn.Sequential(module, Function(layer.activation))
+    if layer.activation in (None, activations.linear):
+        return module
+    kind = Called if isinstance(layer.activation, layers.Layer) else Function
+    return nn.Sequential(module, kind(layer.activation))
 
 
 def _linear(layer: Any) -> nn.Module:

@@ -106,7 +106,7 @@ def _word(activation: Any) -> str:
 
 
 def _arrays(file: Path | IO[bytes]) -> Shapes:
-    """Shapes of the arrays by their place, less those of an optimizer."""
+    """Shapes of the arrays by their place, less those of an optimizer and of what else a compiled model has."""
     import h5py
 
     found: Shapes = {}

@@ -3,59 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from identity_props.gate.baseline import SHAPE
-from identity_props.report import advice, atlas, audit, documents
+from identity_props.report import advice, atlas, audit, comparison, documents
 from identity_props.report.explain import SCHEMA as EXPLANATION
+from identity_props.report.shapes import Schema
+from identity_props.report.shapes import closed as _object
+from identity_props.report.shapes import count as _count
+from identity_props.report.shapes import figure as _figure
+from identity_props.report.shapes import listed as _list
+from identity_props.report.shapes import number as _number
+from identity_props.report.shapes import one_of as _word
+from identity_props.report.shapes import text as _text
+from identity_props.report.shapes import three as _three
+from identity_props.report.shapes import typed as _of
 from identity_props.stack.stack import PARTS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Schema = dict[str, Any]
-
-
-def _of(kind: str | list[str], description: str, **more: Any) -> Schema:
-    return {"type": kind, "description": description, **more}
-
-
-def _object(
-    properties: Mapping[str, Schema], description: str = "", optional: tuple[str, ...] = ()
-) -> Schema:
-    """An object that has these and no others, all of them but the optional ones."""
-    shape = {"type": "object", "properties": dict(properties), "additionalProperties": False}
-    required = [name for name in properties if name not in optional]
-    return shape | {"required": required} | ({"description": description} if description else {})
-
-
-def _list(items: Schema, description: str) -> Schema:
-    return _of("array", description, items=items)
-
-
-def _word(description: str, *words: str) -> Schema:
-    return {"enum": [*words], "description": description}
-
-
-def _text(description: str) -> Schema:
-    return _of("string", description)
-
-
-def _count(description: str) -> Schema:
-    return _of("integer", description, minimum=0)
-
-
-def _number(description: str) -> Schema:
-    return _of("number", description)
-
-
-def _figure(description: str) -> Schema:
-    """A number, or null where it is not finite or not there."""
-    return _of(["number", "null"], description)
-
-
-def _three(description: str) -> Schema:
-    names = {"min": "least", "median": "middle", "max": "largest"}
-    return _object({name: _figure(f"the {word} replica") for name, word in names.items()}, description)
-
 
 # What documents have in common ----------------------------------------------------------------------
 
@@ -320,6 +284,11 @@ SCHEMAS: dict[str, Schema] = {
             "dead_outputs": _list(_count("output pixel"), "output units that are 0 on all data"),
             "advice": _list(_ADVICE, "changes worth trying"),
         },
+    ),
+    "comparison": _document(
+        comparison.SCHEMA,
+        "What explain prints with --compare and --json, and writes to comparison.json",
+        comparison.shape(_CONTEXT["data"]),
     ),
     "atlas": _document(atlas.SCHEMA, "What atlas prints with --json", _CONTEXT | atlas.SHAPE),
     "advice": _document(advice.SCHEMA, "What advise prints with --json", advice.SHAPE),
