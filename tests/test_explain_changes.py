@@ -14,6 +14,7 @@ from identity_props.cli import main
 from identity_props.engine.trial import Recipe
 from identity_props.explanation.advice import advised, described, planned, told, tried
 from identity_props.explanation.changed import best_rate, gone_round, without_dropout, without_output
+from identity_props.explanation.changes import CHANGES
 from identity_props.explanation.explain import Advice, explain
 from identity_props.explanation.networks import retrained
 from identity_props.report import page
@@ -33,7 +34,7 @@ def model(*layers):
 
 
 def test_an_output_activation_is_taken_away_and_the_network_left_as_it_is():
-    whole = model(nn.Linear(D, 8), nn.ReLU(), nn.Linear(8, D), nn.Sigmoid())
+    whole = model(nn.Linear(D, 8), nn.ReLU(inplace=True), nn.Linear(8, D), nn.Hardtanh(inplace=True))
     before = copy.deepcopy(whole.state_dict())
     bare = without_output(whole, X)
     assert torch.equal(bare(X), whole[:3](X))
@@ -92,6 +93,17 @@ def names(net, recipe=None):
 )
 def test_what_is_advised_first_answers_the_part(part, first):
     assert names(FAULTS[part]())[0][0] == first
+
+
+@pytest.mark.parametrize(
+    ("steps", "floor", "advised_"), [(0.0, 0.5, True), (0.3, 0.5, True), (0.5, 0.1, False)]
+)
+def test_a_decay_is_advised_where_the_rate_hovers_and_not_where_the_error_still_falls(steps, floor, advised_):
+    (decay,) = [change for change in CHANGES if change.name == "decay the rate"]
+    found = explain(bottleneck(), PIXELS)
+    given = {"too few steps": steps, "step-size floor": floor}
+    parts = tuple(replace(one, fvu=given.get(one.name, one.fvu)) for one in found.parts)
+    assert decay.fits(replace(found, parts=parts)) == advised_
 
 
 def test_a_width_is_the_least_whose_best_map_leaves_what_is_wanted():

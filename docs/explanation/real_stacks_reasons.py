@@ -30,6 +30,7 @@ WHY = {
     "adai": "*limit*: slow, its momentum is near 1 where gradients vary little; FVU 3e-6 in 20,000 steps.",
     "adalomo": MODEL,
     "adammini": MODEL,
+    "lamb": "*fault*: corrects its first moment after the trust ratio, so that its first step is ten times as long.",
     "lomo": MODEL,
     "adamg": "*limit*: slow, it finds its own step length; near-identity at step 1,984, 1.5e-6 in 5,000 steps.",
     "alig": CLOSURE + " Sets its own rate, so a scheduler finds none.",

@@ -102,8 +102,8 @@ class Asked:
                 network, start = self._trained(trial, pixels, heard), None
             else:
                 name, heard = self.model, Heard(move, STEPS)
-                both = (networks.loaded(name, weights) for weights in (self.weights, None))
-                network, start = (networks.on_rows(one, pixels) for one in both)
+                both = (networks.loaded(name, weights) for weights in (None, self.weights))
+                start, network = (networks.on_rows(one, pixels) for one in both)
             recipe = self.recipe(pixels.d)
             scaled = pixels.scaled(self.scaling)
             found = explain(network, scaled, recipe, name, self.seed, heard, self.curve)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from identity_props.gate.baseline import SHAPE
-from identity_props.report import advice, atlas, audit, documents
+from identity_props.report import advice, atlas, audit, comparison, documents
 from identity_props.report.dialect import (
     DIALECT,
     Schema,
@@ -291,6 +291,11 @@ SCHEMAS: dict[str, Schema] = {
             "dead_outputs": list_of(count("output pixel"), "output units that are 0 on all data"),
             "advice": list_of(_ADVICE, "changes worth trying"),
         },
+    ),
+    "comparison": _document(
+        comparison.SCHEMA,
+        "What explain prints with --compare and --json, and writes to comparison.json",
+        comparison.shape(_CONTEXT["data"]),
     ),
     "atlas": _document(atlas.SCHEMA, "What atlas prints with --json", _CONTEXT | atlas.SHAPE),
     "advice": _document(advice.SCHEMA, "What advise prints with --json", advice.SHAPE),

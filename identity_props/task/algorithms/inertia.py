@@ -19,7 +19,7 @@ from identity_props.task.algorithms.base import (
     moved,
     running,
 )
-from identity_props.task.algorithms.conventions import active, coupled, decoupled
+from identity_props.task.algorithms.conventions import active, coupled, decoupled, of_any
 from identity_props.task.algorithms.moments import (
     ADAM_DEFAULTS,
     EPS_UNCORRECTED,
@@ -136,7 +136,7 @@ ADAI = Algorithm(
     paper="Xie et al. 2022, 2006.15815, algorithm 2",
     equation="b = clip(1 - b0 v^ / mean v^, 0, 1 - eps); m <- b m + (1 - b) g; w <- w - lr m / (1 - prod b)",
     defaults={"lr": 1e-3, "betas": (0.1, 0.99), "eps": 1e-3, "weight_decay": 0.0},
-    step=decoupled(adai),
+    step=decoupled(of_any(adai)),
     whole=True,
 )
 
