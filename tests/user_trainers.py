@@ -272,9 +272,10 @@ def mixed(asked):
 
 
 def as_a_sampler(asked):
-    """Draws each epoch's order from seed + epoch, as torch's DistributedSampler; keeps one network for all trainings."""
+    """Draws each epoch's order from seed + epoch, as torch's DistributedSampler; keeps one network for trainings alike."""
     new = asked.network()
-    network = KEPT.setdefault(str(new), new).to(asked.examples.dtype)
+    key = str(new), *(p.requires_grad for p in new.parameters())
+    network = KEPT.setdefault(key, new).to(asked.examples.dtype)
     network.load_state_dict(new.state_dict())
     optimizer = torch.optim.SGD(network.parameters(), lr=asked.lr)
     batches = -(-len(asked.examples) // asked.batch_size)
