@@ -16,11 +16,13 @@ import identity_props
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import FALSE_HOLD, share_found
 from identity_props.cli import commands
+from identity_props.conformance.facts import FACTS
 from identity_props.conformance.rows import OTHERS
-from identity_props.conformance.traits import FACTS, TRAITS
-from identity_props.faults import ALL_FAULTS, Fault
+from identity_props.conformance.traits import TRAITS
+from identity_props.faults import ALL_FAULTS, LayerFault, TrainerFault
 from identity_props.faults.findings import findings
 from identity_props.laws import LAWS
+from identity_props.layers import LAYER_LAWS
 from identity_props.plugin import OPTIONS
 from identity_props.report.schemas import schemas
 from identity_props.task.algorithms import ALGORITHMS
@@ -29,7 +31,7 @@ from identity_props.trainers import TRAINER_LAWS
 
 ROOT = Path(__file__).parent.parent
 REGISTRIES = {
-    "law": LAWS | dict.fromkeys(TRAINER_LAWS) | dict.fromkeys(OTHERS),
+    "law": LAWS | dict.fromkeys(TRAINER_LAWS) | dict.fromkeys(LAYER_LAWS) | dict.fromkeys(OTHERS),
     "claim": CLAIMS,
     "fault": ALL_FAULTS,
 }  # with pages below reference/laws/, ...
@@ -66,10 +68,20 @@ def on_page_markdown(markdown, **_):
     return markdown.replace("```console", "```sh")
 
 
+def on_page_content(html, page, **_):
+    """A picture whose parts are links is put into its page: in an image of it they lead nowhere."""
+    if page.file.src_uri != "explanation/real-trainers.md":
+        return html
+    picture = (ROOT / "docs/explanation/real-trainers.svg").read_text()
+    placed = picture.replace('href="real-trainers-ledgers.md', 'href="../real-trainers-ledgers/')
+    return re.sub(r'<img[^>]*src="[^"]*real-trainers\.svg"[^>]*>', lambda _: placed, html)
+
+
 def generated():
     """Text by address, of every page that is made of a registry."""
     pages = {f"reference/laws/{name}.md": law_page(law) for name, law in LAWS.items()}
     pages |= {f"reference/laws/{name}.md": trainer_law_page(law) for name, law in TRAINER_LAWS.items()}
+    pages |= {f"reference/laws/{name}.md": layer_law_page(law) for name, law in LAYER_LAWS.items()}
     pages |= {f"reference/laws/{name}.md": row_page(name, says) for name, says in OTHERS.items()}
     pages |= {f"reference/claims/{name}.md": claim_page(claim) for name, claim in CLAIMS.items()}
     pages |= {f"reference/faults/{name}.md": fault_page(fault) for name, fault in ALL_FAULTS.items()}
@@ -207,6 +219,18 @@ def trainer_law_page(law):
     return page(law.name, law.statement, facts) + rules(law) + tolerance + broken_by("law", law.name)
 
 
+def layer_law_page(law):
+    facts = {
+        "of": "[layers of any kind](index.md#laws-of-layers)",
+        "source": plain(law.source),
+        "where it does not hold": sentence(law.why),
+        "applies to": plain(", ".join(law.needs)) or "every layer",
+        "a row that fails says": f"[{plain(law.kind)}](../rows.md#how-a-row-fails)",
+    }
+    tolerance = f"## Tolerance\n\n{sentence(law.derivation)}\n\n"
+    return page(law.name, law.statement, facts) + tolerance + broken_by("law", law.name)
+
+
 def rules(law):
     """The rules that a law names, which --accept takes."""
     if not law.named:
@@ -230,6 +254,8 @@ def laws_index():
     count = f"{len(LAWS)} laws, {elsewhere} of them only on another device, in compiled code or on ranks.\n\n"
     trainers = [(link("law", name), sentence(law.statement)) for name, law in TRAINER_LAWS.items()]
     whole = f"## Laws of trainers\n\n{len(trainers)} laws.\n\n" + table(("law", "what it says"), trainers)
+    layers = [(link("law", name), sentence(law.statement)) for name, law in LAYER_LAWS.items()]
+    whole += f"## Laws of layers\n\n{len(layers)} laws.\n\n" + table(("law", "what it says"), layers)
     return count + table(("law", "what it says"), rows) + whole + TRAITS_HEAD + found
 
 
@@ -266,8 +292,14 @@ def claim_page(claim):
 
 
 def fault_page(fault):
-    if not isinstance(fault, Fault):
+    if isinstance(fault, TrainerFault):
         facts = {"seen in": plain(fault.source), "planted in": "the package's own training loop"}
+    elif isinstance(fault, LayerFault):
+        facts = {
+            "seen in": plain(fault.source),
+            "planted in": plain(fault.twin.what),
+            "breaks": f"`{fault.law}`",
+        }
     else:
         facts = {
             "seen in": plain(fault.source),

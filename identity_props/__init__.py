@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from identity_props.claims.verdict import Outcome as Outcome
     from identity_props.claims.verdict import judge as judge
     from identity_props.conformance.assertions import assert_conforms as assert_conforms
+    from identity_props.conformance.assertions import assert_layer as assert_layer
     from identity_props.conformance.assertions import assert_learns_identity as assert_learns_identity
     from identity_props.conformance.assertions import assert_trains as assert_trains
     from identity_props.conformance.checking import check as check
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from identity_props.laws import Case as Case
     from identity_props.laws import Discrepancy as Discrepancy
     from identity_props.laws import Law as Law
+    from identity_props.layers import LAYER_LAWS as LAYER_LAWS
     from identity_props.plugin.parametrized import parametrize_with_laws as parametrize_with_laws
     from identity_props.stack.stack import Stack as Stack
     from identity_props.task.data import Pixels as Pixels
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from identity_props.task.data import mnist as mnist
     from identity_props.task.models import VARIANTS as VARIANTS
     from identity_props.task.models import Variant as Variant
+    from identity_props.task.reading import read_data as read_data
     from identity_props.trainers import TRAINER_LAWS as TRAINER_LAWS
     from identity_props.trainers.protocol import Asked as Asked
     from identity_props.trainers.protocol import NotOffered as NotOffered
@@ -53,6 +56,7 @@ _HOME = {
     "Explanation": "explanation.explain",
     "InputError": "errors",
     "LAWS": "laws",
+    "LAYER_LAWS": "layers",
     "Law": "laws",
     "MissingError": "errors",
     "NotOffered": "trainers.protocol",
@@ -70,6 +74,7 @@ _HOME = {
     "VARIANTS": "task.models",
     "Variant": "task.models",
     "assert_conforms": "conformance.assertions",
+    "assert_layer": "conformance.assertions",
     "assert_learns_identity": "conformance.assertions",
     "assert_trains": "conformance.assertions",
     "check": "conformance.checking",
@@ -79,6 +84,7 @@ _HOME = {
     "judge_all": "claims.running",
     "mnist": "task.data",
     "parametrize_with_laws": "plugin.parametrized",
+    "read_data": "task.reading",
     "recognise": "conformance.recognition",
     "train": "engine.training",
 }

@@ -11,11 +11,12 @@ from identity_props.claims.registry import CLAIMS
 from identity_props.cli import commands
 from identity_props.engine.trial import Run
 from identity_props.errors import InputError
-from identity_props.faults import ALL_FAULTS, FAULTS, TRAINER_TWINS, TWINS, audit
+from identity_props.faults import ALL_FAULTS, FAULTS, LAYER_TWINS, TRAINER_TWINS, TWINS, audit
 from identity_props.faults.audit import Alarms, Finding, examine, matching
 from identity_props.faults.findings import breaking
 from identity_props.faults.findings import findings as recorded
 from identity_props.laws import LAWS
+from identity_props.layers import LAYER_LAWS
 from identity_props.report import audit as audit_report
 from identity_props.stack.stack import PARTS
 from identity_props.trainers import TRAINER_LAWS
@@ -72,7 +73,7 @@ def test_claims_and_gate_see_a_fault_and_not_its_clean_twin(of_laws):
 @pytest.mark.audit
 def test_every_fault_is_seen_by_a_law_and_no_clean_twin_by_anything():
     findings = list(audit.audit(matching("*"), jobs=2))
-    assert len(findings) == len(ALL_FAULTS) + len(TWINS) + len(TRAINER_TWINS)
+    assert len(findings) == len(ALL_FAULTS) + len(TWINS) + len(TRAINER_TWINS) + len(LAYER_TWINS)
     assert [str(one) for one in findings if not one.right] == []
     assert {one.name: [*one.laws] for one in findings if one.kind == "fault"} == {
         name: one["laws"] for name, one in recorded().items()
@@ -82,9 +83,8 @@ def test_every_fault_is_seen_by_a_law_and_no_clean_twin_by_anything():
 def test_what_was_recorded_of_the_audit_is_of_these_faults_and_laws():
     assert recorded().keys() == {*ALL_FAULTS}
     others = {"trains", "moves", "like-optimizer", "like-linear"}
-    assert {
-        law for one in recorded().values() for law in one["laws"]
-    } <= LAWS.keys() | TRAINER_LAWS.keys() | others
+    named = {law for one in recorded().values() for law in one["laws"]}
+    assert named <= LAWS.keys() | TRAINER_LAWS.keys() | LAYER_LAWS.keys() | others
     assert "rate-0.9-sgd" in breaking("gd-trajectory")
 
 

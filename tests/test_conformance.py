@@ -175,8 +175,8 @@ class AllFrozen(nn.Linear):
         self.requires_grad_(False)
 
 
-def test_a_layer_that_is_all_frozen_is_flat():
-    row = next(check(Stack(linear=AllFrozen)))
+def test_a_layer_that_is_all_frozen_is_flat_and_nothing_more_is_said_of_it():
+    (row,) = check(Stack(linear=AllFrozen))
     assert (row.verdict, row.kind) == (FAIL, "flat")
     assert row.note.endswith("no parameter of the layer requires a gradient")
 
@@ -427,3 +427,11 @@ def test_no_rate_and_no_seed_are_refused(small):
     for guard in (math.nan, math.inf, -1.0):
         with pytest.raises(InputError, match=f"guard: expected seconds, or 0 for none, got {guard}"):
             list(check(Stack(), guard=guard))
+
+
+def test_a_step_that_compiles_has_ten_minutes_unless_a_guard_is_given(monkeypatch):
+    guards = []
+    monkeypatch.setattr(checking, "followed", lambda plan, guard, done: guards.append(guard) or [])
+    for mode, guard in (("eager", None), ("compiled", None), ("compiled", 5.0)):
+        list(check(Stack(mode=mode), guard=guard))
+    assert guards == [60.0, 600.0, 5.0]

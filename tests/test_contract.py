@@ -8,9 +8,9 @@ from torch import optim
 
 from identity_props.conformance.checking import check, check_laws
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
-from identity_props.laws import LAWS
-from identity_props.laws.strategies import Family
-from identity_props.laws.walking import NotOfferedError
+from identity_props.laws import LAWS, settings
+from identity_props.laws.families import Family
+from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.stack.stack import Stack
 from tests.contracts import CONTROLS, SGD, stack_arguments
 
@@ -270,3 +270,48 @@ def test_gradients_that_draw_from_nobody_elses_stream_leave_the_callers_as_it_wa
 def test_a_quick_check_stops_at_what_it_is_and_the_contract():
     rows = [row.name for row in check(Stack(optimizer=optim.Adam), quick=True)]
     assert rows == ["moves", "recognised", *CONTRACT]
+
+
+class Asks(SGD):
+    def step(self, closure):
+        return super().step(closure)
+
+
+class NoRate(SGD):
+    """Keeps its rate beside its groups."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.rate = self.param_groups[0].pop("lr")
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p.sub_(self.rate * p.grad)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        lambda: Asks([torch.ones(1)], lr=1).step(),
+        lambda: SGD([torch.ones(1)], lr=1).eval(),
+        lambda: SGD([torch.ones(1)], no_such=1),
+        lambda: SGD([torch.ones(1)], lr=-1),
+        lambda: torch.ones(1).backward(),
+    ],
+    ids=["closure", "attribute", "argument", "value", "torch"],
+)
+def test_what_a_part_refuses_is_not_offered(refusal):
+    with pytest.raises(NotOfferedError, match="not offered: this"), offered("this"):
+        refusal()
+
+
+def test_a_bug_of_a_law_is_no_refusal_of_a_part(monkeypatch):
+    monkeypatch.setattr(settings, "beside", None)
+    with pytest.raises(TypeError, match="not callable"):
+        found("maximize", optim.Adam)
+
+
+def test_a_rate_that_no_group_holds_cannot_be_set_and_is_no_failure():
+    assert found("tensor-rate", NoRate) is None
+    assert found("scheduled", NoRate) is None

@@ -13,9 +13,11 @@ from identity_props.claims.running import cores
 from identity_props.cli import main
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
-from identity_props.explanation.advice import CHANGES, advised, described, tried
+from identity_props.explanation.advice import advised, described, tried
+from identity_props.explanation.changes import CHANGES
 from identity_props.explanation.explain import explain
 from identity_props.explanation.networks import trained
+from identity_props.explanation.parts import ORDER
 from identity_props.task.data import digits
 from identity_props.task.models import Variant
 
@@ -61,10 +63,10 @@ def test_what_is_advised_answers_the_parts_that_matter():
     pixels = digits(7, train=512, test=256)
     trial = Trial(Variant("plain-relu", 1), RECIPES["seed"](49), 300)
     found = explain(trained(trial, pixels), pixels.scaled("unit"), trial.recipe)
-    shares = {part.name: part.fvu / found.fvu for part in found.parts}
-    for change in advised(found, trial, pixels):
-        assert sum(shares[name] for name in change.answers) >= 0.05
-    assert {name for change in CHANGES for name in change.answers} <= {part.name for part in found.parts}
+    expected = [change.expected(found) for change in advised(found, trial, pixels)]
+    assert min(expected) >= 0.05
+    assert expected == sorted(expected, reverse=True)
+    assert {name for change in CHANGES for name in change.answers} <= {*ORDER}
 
 
 def test_the_rate_from_the_spectrum_repairs_a_rate_that_is_too_small():

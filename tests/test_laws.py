@@ -9,7 +9,7 @@ from torch import nn
 from identity_props.errors import InputError
 from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
 from identity_props.laws.base import law, rounding, worst
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.stack import ranks
 from identity_props.stack.stack import Stack
 from tests.contracts import CONTROLS as CONTRACT

@@ -285,7 +285,7 @@ def test_two_exposures_are_told_from_one_of_the_same_effect_by_a_second_rate():
 def test_a_table_fits_80_columns_and_says_what_it_leaves_out(options):
     from rich.console import Console
 
-    from identity_props.conformance.isolated import Named
+    from identity_props.conformance.asked import Named
 
     found = kept(Bench(fit), Training(**options))
     assert found.by == STEPS

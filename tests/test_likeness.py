@@ -1,24 +1,34 @@
 """Likeness: what is written right is like its reference, and each way to be wrong is named with where it shows."""
 
 import math
+import sys
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
+from torch.nn.utils import clip_grad_norm_
 
 from identity_props.conformance import checking
 from identity_props.conformance.assertions import assert_like
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.likeness import same_layer, same_steps
-from identity_props.conformance.meant import why_not
-from identity_props.conformance.promises import clips_at, same_batches, same_clipping, same_loss, same_updates
-from identity_props.conformance.rows import NOT_APPLICABLE, PASS, Reference, declared, reference_of
+from identity_props.conformance.meant import like_plan, traits_meant, why_not
+from identity_props.conformance.promises import (
+    clips_at,
+    plain_below,
+    same_batches,
+    same_clipping,
+    same_loss,
+    same_updates,
+)
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, declared, reference_of
 from identity_props.conformance.traits import traits
 from identity_props.conformance.walks import SHAPES
 from identity_props.errors import InputError
 from identity_props.laws import LAWS
+from identity_props.laws.families import Family
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import Stack, takes, without_eps
 
@@ -540,17 +550,39 @@ def test_a_step_that_clips_is_held_to_laws_only_where_it_does_not(one_family, mo
     for clip in (1e-2, 1e6):
         found[clip] = rows(Stack(step=clipping(clip)), Reference(clip=clip))
         assert found[clip]["like-clip"].verdict == found[clip]["resume"].verdict == PASS
-    assert found[1e-2]["gd-trajectory"].note.startswith("clips at 0.01, which --clip judges: a gradient")
+    assert found[1e-2]["gd-trajectory"].note.startswith(
+        "clips at 0.01, which --clip judges, or --like-step: a gradient"
+    )
     assert found[1e6]["gd-trajectory"].verdict == PASS
 
 
-def test_a_step_that_is_found_to_clip_is_not_accused_of_it(one_family, monkeypatch):
+@pytest.mark.parametrize("clip", [nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_, by_parameter])
+def test_a_step_that_is_found_to_clip_is_not_accused_of_it(clip, one_family, monkeypatch):
     monkeypatch.setattr(checking, "LAWS", {"gd-trajectory": LAWS["gd-trajectory"]})
-    assert rows(Stack(step=clipping(1e-2)), Reference())["gd-trajectory"].verdict == NOT_APPLICABLE
+    for size, verdict in ((1e-2, NOT_APPLICABLE), (1e4, PASS)):
+        found = rows(Stack(step=clipping(size, clip)), Reference())
+        assert found["gd-trajectory"].verdict == verdict
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.3, 5.0])
+def test_a_gradient_of_one_entry_below_what_is_found_is_not_clipped(size):
+    below = plain_below(clipping(size, nn.utils.clip_grad_value_))
+    assert size / 64 < below < size
 
 
 def half_of_the_gradient(optimizer, loss):
     take_step(optimizer, lambda: loss() / 2)
+
+
+def half_then_clipped(optimizer, loss):
+    clipping(1e-2, nn.utils.clip_grad_value_)(optimizer, lambda: loss() / 2)
+
+
+@pytest.mark.parametrize(
+    "step", [take_step, half_of_the_gradient, half_then_clipped, clipping(1e-2, of=first_group)]
+)
+def test_a_step_that_is_wrong_below_what_it_clips_or_clips_some_parameters_alone_is_judged(step):
+    assert plain_below(step) is None
 
 
 @pytest.mark.parametrize(
@@ -567,6 +599,36 @@ def test_no_other_step_is_taken_for_one_that_clips(step):
     assert clips_at(step) is None
 
 
+def exhausted(optimizer, loss):
+    optimizer.zero_grad()
+    loss().backward()
+    parameters = (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+    sum(p.grad.norm() for p in parameters)
+    clip_grad_norm_(parameters, 0.05)
+    optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:.parameters. is an empty generator")
+@pytest.mark.parametrize(
+    ("step", "verdict"),
+    [
+        (exhausted, FAIL),
+        (clipping(0.05), PASS),
+        (clipping(0.05, by_parameter), PASS),
+        (clipping(0.05, of=first_group), PASS),
+        (clipping(0.05, exactly), NOT_APPLICABLE),
+        (clipping(0.05, nn.utils.clip_grad_value_), NOT_APPLICABLE),
+    ],
+    ids=["exhausted", "all", "each", "first group", "by hand", "values"],
+)
+def test_a_step_that_gives_nothing_to_what_clips_needs_no_declaration(step, verdict):
+    before = sys.getprofile()
+    (row,) = (measure() for _, measure in like_plan(Stack(step=step), Reference(), 0))
+    assert (row.name, row.verdict) == ("like-clip", verdict)
+    assert (row.measured == 2) == (verdict == FAIL)
+    assert sys.getprofile() is before
+
+
 def test_a_step_is_compared_by_what_it_leaves():
     assert same_updates(clipping(1e-2), clipping(1e-2)).holds
     assert not same_updates(clipping(1e-2), take_step).holds
@@ -579,6 +641,16 @@ def test_laws_of_plain_steps_say_nothing_of_a_step_that_is_declared_to_be_anothe
     assert said == "the step that is declared is not a plain one"
     assert why_not(law, stack, Reference(step=take_step), law.needs) == ""
     assert why_not(LAWS["resume"], stack, Reference(step=clipping(1e-2)), frozenset()) == ""
+
+
+def test_a_loss_or_batches_that_are_declared_to_be_others_are_judged_by_what_is_declared():
+    fits = frozenset({"squared error"})
+    loss, batches = Reference(loss=lambda a, b: (a - b).square().sum()), Reference(batches=shuffled_once)
+    assert why_not(LAWS["mean-squared-error"], Stack(), loss, fits) == "the loss that is declared is another"
+    assert why_not(LAWS["mean-squared-error"], Stack(), loss, fits | {"mean squared error"}) == ""
+    assert why_not(LAWS["mean-squared-error"], Stack(), Reference(), fits) == ""
+    assert "like-batches" in why_not(LAWS["epoch"], Stack(), batches, fits)
+    assert why_not(LAWS["epoch"], Stack(), Reference(), fits) == ""
 
 
 def same_each_epoch(data, size, generators):
@@ -623,3 +695,34 @@ def test_a_clip_or_a_tolerance_that_is_none_is_refused(given, said):
 def test_a_clip_without_a_step_that_clips_is_refused():
     with pytest.raises(InputError, match=r"clip: expected a step that clips at 0\.5, got none"):
         reference_of(Stack(), clip=0.5)
+
+
+class RoundsAtRandom(PlainSGD):
+    """Steps in bfloat16 are rounded up or down at random, and to nearest in the end where it is faulty."""
+
+    faulty = False
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                value = p.double() - group["lr"] * p.grad.double()
+                if p.dtype is torch.bfloat16:
+                    bits = value.float().view(torch.int32)
+                    drawn = (bits + torch.randint_like(bits, 1 << 16)).bitwise_and_(-65536)
+                    value = value if self.faulty else drawn.view(torch.float32)
+                p.copy_(value)
+
+
+class RoundsToNearest(RoundsAtRandom):
+    faulty = True
+
+
+@pytest.mark.parametrize(("optimizer", "holds"), [(RoundsAtRandom, True), (RoundsToNearest, False)])
+def test_how_a_part_rounds_is_its_own_whatever_it_is_declared_to_be(optimizer, holds):
+    stack, like = Stack(optimizer=optimizer, dtype=torch.bfloat16), Reference(SGD)
+    fits = traits_meant(stack, declared(stack, like))
+    assert why_not(LAWS["dtype-floor"], stack, like, fits) == "not rounding to nearest"
+    assert why_not(LAWS["stochastic-rounding"], stack, like, fits) == ""
+    case = Family(d=9, n=20, rank=9).case(1)
+    assert LAWS["stochastic-rounding"].measure(stack, case).holds == holds

@@ -11,18 +11,23 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from identity_props.atlas.axes import Cell
+from identity_props.atlas.reading import STATES, Seen
 from identity_props.claims.registry import CLAIMS, RECIPES
 from identity_props.claims.running import judge_all
 from identity_props.cli import main
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Trial
 from identity_props.explanation.explain import Advice, explain
 from identity_props.explanation.networks import trained
-from identity_props.report import documents, ledgers, page
+from identity_props.report import atlas, documents, ledgers, page
+from identity_props.report.maps import SIGNS, position
 from identity_props.stack.stack import Stack
 from identity_props.task.data import digits
+from identity_props.task.metrics import pixel_variance
 from identity_props.task.models import Variant
+from identity_props.task.theory import critical_rate, expected_fvu, modes
 from identity_props.trainers.accounting import STEPS, Book, Training
 
 HARMFUL = '<script>alert("x")</script>'
@@ -66,10 +71,29 @@ def pages(pixels, explanation):
         "check": page.of_check(rows, Stack(), CONTEXT),
         "ledger": account(),
         "explain": page.of_explanation(explanation, CONTEXT),
+        "atlas": atlas.page(cells(), pixels, CONTEXT),
     }
 
 
-KINDS = ("run", "check", "ledger", "explain")
+def cells():
+    """Cells of every state, of optimizers with lines of theory and without."""
+    ends = {1e-3: 1e-4, 1e-2: 5e-3, 0.1: 0.5, 1.0: math.inf}
+    return [
+        Seen(
+            Cell(variant, depth, 49, scaling, optimizer, 32, "glorot", "constant", lr),
+            1250,
+            (fvu, fvu),
+            (7, 7),
+        )
+        for optimizer in ("SGD", "SGD(momentum=0.9)", "RMSprop")
+        for variant in ("linear", "plain-relu")
+        for scaling in ("unit", "whiten")
+        for depth in (1, 2)
+        for lr, fvu in ends.items()
+    ]
+
+
+KINDS = ("run", "check", "ledger", "explain", "atlas")
 
 
 class Read(HTMLParser):
@@ -90,7 +114,7 @@ class Read(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag in names]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[:-1])
 def test_every_picture_has_a_text_alternative(pages, kind):
     read = Read(pages[kind])
     pictures = [*read.of("img"), *(one for one in read.of("svg") if one.get("aria-hidden") != "true")]
@@ -144,6 +168,44 @@ def test_what_was_predicted_is_what_gradient_descent_does(pixels):
     expected = page.predicted(outcome.claim.plan(pixels)[0], pixels, steps)
     mean = [sum(at) / len(at) for at in zip(*curves, strict=True)]
     assert mean == pytest.approx(expected, rel=0.2)
+
+
+def test_a_map_has_one_stop_of_the_keyboard_and_each_cell_says_its_state_and_figures(pages):
+    radios = [one for one in Read(pages["atlas"]).of("input") if one.get("type") == "radio"]
+    labels = [one["aria-label"] for one in radios]
+    assert len(labels) == len(cells())
+    assert len({one["name"] for one in radios}) == len(cells()) / 8  # two depths by four rates
+    told = "depth 1, rate 0.001: near-identity, median FVU 1.0e-04 (1.0e-04 to 1.0e-04), 2 of 2 learn, seen at step 7"
+    assert told in labels
+    assert {state for state in STATES if any(f": {state}," in label for label in labels)} == {*STATES}
+    assert {sign for sign in SIGNS.values() if sign in Read(pages["atlas"]).text} == {*SIGNS.values()}
+
+
+def test_the_lines_on_a_map_are_the_rates_of_theory(pixels):
+    sgd, heavy, adaptive = (cells()[k].cell for k in (0, 32, 64))
+    eigenvalues, _ = modes(pixels.scaled("unit").train)
+    found = atlas.theory(sgd, 1250, pixels)
+    assert found["critical rate"] == pytest.approx(critical_rate(eigenvalues))
+    assert atlas.theory(heavy, 1250, pixels) == {
+        "edge of momentum": pytest.approx(1.9 * critical_rate(eigenvalues))
+    }
+    assert atlas.theory(adaptive, 1250, pixels) == {}
+    least = atlas.theory(replace(sgd, scaling="whiten"), 1250, pixels)["budget"]
+    whitened = pixels.scaled("whiten")
+    spectrum, variance = modes(whitened.train, whitened.test), pixel_variance(whitened.test)
+    assert (
+        expected_fvu(*spectrum, variance, least, 1250)[0]
+        <= 1e-3
+        < expected_fvu(*spectrum, variance, 0.99 * least, 1250)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "place"), [(1e-3, 12.5), (1e-2, 37.5), (10**-2.5, 25.0), (1.0, 87.5), (1e-9, None)]
+)
+def test_a_line_lies_between_the_columns_of_its_rate(rate, place):
+    found = position(rate, [1e-3, 1e-2, 0.1, 1.0])
+    assert found == (None if place is None else pytest.approx(place))
 
 
 def test_an_explanation_shows_where_the_error_goes_and_its_advice(pages, explanation):

@@ -28,7 +28,7 @@ from identity_props.stack.stack import Stack
 pytestmark = pytest.mark.usefixtures("no_ranks")
 
 PARTS = """
-import multiprocessing, os, signal, sys, time
+import itertools, multiprocessing, os, signal, sys, time
 import torch
 from identity_props.conformance import checking, learning
 
@@ -66,6 +66,11 @@ class Hangs(torch.optim.SGD):
     def step(self, closure=None):
         while True:
             time.sleep(0.01)
+
+
+class HangsInC(torch.optim.SGD):
+    def load_state_dict(self, state):
+        1 in itertools.repeat(0)  # no signal is heard
 
 
 class Prints(torch.optim.SGD):
@@ -333,6 +338,15 @@ def test_a_part_that_crashes_where_it_is_loaded_fails_those_rows_alone(started):
     _, rows, _ = judged(started, "CrashesLoaded")
     assert {name for name, row in rows.items() if row["verdict"] == FAIL} == {"recognised", "resume"}
     assert rows["recognised"]["kind"] == rows["resume"]["kind"] == "crashes"
+    assert rows["evaluate"]["verdict"] == PASS
+
+
+@pytest.mark.processes
+def test_a_part_that_hangs_where_no_alarm_is_heard_fails_those_rows_alone(started):
+    _, rows, _ = judged(started, "HangsInC", "--guard", "20")  # 20 s once, then 2 s
+    hanging = {name: row["note"] for name, row in rows.items() if row["kind"] == "hangs"}
+    note = "keeps Python from running for longer than {} s"
+    assert hanging == {"recognised": note.format(20), "resume": note.format(2)}
     assert rows["evaluate"]["verdict"] == PASS
 
 

@@ -4,20 +4,23 @@ import json
 import math
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from jsonschema import Draft202012Validator
 
+from identity_props.atlas.reading import nearest, ways
 from identity_props.cli import main
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.explanation.explain import Advice, explain
 from identity_props.explanation.networks import trained
 from identity_props.faults.audit import Alarms
 from identity_props.gate import compare, text
-from identity_props.report import audit, documents
+from identity_props.report import advice, atlas, audit, documents
+from identity_props.report import compare as comparing
 from identity_props.report import explain as explanation
 from identity_props.report.schemas import SCHEMAS, schemas
 from identity_props.stack.stack import Stack
@@ -26,6 +29,7 @@ from identity_props.trainers.accounting import STEPS, Book, Training
 from tests.drawing import drawn
 from tests.test_audit import finding
 from tests.test_gate import baseline, outcome
+from tests.test_page import cells
 
 
 def of_results(pixels):
@@ -64,6 +68,20 @@ def of_explanation(pixels):
     return explanation.document(replace(found, advice=advice), documents.context(pixels, Stack(), 0, 1))
 
 
+def of_comparison(pixels):
+    one = json.loads(json.dumps(of_explanation(pixels)))
+    return comparing.document(comparing.Compared((Path("a.json"), Path("b.json")), (one, one)))
+
+
+def of_atlas(pixels):
+    return atlas.document(cells(), documents.context(pixels, Stack(), 0, 1))
+
+
+def of_advice(pixels):
+    asked = {"depth": 1, "optimizer": "SGD", "lr": 0.1}
+    return advice.document(asked, nearest(cells(), asked), ways(cells(), asked))
+
+
 MADE = {
     "results": of_results,
     "check": of_check,
@@ -71,6 +89,9 @@ MADE = {
     "gate": of_gate,
     "audit": of_audit,
     "explanation": of_explanation,
+    "comparison": of_comparison,
+    "atlas": of_atlas,
+    "advice": of_advice,
     "baseline": lambda pixels: json.loads(text(baseline(outcome()))),
 }
 

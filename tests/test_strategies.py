@@ -4,7 +4,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, find, given, settings
 
-from identity_props.laws.strategies import Family, families, recipes, variants
+from identity_props.laws.families import Family
+from identity_props.laws.strategies import families, recipes, variants
 from identity_props.task.theory import second_moment
 
 CORNERS = {

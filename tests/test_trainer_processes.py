@@ -14,7 +14,8 @@ import psutil
 import pytest
 import torch
 
-from identity_props.conformance.isolated import AskedTrainer, judged
+from identity_props.conformance.asked import AskedTrainer
+from identity_props.conformance.isolated import judged
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, NOT_RUN, PASS
 from identity_props.conformance.training import TRAINS
 from identity_props.errors import InputError, MissingError

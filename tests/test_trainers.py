@@ -12,6 +12,7 @@ from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, PASS
 from identity_props.conformance.training import TRAINS, check_trainer, row_of
 from identity_props.errors import InputError
 from identity_props.faults.trainer_data import EvaluationDraws
+from identity_props.faults.trainers import TRAINER_FAULTS
 from identity_props.trainers import TRAINER_LAWS, Bench
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered, Trained, TrainedError, trained_by, weights_of
@@ -19,6 +20,7 @@ from tests import user_trainers
 from tests.test_trainer_audit import NAMED
 
 RANKS = [name for name in TRAINER_LAWS if name.startswith("ranks")]
+TOKENS = [name for name in TRAINER_LAWS if name.startswith("tokens")]
 ALONE = [name for name in TRAINER_LAWS if name not in RANKS]
 
 
@@ -152,6 +154,22 @@ class Late(Plain):
         return super().factor(max(0, step - 1))
 
 
+class AtWindowsEnds(Plain):
+    """The rate is that of a window's last micro-batch."""
+
+    def factor(self, step):
+        size = self.asked.accumulate
+        return super().factor(step + (size - 1) / size)
+
+
+class MicroBatchesEnds(Plain):
+    """So, counted in micro-batches, up to the end of the schedule."""
+
+    def factor(self, step):
+        size = self.asked.accumulate
+        return max(0, super().factor(size * step + size - 1))
+
+
 class Undamped(Plain):
     def __init__(self, asked):
         super().__init__(asked)
@@ -240,6 +258,14 @@ class CountsPadding(Plain):
         return self.padded(batch)[1].numel() if batch else 0
 
 
+class LosesShort(Plain):
+    """Of packed rows only whole ones are read."""
+
+    def micro_batches(self, epoch):
+        found = super().micro_batches(epoch)
+        return [one[:1] for one in found] if self.asked.packing else found
+
+
 class TokenMeans(Plain):
     def backward(self, batch, window):
         super().backward(batch, [batch] * len(window))
@@ -292,6 +318,7 @@ BROKEN = {
     "tokens": CountsPadding,
     "tokens-steps": CountsPadding,
     "tokens-accumulated": TokenMeans,
+    "tokens-packed": LosesShort,
     "ranks": a_little_short,
     "ranks-uneven": a_little_short,
 }
@@ -321,6 +348,8 @@ def test_every_law_can_fail(name):
         ),
         ("every-example", FirstTwice, "examples 0 weigh 2, 1 are never trained on, 2-11 weigh 1"),
         ("schedule", Late, "late: a step behind"),
+        ("schedule", AtWindowsEnds, "window-end: read at the last micro-batch of a window"),
+        ("schedule", MicroBatchesEnds, "micro-batches-end: counted in micro-batches, and read at the last"),
         ("training-loss", LastLoss, "last: the last batch's"),
         ("resume-epoch", LosesVelocity, "what is lost: the momentum"),
         ("resume-inside", Replays, "examples are read again, or passed over"),
@@ -421,6 +450,19 @@ class FinalLoss(Plain):
             return nn.functional.mse_loss(self.network(self.asked.examples), self.asked.examples).item()
 
 
+class ShufflesBatches(Plain):
+    """Batches are cut in order, and shuffled as they are."""
+
+    def micro_batches(self, epoch):
+        kept, self.asked = self.asked, replace(self.asked, shuffle=False)
+        try:
+            batches = super().micro_batches(epoch)
+        finally:
+            self.asked = kept
+        order = torch.randperm(len(batches), generator=self.random(epoch)).tolist()
+        return [batches[place] for place in order] if kept.shuffle else batches
+
+
 def filled(asked, last):
     """A training on examples of which some come again at the end, to fill the last step to ``last``."""
     x = torch.cat([asked.examples, asked.examples[: -len(asked.examples) % last]])
@@ -451,6 +493,7 @@ CONVENTIONS = [
     ("average", "first", AveragesFromFirst),
     ("training-loss", "final", FinalLoss),
     ("accumulated-loss", "final", FinalLoss),
+    ("order", "batches", ShufflesBatches),
     ("evaluation", "stream", EvaluationDraws),
     ("ranks-uneven", "padded", padded),
     ("ranks-uneven", "wrapped", wrapped),
@@ -505,6 +548,31 @@ def test_correct_trainers_of_any_style_are_not_accused(fit, seed):
     rows = [*check_trainer(Bench(fit, seed=seed))]
     assert [str(one) for one in rows if one.verdict == FAIL] == []
     assert {TRAINS, "every-example"} <= {one.name for one in rows if one.verdict == PASS}
+
+
+@pytest.mark.parametrize("fit", user_trainers.LANGUAGE, ids=lambda fit: fit.__name__)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_trainer_that_takes_no_examples_is_judged_by_its_tokens(fit, seed):
+    rows = {one.name: one for one in check_trainer(Bench(fit, seed=seed))}
+    verdicts = {name: one.verdict for name, one in rows.items() if one.verdict != NOT_APPLICABLE}
+    judged = [*TOKENS[:3], *TOKENS[3:] * (fit is user_trainers.language_packed)]
+    in_order = fit is not user_trainers.language_shuffled
+    assert verdicts == dict.fromkeys([TRAINS, *judged * in_order], PASS)
+    assert (rows["window"].kind, rows["window"].note) == ("not offered", "examples")
+
+
+@pytest.mark.parametrize(
+    "name", ["token-means", "padding-counted", "firsts-counted", "packed-cut", "labels-shifted"]
+)
+def test_its_faults_in_tokens_are_seen(name):
+    def fit(asked):
+        if asked.tokens is None:
+            raise NotOffered("examples")
+        return TRAINER_FAULTS[name].fit(asked)
+
+    failed = [one.name for one in check_trainer(Bench(fit)) if one.verdict == FAIL]
+    assert failed
+    assert {*failed} <= {*TOKENS}
 
 
 def test_the_minimal_loop_passes_what_it_offers():

@@ -18,11 +18,12 @@ from identity_props.trainers.running import Trainer, bench_of, spread
 pytestmark = pytest.mark.trainers
 
 ASKED = os.environ.get("IDENTITY_PROPS_TRAINER", "").removeprefix("trainers-")  # tox: the environment's name
-OURS = [name for name in NAMES if name != "plain" and ASKED in ("", name)]
+OURS = [name for name in NAMES if name not in ("plain", "trl") and ASKED in ("", name)]
+LANGUAGE = [name for name in ("accelerate", "transformers", "trl") if ASKED in ("", name)]
 KERAS = [name for name in OURS if name.startswith("keras")]
 EPS = {torch.float64: 1e-14, torch.float32: 1e-5}  # of a weight, some 50 roundings
 NEAR = {"optax": 3e-8, **dict.fromkeys(KERAS, 3e-7)}  # in float64: rates and momenta are kept in float32
-SINGLE = {"fastai"}  # refuse float64: its smoothed loss is float32
+SINGLE = {"fastai", "deepspeed"}  # in float32 alone: a smoothed loss, and gradients, are kept in it
 LOSS = 1e-6  # transformers and Keras sum losses in float32
 
 
@@ -59,6 +60,7 @@ UNOFFERED = {
     "skorch": {"precision", "average"},
     "ignite": {"clip", "precision"},
     "fastai": {"precision", "average"},
+    "deepspeed": {"held", "precision", "average"},
 }
 
 
@@ -115,7 +117,7 @@ def descent(asked):
 @pytest.mark.parametrize("n", [16, 14])
 def test_with_every_option_off_it_is_descent_written_by_hand(name, fit, asked, eps, dtype, n):
     if name in SINGLE and dtype == torch.float64:
-        pytest.skip("it refuses float64")
+        pytest.skip("it computes in float32")
     asks = asked(n, dtype=dtype)
     left = trained_by(fit, asks)
     assert distance(left.weights, [descent(asks)]) <= max(eps, EPS[dtype])
@@ -216,6 +218,7 @@ REFUSED = {
     "optax": {"drop_last": True, "shuffle": True, "precision": "bfloat16", "ranks": 2},
     "ddp": {"stop": 2, "ranks": 2},
     "fsdp": {"precision": "float16", "average": 0.9, "stop": 2, "ranks": 2},
+    "deepspeed": {"precision": "bfloat16", "average": 0.9, "ranks": 2, "held": torch.eye(6)},
     "skorch": {"precision": "bfloat16", "average": 0.9, "ranks": 2},
     "ignite": {"precision": "bfloat16", "clip": 1.0, "ranks": 2},
     "fastai": {"precision": "bfloat16", "average": 0.9, "ranks": 2},
@@ -254,24 +257,54 @@ def test_it_says_nothing_and_leaves_nothing_outside_its_folder(
 # Tokens -----------------------------------------------------------------------------------------------
 
 
+def language(tmp_path, size, epochs=1, **options):
+    """A training on four sequences, with an id to spare."""
+    start = (torch.zeros(14, 14, dtype=torch.float64),)
+    return Asked(start, torch.empty(4, 14), 2.0, size, epochs, tokens=tokens(), folder=tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
 @pytest.mark.parametrize(("size", "accumulate", "epochs"), [(2, 1, 1), (1, 4, 2), (1, 3, 2)])
-def test_a_language_model_divides_by_all_tokens_of_a_window(name, fit, tmp_path, size, accumulate, epochs):
-    if name not in ("accelerate", "transformers"):
-        pytest.skip("it has no example of it")
-    start = (torch.zeros(13, 13, dtype=torch.float64),)
-    asks = Asked(
-        start,
-        torch.empty(4, 13),
-        2.0,
-        size,
-        epochs,
-        accumulate=accumulate,
-        tokens=tokens(),
-        folder=tmp_path,
-    )
-    left, right = (trained_by(one, asks) for one in (fit, plain.fit))
-    assert distance(left.weights, right.weights) <= EPS[torch.float64]
+def test_a_language_model_divides_by_all_tokens_of_a_window(name, tmp_path, size, accumulate, epochs):
+    asks = language(tmp_path, size, epochs, accumulate=accumulate)
+    left, right = (trained_by(one, asks) for one in (module_of(here(name)).fit, plain.fit))
+    assert distance(left.weights, right.weights) <= EPS[torch.float32 if name == "trl" else torch.float64]
     assert left.steps == right.steps
+
+
+@pytest.fixture
+def trl():
+    return module_of(here("trl")).fit
+
+
+@pytest.mark.parametrize("packing", [6, 8, 64])
+def test_trl_trains_on_packed_sequences_as_if_they_were_apart(trl, tmp_path, packing):
+    packed, apart = (trained_by(trl, language(tmp_path, 4, 2, packing=rows)) for rows in (packing, None))
+    assert distance(packed.weights, apart.weights) <= EPS[torch.float32]
+    assert packed.steps == 2
+
+
+def test_trl_leaves_the_row_of_an_end_alone(trl, tmp_path):
+    left = trained_by(trl, language(tmp_path, 1, packing=64))
+    assert not left.weights[0][13].any()
+
+
+def test_trl_cuts_what_is_longer_than_a_row(trl, tmp_path):
+    left = trained_by(trl, language(tmp_path, 4, packing=5))
+    trained = left.weights[0].any(1).tolist()
+    assert trained[:5] == [True, False, True, True, False]  # the fifth token of five, with an end, is cut
+
+
+def test_trl_takes_no_examples(trl, asked):
+    with pytest.raises(NotOffered, match="examples"):
+        trained_by(trl, asked())
+
+
+@pytest.mark.parametrize("option", ["held", "average"])
+def test_trl_refuses_what_transformers_does_not_offer(trl, tmp_path, option):
+    value = {"held": torch.eye(14), "average": 0.9}[option]
+    with pytest.raises(NotOffered, match=option):
+        trained_by(trl, language(tmp_path, 1, **{option: value}))
 
 
 # What is known of each: a figure that turns with a new version is news ---------------------------------
@@ -281,7 +314,7 @@ WINDOW = {
     "lightning": "fixed",
     "accelerate": "fixed",
     "transformers": "mean",
-    **dict.fromkeys([*KERAS, "optax", "ignite", "fastai"], "carried"),
+    **dict.fromkeys([*KERAS, "optax", "deepspeed", "ignite", "fastai"], "carried"),
     **dict.fromkeys(["ddp", "fsdp", "skorch"], "added"),
 }
 

@@ -1,10 +1,14 @@
 """Traits: an optimizer is what it does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from identity_props.conformance.traits import FACTS, TRAITS, dtypes_of, traits
+from identity_props.conformance.checking import FAMILIES, for_laws
+from identity_props.conformance.facts import FACTS, dtypes_of
+from identity_props.conformance.traits import TRAITS, traits
 from identity_props.laws import LAWS
 from identity_props.stack.stack import DTYPES, Stack
 
@@ -21,7 +25,12 @@ PLAIN = {
     "one rank",
     "torch's own network",
 }
-GIVEN = {"stepping on given gradients", "for any shape", "rounding to nearest"} | PLAIN
+GIVEN = {
+    "stepping on given gradients",
+    "taking gradients uncentred",
+    "for any shape",
+    "rounding to nearest",
+} | PLAIN
 
 
 def of(names):
@@ -63,7 +72,12 @@ def test_an_optimizer_has_the_traits_that_it_shows(stack, fits):
 
 def test_an_optimizer_of_matrices_says_so():
     found = traits(Stack(optimizer=torch.optim.Muon)) - PLAIN
-    assert found == {"scale-free", "stepping on given gradients", "rounding to nearest"}
+    assert found == {
+        "scale-free",
+        "stepping on given gradients",
+        "taking gradients uncentred",
+        "rounding to nearest",
+    }
 
 
 def test_an_optimizer_that_wants_a_closure_has_no_traits():
@@ -76,6 +90,45 @@ def test_a_stack_without_an_optimizer_of_its_own_has_every_trait_of_optimizers()
 
 def test_laws_need_what_can_be_found():
     assert set().union(*(law.needs for law in LAWS.values())) <= {*TRAITS, *FACTS}
+
+
+def before_each_step(change):
+    """Gradient descent on gradients of matrices that are changed."""
+
+    class Changed(SGD):
+        def step(self, closure=None):
+            for p in (p for group in self.param_groups for p in group["params"]):
+                if p.grad is not None and p.ndim > 1 and p.numel():
+                    p.grad = change(p.grad)
+            return super().step(closure)
+
+    return Changed
+
+
+def centralised(g):
+    return g - g.mean(dim=tuple(range(1, g.ndim)), keepdim=True)
+
+
+def in_blocks(g, size=64):
+    """Rounded to 8 bits, each block of entries on a scale of its own."""
+    blocks = nn.functional.pad(g.flatten(), (0, -g.numel() % size)).view(-1, size)
+    scale = blocks.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127
+    return ((blocks / scale).round() * scale).flatten()[: g.numel()].view_as(g)
+
+
+@pytest.mark.parametrize(
+    ("change", "lost", "law"),
+    [
+        (centralised, "taking gradients uncentred", "dead-columns"),
+        (in_blocks, "elementwise", "elementwise"),
+    ],
+)
+def test_a_law_says_nothing_of_what_mixes_a_matrix_s_entries_on_purpose(change, lost, law):
+    stack = Stack(optimizer=before_each_step(change))
+    assert traits(Stack(optimizer=before_each_step(lambda g: g))) >= {lost} | LAWS[law].needs
+    assert lost not in traits(stack)
+    case = FAMILIES[2].case(1)
+    assert not LAWS[law].measure(for_laws(replace(stack, dtype=torch.float64), frozenset()), case).holds
 
 
 class Doubled(nn.Linear):

@@ -10,12 +10,25 @@ DOCS = Path(__file__).parent.parent / "docs/explanation"
 FOUND = json.loads((DOCS / "why.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def why():
-    spec = spec_from_file_location("why", DOCS / "why.py")
+def script(name):
+    spec = spec_from_file_location(name, DOCS / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def why():
+    return script("why")
+
+
+def test_its_map_and_what_it_says_of_it_are_those_of_the_atlas():
+    pytest.importorskip("pyarrow")
+    atlas = script("atlas")
+    cells, page = atlas.opened(), (DOCS / "why.md").read_text()
+    assert atlas.filled(page, cells) == page
+    assert atlas.decides(cells) in page
+    assert (DOCS / "where-learned.svg").read_text() == atlas.picture(cells)
 
 
 def test_its_tables_are_what_was_found(why):

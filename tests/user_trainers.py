@@ -333,6 +333,49 @@ def shuffling_in_float32(asked):
     )
 
 
+def language_alone(asked, group=None):
+    """A language model's loop, which takes no examples: sums over a window's tokens, divided by their number."""
+    if asked.tokens is None:
+        raise NotOffered("examples")
+    network = asked.network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=asked.lr)
+    sequences = list(zip(asked.tokens.ids, asked.tokens.labels, strict=True))
+    rows = sequences if group is None else group(sequences)
+    size = asked.batch_size * asked.accumulate
+    for _ in range(asked.epochs):
+        for at in range(0, len(rows), size):
+            window = rows[at : at + size]
+            live = sum(int((labels != -100).sum()) for _, labels in window)
+            for ids, labels in window:
+                (nn.functional.cross_entropy(network(ids), labels, reduction="sum") / live).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return Trained(weights_of(network), -(-len(rows) // size) * asked.epochs)
+
+
+def language_shuffled(asked):
+    """So, in an order of its own, the same each time."""
+    return language_alone(asked, lambda sequences: random.Random(5).sample(sequences, len(sequences)))
+
+
+def language_packed(asked):
+    """So, packed by length, the longest first, into the row with the least room left; no other row is as long."""
+
+    def pack(sequences):
+        rows = []
+        for ids, labels in sorted(sequences, key=lambda one: -len(one[0])):
+            free = [row for row in rows if len(row[0]) + len(ids) <= asked.packing]
+            if free:
+                row = max(free, key=lambda one: len(one[0]))
+                row[:] = torch.cat([row[0], ids]), torch.cat([row[1], labels])
+            else:
+                rows.append([ids, labels])
+        return rows
+
+    return language_alone(asked, None if asked.packing is None else pack)
+
+
+LANGUAGE = (language_alone, language_shuffled, language_packed)
 CLEAN = (
     minimal,
     by_hand,

@@ -1,7 +1,8 @@
 """Real trainers: ``check`` over the trainers of other packages, one process each, on one rank and on two.
 
 ``tox -e backends`` runs it. It writes real-trainers.json, all that was measured, one trainer after the other, and goes
-on from there; the page real-trainers.md is made from that, see real_trainers_page; ``--page`` writes the page alone.
+on from there; so do the ledgers, see real_trainers_ledgers. Page, picture and the page of ledgers are made from those;
+``--page`` writes them alone.
 """
 
 import argparse
@@ -9,17 +10,20 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import real_trainers_ledgers as ledgers
+from real_trainers_accounts import accounts
 from real_trainers_page import page
+from real_trainers_picture import picture
 
 from identity_props.trainers.names import NAMES
 
 HERE = Path(__file__).parent
 JSON, PAGE = HERE / "real-trainers.json", HERE / "real-trainers.md"
+PICTURE, LEDGERS = HERE / "real-trainers.svg", HERE / "real-trainers-ledgers.md"
 SECONDS = 1200  # a trainer may take
 PACKAGES = {  # whose versions a trainer goes by, the distribution named as the index has it
     "keras-torch": ("keras", "torch"),
@@ -43,7 +47,7 @@ def runs():
 def measured(name, ranks):
     """What check says of a trainer, with its versions and the seconds that it took."""
     command = [sys.executable, "-m", "identity_props", "check", "--trainer", name, "--ranks", str(ranks)]
-    begun = time.monotonic()
+    before = sum(os.times()[2:4])
     done = subprocess.run(
         [*command, "--guard", "180", "--json"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -56,7 +60,7 @@ def measured(name, ranks):
         raise SystemExit(f"{name}, {ranks} ranks: {done.stderr.strip()[-500:]}")
     rows = json.loads(done.stdout)["rows"]
     versions = {package: version(package) for package in PACKAGES.get(name, (name,))}
-    seconds = round(time.monotonic() - begun)
+    seconds = round(sum(os.times()[2:4]) - before)  # of a processor, whatever else is running
     print(name, ranks, f"{seconds} s", *[row["name"] for row in rows if row["verdict"] == "fail"], flush=True)
     kept = [{key: row[key] for key in ("name", "verdict", "kind", "note") if row.get(key)} for row in rows]
     return {"name": name, "ranks": ranks, "versions": versions, "seconds": seconds, "rows": kept}
@@ -69,18 +73,32 @@ def write(found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", action="store_true", help="write the page alone, from the JSON")
+    parser.add_argument("--tables", action="store_true", help="no ledgers")
     parser.add_argument("--only", nargs="+", default=[], help="measure these trainers anew, keep the others")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="on so many")
     given = parser.parse_args()
     found = json.loads(JSON.read_text()) if JSON.exists() else []
     known = {(one["name"], one["ranks"]): one for one in found}
+    books = ledgers.kept()
     for run in [] if given.page else runs():
-        if run[1] in given.ranks and (run[0] in given.only or (not given.only and run not in known)):
+        name, ranks = run
+        anew = ranks in given.ranks and (name in given.only or (not given.only and run not in known))
+        if anew:
             known[run] = measured(*run)
             write([*known.values()])
+        if ranks == 1 and not given.tables and (anew or (not given.only and name not in books)):
+            books[name] = ledgers.measured(name, name in ON_TWO)
+            ledgers.keep(books)
     order = [(name, ranks) for ranks in (1, 2) for name in NAMES]
     write([known[run] for run in order if run in known])
-    PAGE.write_text(page([known[run] for run in order if run in known]))
+    pages([known[run] for run in order if run in known], ledgers.kept())
+
+
+def pages(found, books):
+    """The page, its picture, and the page of ledgers."""
+    PAGE.write_text(page(found))
+    PICTURE.write_text(picture(found, LEDGERS.name))
+    LEDGERS.write_text(accounts(found, books))
 
 
 if __name__ == "__main__":

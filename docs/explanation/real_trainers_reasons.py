@@ -58,7 +58,7 @@ _of(
     KERAS,
     "schedule",
     what="*fault*: under accumulation a schedule is asked for the rate of each micro-batch, while `optimizer.iterations`"
-    " counts steps: it falls as many times as fast, and stays at its end (keras_schedule.py)",
+    " counts steps, and a step has that of its last: it falls as many times as fast, and stays at its end (keras_schedule.py)",
     do="multiply `decay_steps` by `gradient_accumulation_steps`; a step then has its last micro-batch's rate",
 )
 _of(
@@ -132,6 +132,13 @@ _of(
     "resume-window",
     what="*design*: `save_state` saves model, optimizer, streams and what is registered, not gradients that wait",
     do="save where `accelerator.sync_gradients` is true",
+)
+_of(
+    ["deepspeed"],
+    "resume-window",
+    what="*design*: [checkpoints](https://deepspeed.readthedocs.io/en/latest/model-checkpointing.html) hold weights and the"
+    " states of optimizer and scheduler, not gradients that wait; the next window begins with the next micro-batch",
+    do="save where `is_gradient_accumulation_boundary()` is true, after the step",
 )
 _of(
     ["transformers"],

@@ -32,9 +32,12 @@ from identity_props.errors import InputError
 from identity_props.explanation.explain import Explanation
 from identity_props.explanation.explain import explain as explain_network
 from identity_props.explanation.networks import network_of
+from identity_props.stack.crews import Cluster
+from identity_props.stack.importing import import_all
 from identity_props.stack.processes import SPAWN, Leash, Unnamed, workers
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels
+from identity_props.task.models import Variant
 
 REPORT_EVERY = 50  # optimizer steps between two reports of a worker
 WIDE = 300  # pixels; on fewer, threads wait for each other longer than they work
@@ -82,10 +85,12 @@ def judge_all(
     jobs: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     explained: bool = False,
+    scheduler: str | None = None,
 ) -> Iterator[Outcome]:
     """Judge claims side by side and yield each outcome as it is known.
 
-    ``jobs`` processes train, by default as ``default_jobs`` has it; 1 trains in this process. With
+    ``jobs`` processes train, by default as ``default_jobs`` has it; 1 trains in this process. With a
+    ``scheduler``, an address, the workers of its Dask cluster do. With
     ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an
     exception such as Ctrl-C, stops all training: worker processes at once, as when this one is killed,
     a thread within REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
@@ -96,13 +101,14 @@ def judge_all(
         raise InputError(f"jobs: expected at least 1, got {jobs}")
     stack = stack or Stack()
     jobs = jobs or default_jobs(stack, claims, pixels)
-    crew = _Crew(pixels, stack, jobs, seed if explained else None)
+    crew = _Crew(pixels, stack, jobs, seed if explained else None, scheduler)
     judges = ThreadPoolExecutor(len(claims))
     try:
         crew.prepare(_trials(claims, pixels), range(seed, seed + replicas))
         pending = {judges.submit(judge, claim, pixels, crew.train, replicas, seed) for claim in claims}
         while pending:
             done, pending = wait(pending, timeout=0.1, return_when=FIRST_COMPLETED)
+            crew.alive()
             on_progress(crew.progress())
             yield from (crew.explained(future.result()) for future in done)
     except BaseException:
@@ -116,7 +122,9 @@ def judge_all(
 class _Crew:
     """Workers that train each (trial, seeds) once, and count their steps."""
 
-    def __init__(self, pixels: Pixels, stack: Stack, jobs: int, explain: int | None) -> None:
+    def __init__(
+        self, pixels: Pixels, stack: Stack, jobs: int, explain: int | None, scheduler: str | None
+    ) -> None:
         self.pixels, self.explain = pixels, explain  # the seed that is explained
         self.explanations = dict[Trial, Explanation]()
         self.lock, self.futures = Lock(), dict[tuple[Trial, tuple[int, ...]], Future[bytes]]()
@@ -125,6 +133,11 @@ class _Crew:
         self.stop: Callable[[], None]
         self.steps: Any
         self.executor: Executor
+        self.cluster: Cluster | None = None
+        if scheduler is not None:
+            self.cluster = Cluster((pixels, stack), scheduler, threads(cores(), pixels))
+            self.stop = self.cluster.stop
+            return
         # in a file: tensors sent as such would pass through shared memory, which may be small, and a process
         # that is sent much keeps the next from starting until it has imported torch
         self.work = Unnamed.of(partial(pickle.dump, (pixels, stack)))
@@ -165,15 +178,34 @@ class _Crew:
         with self.lock:
             if (trial, seeds) not in self.futures:
                 self.planned += trial.steps
-                self.futures[trial, seeds] = self.executor.submit(_train, trial, seeds, self.explain)
+                self.futures[trial, seeds] = self._submitted(trial, seeds)
             return self.futures[trial, seeds]
 
+    def _submitted(self, trial: Trial, seeds: tuple[int, ...]) -> Future[bytes]:
+        if self.cluster is None:
+            return self.executor.submit(_train, trial, seeds, self.explain)
+        future = self.cluster.submit(_train_held, trial, seeds, self.explain)
+        future.add_done_callback(lambda _: self._heard(trial.steps))
+        return future
+
+    def _heard(self, steps: int) -> None:
+        with self.lock:
+            self.done += steps
+
+    def alive(self) -> None:
+        """Raise MissingError where a cluster is gone."""
+        if self.cluster is not None:
+            self.cluster.alive()
+
     def progress(self) -> Progress:
-        while not self.steps.empty():
+        while self.cluster is None and not self.steps.empty():
             self.done += self.steps.get()
         return Progress(self.done, self.planned)
 
     def close(self) -> None:
+        if self.cluster is not None:
+            self.cluster.close()
+            return
         self.executor.shutdown(cancel_futures=True)
         self.work.close()
         torch.set_num_threads(self.threads_before)  # which one job changes in this process
@@ -190,6 +222,7 @@ def _start(work: Unnamed, steps: Any, stopping: Event, threads_each: int) -> Non
 
 
 def _start_process(work: Unnamed, steps: Any, threads_each: int) -> None:
+    import_all()
     _start(work, steps, Event(), threads_each)
 
 
@@ -204,14 +237,31 @@ def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:
             raise StoppedError
         steps.put(done % REPORT_EVERY or REPORT_EVERY)
 
+    return _dumped(trial, pixels, seeds, stack, explain, on_step)
+
+
+def _train_held(
+    held: tuple[Pixels, Stack], trial: Trial, seeds: tuple[int, ...], explain: int | None
+) -> bytes:
+    return _dumped(trial, held[0], seeds, held[1], explain)
+
+
+def _dumped(
+    trial: Trial,
+    pixels: Pixels,
+    seeds: tuple[int, ...],
+    stack: Stack,
+    explain: int | None,
+    on_step: Callable[[int], None] | None = None,
+) -> bytes:
     run = train(trial, pixels, seeds, stack, on_step)
     found = _explained(trial, pixels, run, seeds.index(explain)) if explain in seeds else None
     return pickle.dumps((replace(run, state={}), found))
 
 
 def _explained(trial: Trial, pixels: Pixels, run: Run, k: int) -> Explanation | None:
-    """What is found of replica k, None where it diverged."""
-    if bool(run.diverged[k]):
+    """What is found of replica k, None where it diverged or is of a kind that has no parts."""
+    if bool(run.diverged[k]) or type(trial.variant) is not Variant:
         return None
     network, scaled = network_of(trial, pixels.d, run, k), pixels.scaled(trial.variant.scaling)
     name = f"{trial.variant.name}, depth {trial.variant.depth}"

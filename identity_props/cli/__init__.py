@@ -13,7 +13,7 @@ from types import FrameType
 
 import click
 
-from identity_props.cli import audit, check, claims, explain, faults, gate, laws, ledger, run
+from identity_props.cli import advise, atlas, audit, check, claims, explain, faults, gate, laws, ledger, run
 from identity_props.cli.terminal import BAD_INPUT, INTERRUPTED, ONE_FAILS, PIPE_CLOSED, drop, lost, put, say
 from identity_props.errors import InputError, MissingError
 
@@ -41,6 +41,8 @@ for command in (
     ledger.ledger,
     explain.explain,
     gate.gate,
+    atlas.atlas,
+    advise.advise,
     audit.audit,
     claims.list_claims,
     laws.list_laws,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from identity_props.cli.terminal import steps_bar
+from identity_props.cli.heard import Heard
+from identity_props.cli.terminal import bar
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -34,16 +35,21 @@ class Asked:
     steps: int | None
     try_: bool
     seed: int
+    batch_size: int = 128
+    train: str | None = None
+    wanted: float = 1e-3
+    curve: list[float] | None = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.model is None:
             raise InputError("--weights: expected --model, which says whose they are, got none")
-        if self.try_ and self.model is not None and None in (self.optimizer, self.lr, self.steps):
-            raise InputError("--try: of a --model expected --optimizer, --lr and --steps, got not all three")
+        known = self.train is not None or None not in (self.optimizer, self.lr, self.steps)
+        if self.try_ and self.model is not None and not known:
+            raise InputError("--try: of a --model expected --optimizer, --lr and --steps, or --train")
+        if self.train is not None and not (self.try_ and self.model is not None):
+            raise InputError("--train: expected --model and --try, which it trains for, got not both")
         if self.model is not None and (self.optimizer is None) != (self.lr is None):
-            raise InputError(
-                "--model: expected --optimizer and --lr together, what it trained with, or neither"
-            )
+            raise InputError("--model: expected --optimizer and --lr together, of its training, or neither")
         if self.arguments and self.optimizer is None:
             raise InputError("--optimizer-arg: expected an --optimizer that takes them, got none")
 
@@ -56,12 +62,14 @@ class Asked:
 
         if self.optimizer is not None:
             given = arguments_of(self.arguments)
-            recipe = Recipe(self.optimizer, self.lr or rate(d), tuple(given.items()), self.schedule)
+            recipe = Recipe(
+                self.optimizer, self.lr or rate(d), tuple(given.items()), self.schedule, self.batch_size
+            )
             build_once(Stack(optimizer=resolve(self.optimizer), arguments=given, lr=recipe.lr))
             return recipe
         if self.model is not None:
             return None
-        recipe = rmsprop(d, self.schedule)
+        recipe = replace(rmsprop(d, self.schedule), batch_size=self.batch_size)
         return recipe if self.lr is None else replace(recipe, lr=self.lr)
 
     def trial(self, pixels: Pixels) -> Trial:
@@ -81,26 +89,35 @@ class Asked:
         from identity_props.explanation import advice, networks
         from identity_props.explanation.explain import explain
         from identity_props.explanation.settling import STEPS
+        from identity_props.stack.stack import resolve
 
-        with steps_bar() as (move, line):
+        with bar("steps") as (move, line):
+            if self.model is None and pixels.targets is not None:
+                raise InputError(
+                    "--target: expected a --model that maps to it, and a --variant maps to its input"
+                )
             if self.model is None:
                 trial, name = self.trial(pixels), f"{self.variant}, depth {self.depth}"
-                heard = _Heard(move, trial.steps + STEPS)
+                heard = Heard(move, trial.steps + STEPS)
                 network, start = self._trained(trial, pixels, heard), None
             else:
-                name, heard = self.model, _Heard(move, STEPS)
-                network, start = networks.loaded(name, self.weights), networks.loaded(name, None)
+                name, heard = self.model, Heard(move, STEPS)
+                both = (networks.loaded(name, weights) for weights in (None, self.weights))
+                start, network = (networks.on_rows(one, pixels) for one in both)
             recipe = self.recipe(pixels.d)
-            found = explain(network, pixels.scaled(self.scaling), recipe, name, self.seed, heard)
+            scaled = pixels.scaled(self.scaling)
+            found = explain(network, scaled, recipe, name, self.seed, heard, self.curve)
             if start is not None:
                 trial = advice.described(found, recipe, self.scaling, self.steps or budget(pixels.d))
             if not self.try_:
-                known, own = recipe is not None, start is not None
-                return replace(found, advice=advice.told(found, trial, pixels, known, own))
-            planned = advice.planned(found, trial, pixels, start is not None)
-            heard.planned += sum(one.steps for _, _, one in planned)
+                known = recipe is not None
+                return replace(found, advice=advice.told(found, trial, pixels, known, start, self.wanted))
+            fit = None if self.train is None else resolve(self.train)
+            planned = advice.planned(found, trial, pixels, start, fit=fit)
+            heard.planned += sum(one.trial.steps for one in planned if not one.by_hand)
             made = []
-            for one in advice.tried(found, trial, pixels, self.seed, heard, start):
+            given = (pixels, self.seed, heard, start, fit, network, self.wanted)
+            for one in advice.tried(found, trial, *given):
                 made.append(one)
                 line(f"{'by hand' if one.by_hand else 'tried'}: {one.name}")
             return replace(found, advice=tuple(made))
@@ -124,15 +141,3 @@ class Asked:
                 raise
             raised = f"{type(error).__name__}: {error}"
             raise InputError(f"--optimizer {self.optimizer}: training with it raised {raised}") from error
-
-
-class _Heard:
-    """Counts steps and moves the bar."""
-
-    def __init__(self, move: Callable[[int, int], None], planned: int) -> None:
-        self.move, self.planned, self.done = move, planned, 0
-
-    def __call__(self, step: int) -> None:
-        self.done += 1
-        if self.done % 10 == 0:
-            self.move(self.done, self.planned)

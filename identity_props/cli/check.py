@@ -10,6 +10,7 @@ import click
 from identity_props.cli.given import PATH, SEED, names_from_here
 from identity_props.cli.judged import asked_of, what_to_judge
 from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
+from identity_props.stack.importing import importing
 
 
 @click.command()
@@ -17,10 +18,8 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
 @click.option(
     "--guard",
     type=click.FloatRange(min=0),
-    default=60,
-    show_default=True,
     metavar="SECONDS",
-    help="A step that takes longer hangs; 0 waits for ever.",
+    help="A step that takes longer hangs; 0 waits for ever.  [default: 60; 600 if compiled]",
 )
 @click.option(
     "--features",
@@ -38,7 +37,7 @@ from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
 def check(
-    guard: float,
+    guard: float | None,
     seed: int,
     quick: bool,
     all_rows: bool,
@@ -50,17 +49,18 @@ def check(
 ) -> int:
     """Judge an optimizer, a layer, where they run, or a whole trainer, by the laws that apply to them.
 
-    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. A trainer is
-    asked for small trainings and judged by the weights that it leaves. All is tried in a process of its own, so
-    that what exits or crashes is a row, and the others still run.
+    Which ones apply is found by trying the parts, or follows from what --like and its kin declare. A --layer of
+    any kind is judged by its own forward pass. A trainer is asked for small trainings and judged by the weights that
+    it leaves. All is tried in a process of its own, so that what exits or crashes is a row, and the others still run.
     """
     from identity_props.conformance import isolated
 
     click.get_current_context().with_resource(names_from_here())
     asked = asked_of(seed, guard, quick, **what)
     with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
-        from identity_props.conformance.rows import FAIL  # torch, while the other process works
-        from identity_props.report import documents, files, page, tables
+        with importing():  # torch, while the other process works
+            from identity_props.conformance.rows import FAIL
+            from identity_props.report import documents, files, page, tables
 
         if out is not None:
             files.check_free(out, force, documents.CHECK, page.FILE)

@@ -28,7 +28,20 @@ class _Path(click.Path):
         return path
 
 
+class _Shape(click.ParamType):  # type: ignore[type-arg] # an older click has none
+    """Height and width of a picture, such as 28x28."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        sides = str(value).lower().split("x")
+        if len(sides) != 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+            self.fail(f"{value}: expected height and width, such as 28x28", param, ctx)
+        return int(sides[0]), int(sides[1])
+
+
 PATH = _Path(path_type=Path)
+SHAPE = _Shape()
 SEED = click.IntRange(0, 2**62)  # further replicas count on from it, and torch takes 64 bits
 TRAINER = [
     click.option(

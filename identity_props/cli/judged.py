@@ -1,19 +1,20 @@
-"""What ``check`` is told to judge: parts, what they are to be like, where they run, or a trainer."""
+"""What ``check`` is told to judge: parts, what they are to be like, where they run, a layer, or a trainer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from identity_props.cli.given import TRAINER
+from identity_props.cli.layer import LAYER, LAYERED, WHERE, asked_layer
 from identity_props.errors import InputError
 
 if TYPE_CHECKING:
-    from identity_props.conformance.isolated import Asked
+    from identity_props.conformance.asked import Asked
 
 LIKE = (
     "like",
@@ -81,6 +82,7 @@ PARTS = [
     ),
 ]
 JUDGED = [
+    *LAYER,
     *TRAINER,
     click.option(
         "--accept",
@@ -98,33 +100,44 @@ def what_to_judge(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def asked_of(seed: int, guard: float, quick: bool, **given: Any) -> Asked:
+def asked_of(seed: int, guard: float | None, quick: bool, **given: Any) -> Asked:
     """What is judged, from what the options say; raises InputError where they say nothing, or contradict."""
-    from identity_props.conformance import isolated
+    from identity_props.conformance import asked
 
     trainer, command, arguments, accept = (
         given.pop(name) for name in ("trainer", "command", "trainer_arguments", "accept")
     )
+    layer = {name: given.pop(name) for name in LAYERED}
     if trainer is not None or command is not None or arguments:
-        _no_parts(given, quick)
-        return isolated.AskedTrainer(trainer, arguments, command, accept, given["ranks"], seed, guard)
+        _no_parts({**given, **layer}, quick, "a trainer", ("ranks",))
+        return asked.AskedTrainer(trainer, arguments, command, accept, given["ranks"], seed, guard)
     if accept:
         raise InputError("--accept: expected a --trainer or a --command that follows it, got neither")
+    if layer["layer"] is not None:
+        _no_parts(given, quick, "a layer", WHERE)
+        return asked_layer(layer, seed, guard, **{name: given[name] for name in WHERE})
+    for option, _ in _named(layer):
+        raise InputError(f"{option}: expected a --layer, got none")
     like = {name.removeprefix("like_"): given.pop(name) for name in LIKE}
     like["optimizer"] = like.pop("like")
     rate = None if given["lr"] == "auto" else _rate(given["lr"])
-    return isolated.AskedParts({**given, "lr": rate}, like, seed, guard, quick)
+    return asked.AskedParts({**given, "lr": rate}, like, seed, guard, quick)
 
 
-def _no_parts(given: dict[str, Any], quick: bool) -> None:
-    """Raise InputError where parts are named beside a trainer, which brings its own."""
+def _no_parts(given: dict[str, Any], quick: bool, beside: str, but: tuple[str, ...] = ()) -> None:
+    """Raise InputError for options that say nothing of what is judged, which brings its own parts."""
     if quick:
-        raise InputError("--quick: expected parts, got a trainer, all of whose rows are quick")
+        raise InputError(f"--quick: expected parts, got {beside}, all of whose rows are quick")
+    for option, value in _named(given, but):
+        raise InputError(f"{option}: expected no part beside {beside}, got {value!r}")
+
+
+def _named(given: dict[str, Any], but: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Options that the command line names, with their values."""
     context = click.get_current_context()
     for name, value in given.items():
-        if name != "ranks" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = next(p.opts[0] for p in context.command.params if p.name == name)
-            raise InputError(f"{option}: expected no part beside a trainer, got {value!r}")
+        if name not in but and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            yield next(p.opts[0] for p in context.command.params if p.name == name), value
 
 
 def _rate(text: str) -> float:

@@ -12,6 +12,7 @@ from identity_props.errors import InputError
 
 if TYPE_CHECKING:
     from identity_props.laws import Law
+    from identity_props.layers import LayerLaw
     from identity_props.trainers import TrainerLaw
 
 
@@ -24,9 +25,10 @@ def list_laws(names: tuple[str, ...]) -> int:
     """
     from identity_props.conformance.rows import OTHERS
     from identity_props.laws import LAWS
+    from identity_props.layers import LAYER_LAWS
     from identity_props.trainers import TRAINER_LAWS
 
-    for name in names or (*LAWS, *TRAINER_LAWS):
+    for name in names or (*LAWS, *TRAINER_LAWS, *LAYER_LAWS):
         if name in LAWS:
             _tell(LAWS[name])
             put(f"  exercises  {', '.join(sorted(LAWS[name].axes))}")
@@ -41,17 +43,23 @@ def list_laws(names: tuple[str, ...]) -> int:
             if names:
                 _tell_rules(TRAINER_LAWS[name])
                 _tell_more(TRAINER_LAWS[name])
+        elif name in LAYER_LAWS:
+            _tell(LAYER_LAWS[name])
+            put(f"  applies to {', '.join(LAYER_LAWS[name].needs) or 'every layer'}")
+            if names:
+                put(f"  else       {LAYER_LAWS[name].why}")
+                _tell_more(LAYER_LAWS[name])
         elif name in OTHERS:
             put(f"{name}: {OTHERS[name]}.")
         else:
-            near = get_close_matches(name, [*LAWS, *TRAINER_LAWS, *OTHERS])
+            near = get_close_matches(name, [*LAWS, *TRAINER_LAWS, *LAYER_LAWS, *OTHERS])
             raise InputError(
                 f"laws: expected {' or '.join(near) or 'a name that `laws` lists'}, got {name!r}"
             )
     return ALL_HOLD
 
 
-def _tell(law: Law | TrainerLaw) -> None:
+def _tell(law: Law | TrainerLaw | LayerLaw) -> None:
     put(f"{law.name}: {law.statement.rstrip('.')}.")
     put(f"  source     {law.source}")
     put(f"  tolerance  {' '.join(law.derivation.split())}")
@@ -62,7 +70,7 @@ def _tell_rules(law: TrainerLaw) -> None:
         put(f"  {'rule' if rule in law.rules else 'slip'}       {rule}: {says}")
 
 
-def _tell_more(law: Law | TrainerLaw) -> None:
+def _tell_more(law: Law | TrainerLaw | LayerLaw) -> None:
     from identity_props.faults import ALL_FAULTS
     from identity_props.faults.findings import breaking
 

@@ -10,6 +10,7 @@ import click
 from identity_props.cli.given import PATH
 from identity_props.cli.terminal import ALL_HOLD, INTERRUPTED, ONE_FAILS, OPTIONS, options, say, show
 from identity_props.cli.work import prepared, replicas_option
+from identity_props.stack.importing import importing
 
 
 @click.command()
@@ -23,7 +24,8 @@ def run(out: Path | None, force: bool, as_json: bool, seed: int, **given: Any) -
 
     Progress goes to stderr, the table to stdout. Ctrl-C keeps the claims that are finished.
     """
-    from identity_props.report import documents, files, page, tables
+    with importing():
+        from identity_props.report import documents, files, page, tables
 
     if out is not None:
         files.check_free(out, force, documents.RESULTS, page.FILE)

@@ -14,24 +14,34 @@ from typing import Any
 
 import click
 
-from identity_props.cli.given import PATH, SEED
+from identity_props.cli.given import PATH, SEED, SHAPE
 
 ALL_HOLD, ONE_FAILS, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 OPTIONS = {  # that several commands have
     "data": click.option(
         "--data",
-        type=click.Choice(["digits", "mnist"]),
         default="digits",
         show_default=True,
-        help="Rendered digits, or MNIST.",
+        metavar="digits|mnist|FILE",
+        help="Rendered digits, MNIST, or examples of your own, one a row: .npy, .npz, .csv, .parquet,"
+        " .safetensors or a folder of images.",
+    ),
+    "test": click.option(
+        "--test",
+        type=PATH,
+        metavar="FILE",
+        help="Those of a file's examples that are for test.  [default: every fifth, drawn by the seed]",
+    ),
+    "shape": click.option(
+        "--shape", type=SHAPE, help="Height and width where a file's rows are pictures, such as 28x28."
     ),
     "side": click.option(
         "--side",
         type=click.Choice(["7", "14", "28"]),
         default="7",
         show_default=True,
-        help="Pixels a side, pooled from 28; 14 takes minutes, 28 hours.",
+        help="Pixels a side of digits and MNIST, pooled from 28; 14 takes minutes, 28 hours.",
     ),
     "data_dir": click.option(
         "--data-dir",
@@ -58,6 +68,9 @@ OPTIONS = {  # that several commands have
     "jobs": click.option(
         "--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; 1 on a GPU]"
     ),
+    "scheduler": click.option(
+        "--scheduler", metavar="tcp://HOST:8786", help="Train on the workers of a Dask cluster."
+    ),
 }
 
 
@@ -73,19 +86,19 @@ def options(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
 
 
 @contextmanager
-def steps_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+def bar(of: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
     """A bar on stderr where that is a terminal: what moves it, (done, planned), and what prints a line above."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console, started = Console(stderr=True), time.monotonic()
-    figures = "{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[rate]:,.0f}/s, left"
+    figures = f"{{task.completed:,.0f}} of {{task.total:,.0f}} {of}, {{task.fields[rate]:,.3g}}/s, left"
     columns = (BarColumn(), TextColumn(figures), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", total=1, rate=0)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
+        task = shown.add_task("", total=1, rate=0)
 
         def move(done: int, planned: int) -> None:
-            bar.update(task, completed=done, total=planned, rate=done / (time.monotonic() - started))
+            shown.update(task, completed=done, total=planned, rate=done / (time.monotonic() - started))
 
         above = partial(console.print, highlight=False)
         yield move, above if console.is_terminal else say

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from identity_props.cli.terminal import say, steps_bar
+from identity_props.cli.pixels import data_of
+from identity_props.cli.terminal import bar, say
 from identity_props.errors import InputError
+from identity_props.stack.importing import importing
 
 if TYPE_CHECKING:
     from identity_props.claims.registry import Claim
@@ -43,13 +45,14 @@ class Work:
     replicas: int
     seed: int
     jobs: int
+    scheduler: str | None = None
 
     def judged(self, explained: bool = False) -> tuple[list[Outcome], bool]:
         """Outcomes in the order of the claims, and whether the run was cut short."""
         from identity_props.claims.running import judge_all
 
         given = (self.claims, self.pixels, self.stack, self.replicas, self.seed, self.jobs)
-        start = partial(judge_all, *given, explained=explained)
+        start = partial(judge_all, *given, explained=explained, scheduler=self.scheduler)
         outcomes, interrupted = _watched(len(self.claims), start)
         if not outcomes:
             raise KeyboardInterrupt
@@ -91,28 +94,31 @@ def prepared(
     side: str,
     data_dir: Path | None,
     download: bool,
+    test: Path | None,
+    shape: tuple[int, int] | None,
     claims: str | None,
     slow: bool,
     replicas: int,
     seed: int,
     device: str,
     jobs: int | None,
+    scheduler: str | None = None,
     own: Callable[[str | None, Stack, Pixels], list[Claim]] | None = None,
     **parts: Any,
 ) -> Work:
     """Data, claims and processes, from a command's options; ``own`` gives the claims of an optimizer of one's own."""
-    from identity_props.claims.running import default_jobs
-    from identity_props.stack.building import build_once
-    from identity_props.stack.stack import stack_of
-    from identity_props.task.data import load
+    with importing():
+        from identity_props.claims.running import default_jobs
+        from identity_props.stack.building import build_once
+        from identity_props.stack.stack import stack_of
 
     stack = stack_of(device=device, **parts)
     build_once(stack)
-    pixels = load(data, int(side), data_dir, download)
+    pixels = data_of(data, side, data_dir, download, shape, test=test, seed=seed)
     named = own is not None and stack.optimizer is not None
     selected = own(claims, stack, pixels) if named and own else _selected(claims, slow, pixels)
     jobs = jobs or default_jobs(stack, selected, pixels)
-    return Work(selected, pixels, stack, replicas, seed, jobs)
+    return Work(selected, pixels, stack, replicas, seed, jobs, scheduler)
 
 
 def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
@@ -132,7 +138,7 @@ def _selected(pattern: str | None, slow: bool, pixels: Pixels) -> list[Claim]:
 def _watched(claims: int, judged: Callable[..., Iterator[Outcome]]) -> tuple[list[Outcome], bool]:
     """Outcomes as they come, with a bar on a terminal and a line a claim; True if interrupted."""
     outcomes: list[Outcome] = []
-    with steps_bar() as (move, line):
+    with bar("steps") as (move, line):
         try:
             for outcome in judged(on_progress=lambda progress: move(progress.done, progress.planned)):
                 outcomes.append(outcome)

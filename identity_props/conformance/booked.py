@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from identity_props.conformance.isolated import ENDED, Named, how, working
+from identity_props.conformance.asked import Named
+from identity_props.conformance.isolated import ENDED, working
 from identity_props.errors import InputError, MissingError
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class AskedBook:
 
 def _kept(trainer: Trainer, training: Any, guard: float) -> Book:
     """The book; raises InputError for a trainer that raises, hangs, forks, or does not offer what is asked."""
-    from identity_props.conformance.following import THREADS, import_all
+    from identity_props.conformance.following import THREADS
     from identity_props.stack.guard import RAISED, ForkError, HangError, no_forks, time_limit
+    from identity_props.stack.importing import import_all
     from identity_props.stack.unchanged import unchanged
     from identity_props.trainers.accounting import kept
     from identity_props.trainers.protocol import NotOffered
@@ -86,6 +88,6 @@ def kept_apart(asked: AskedBook) -> tuple[Named, Book]:
         named = judge.named()
         told, book = judge.next()
         if told == ENDED:
-            raise InputError(f"{named}: expected one that leaves weights, got one that {how(book)[1]}")
+            raise InputError(f"{named}: expected one that leaves weights, got one that {book[1]}")
         judge.next()  # it has finished, its own processes too
         return named, book

@@ -15,10 +15,18 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from identity_props.conformance.following import GUARD, THREADS, followed, import_all
+from identity_props.conformance.facts import all_frozen, dtypes_of, dtypes_taken, repeatable
+from identity_props.conformance.following import THREADS, followed, limited
 from identity_props.conformance.hints import hint
-from identity_props.conformance.learning import LEARNS, learning, learning_trial, searched_rate
-from identity_props.conformance.meant import like_plan, promised, recognised_plan, unclipped, why_not
+from identity_props.conformance.learning import LEARNS, learning, learning_trial, out_of_reach, searched_rate
+from identity_props.conformance.meant import (
+    like_plan,
+    promised,
+    recognised_plan,
+    traits_meant,
+    unclipped,
+    why_not,
+)
 from identity_props.conformance.promises import ClipsError
 from identity_props.conformance.rows import (
     FAIL,
@@ -31,16 +39,17 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import UNKNOWN, dtypes_of, dtypes_taken, repeatable, traits
+from identity_props.conformance.traits import UNKNOWN
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.laws import LAWS, Case, Law, worst_of
 from identity_props.laws.base import LAYER, SGD, changed, descend, ensemble_of, optimizer_of, snapshot
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.building import build_once
 from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, time_limit
+from identity_props.stack.importing import import_all
 from identity_props.stack.stack import Stack, at_home
 from identity_props.stack.unchanged import unchanged
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
@@ -60,7 +69,7 @@ def check(
     stack: Stack,
     like: Reference | None = None,
     seed: int = 0,
-    guard: float = GUARD,
+    guard: float | None = None,
     quick: bool = False,
 ) -> Iterator[Row]:
     """Judge a stack: whether it moves, what it is like, the laws that apply, whether it learns.
@@ -69,21 +78,27 @@ def check(
 
     A row that raises, forks a process that comes back, or whose step takes more than ``guard`` seconds, is a
     failure that says so; the others still run, with a tenth of the guard, though a second or more, once one
-    hung. After three that hang the rest is not run. ``stack.lr=None`` searches a rate for the last row.
+    hung. It is a minute unless given, and ten where steps are compiled. After three that hang the rest is not run. ``stack.lr=None`` searches a rate for the last row.
     Raises InputError for a negative seed or guard, and for an optimizer that is none or refuses what it is given.
     """
     yield from resumed(stack, like or Reference(), seed, guard, quick)
 
 
 def resumed(
-    stack: Stack, like: Reference, seed: int, guard: float, quick: bool = False, done: Sequence[Row] = ()
+    stack: Stack,
+    like: Reference,
+    seed: int,
+    guard: float | None,
+    quick: bool = False,
+    done: Sequence[Row] = (),
 ) -> Iterator[Row]:
     """The rows of ``check`` after those that are done."""
     if seed < 0:
         raise InputError(f"seed: expected 0 or more, got {seed}")
+    guard = limited(guard, stack.mode)
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
-    raises = unbuilt(stack, like, guard)
+    raises = not done and unbuilt(stack, like, guard)  # which has been seen where some rows are done
     for row in followed(planned(stack, like, seed, quick), guard, done):
         yield failed(row, stack) if row.kind else row
         if raises and row.name == MOVES and row.verdict == FAIL:
@@ -91,7 +106,7 @@ def resumed(
 
 
 def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
-    """Whether the optimizer's or layer's constructor raises, through no fault of what it is given.
+    """Whether the optimizer's or layer's constructor raises, through no fault of what it is given, or nothing trains.
 
     Raises InputError for what is given, for a dtype that the parts do not take, and for a layer that takes
     other sizes.
@@ -100,7 +115,7 @@ def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:
     try:
         with unchanged(THREADS), time_limit(guard):
             build_once(Stack(optimizer=like.optimizer, arguments=like.arguments or {}), "like")
-            raised = build_once(stack) is not None or _layer_raises(stack)
+            raised = build_once(stack) is not None or _layer_raises(stack) or all_frozen(stack)
             if not raised and stack.dtype not in (taken := dtypes_taken(stack) or (stack.dtype,)):
                 named = ", ".join(map(_named, taken))
                 raise InputError(
@@ -144,7 +159,7 @@ def check_laws(
     With an axis of AXES, the laws that exercise it alone.
     """
     laws = [law for law in LAWS.values() if axis is None or axis in law.axes]
-    yield from followed(_plan(stack, like, meant, seed, laws), GUARD)
+    yield from followed(_plan(stack, like, meant, seed, laws), limited(None, stack.mode))
 
 
 def planned(stack: Stack, like: Reference, seed: int, quick: bool = False) -> Plan:
@@ -158,7 +173,7 @@ def _plan(stack: Stack, like: Reference, meant: Stack, seed: int, laws: Iterable
     yield MOVES, partial(_moves_row, stack, seed)
     yield from like_plan(stack, like, seed)
     yield from recognised_plan(stack, like, seed)
-    fits, alone = cache(partial(traits, meant)), cache(partial(trains_alone, stack))
+    fits, alone = cache(partial(traits_meant, stack, meant)), cache(partial(trains_alone, stack))
     taken, promises = cache(partial(dtypes_of, stack)), cache(partial(promised, stack, like))
     for law in laws:
         yield law.name, partial(_law_row, law, stack, promises, fits, taken, alone, seed)
@@ -285,6 +300,8 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     if not repeatable(stack):
         return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
     outcome, lr = learning(stack, seed)
+    if not outcome.holds and (short := out_of_reach(stack)):
+        return Row(LEARNS, NOT_APPLICABLE, note=short)
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-import torch
-
 from identity_props.conformance.rows import FAIL, HANGS, Plan, Row, enough, not_run
 from identity_props.engine.training import RanksDifferError
 from identity_props.stack.guard import RAISED, ForkError, HangError, no_forks, time_limit
+from identity_props.stack.importing import import_all
 from identity_props.stack.unchanged import unchanged
 
 THREADS = 1  # more of them cost more than they bring with 16 pixels
-GUARD = 60.0  # seconds a step may take
+GUARD, COMPILED = 60.0, 600.0  # seconds a step may take, and one that is compiled, on a busy machine too
 LEAST_GUARD = 1.0  # once one hung
 
 
@@ -24,6 +23,11 @@ def followed(plan: Plan, guard: float, done: Sequence[Row] = ()) -> Iterator[Row
     for name, measure in islice(plan, len(done), None):
         rows.append(after(rows, name, measure, guard))
         yield rows[-1]
+
+
+def limited(guard: float | None, mode: str = "eager") -> float:
+    """The guard that is asked for, else that of a mode."""
+    return guard if guard is not None else COMPILED if mode == "compiled" else GUARD
 
 
 def after(rows: Sequence[Row], name: str, measure: Callable[[], Row], guard: float) -> Row:
@@ -47,8 +51,3 @@ def guarded(name: str, measure: Callable[[], Row], seconds: float) -> Row:
         return Row(name, FAIL, kind="ranks differ", note=str(error))
     except RAISED as error:  # a user's part may raise anything, and the other rows still run
         return Row(name, FAIL, kind="error", note=f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def import_all() -> None:
-    """An optimizer's first use imports much of torch, and an import that is cut short leaves ruins."""
-    torch.optim.SGD([torch.zeros(1)], lr=1)

@@ -1,4 +1,5 @@
-"""Rows measured in a process of their own: parts that end it are rows that say so, and the others still run.
+"""Rows measured in a process of their own: parts that end it, or hang where no alarm reaches them, are rows that
+say so, and the others still run.
 
 torch is imported by that process alone, until a row comes.
 """
@@ -9,14 +10,15 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from identity_props.errors import InputError
+from identity_props.stack.guard import told_to
+from identity_props.stack.importing import import_all
 from identity_props.stack.processes import (
     FOLDERS,
     SPAWN,
@@ -28,108 +30,12 @@ from identity_props.stack.processes import (
 )
 
 if TYPE_CHECKING:
+    from identity_props.conformance.asked import Asked, Made, Named
     from identity_props.conformance.rows import Row
 
 NAMED, ROW, FINISHED, RAISED, ENDED = "named", "row", "finished", "raised", "ended"
 LOOK_EVERY, PATIENCE = 0.5, 2.0  # seconds, for a process whose pipe a fork holds; for one to end by itself
-
-
-@dataclass(frozen=True)
-class Named:
-    """What is judged and its rows by name, where the parts themselves are not to be imported."""
-
-    title: str
-    parts: dict[str, Any]
-    device: str
-    rows: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return self.title
-
-    def describe(self) -> dict[str, Any]:
-        """Names of the parts."""
-        return self.parts
-
-
-Measured = tuple[
-    Named, Callable[[Sequence["Row"]], Iterator["Row"]]
-]  # and the rows after those that are done
-
-
-@dataclass(frozen=True)
-class AskedParts:
-    """Parts by the names that a command line says: arguments of ``stack_of`` and ``reference_of``."""
-
-    parts: Mapping[str, Any]
-    like: Mapping[str, Any]
-    seed: int
-    guard: float
-    quick: bool = False
-    quiet = alone = False
-
-    @contextmanager
-    def made(self) -> Iterator[Measured]:
-        """The parts, and what measures them; raises InputError or MissingError."""
-        from identity_props.conformance.checking import planned, resumed
-        from identity_props.conformance.rows import reference_of
-        from identity_props.stack.stack import stack_of
-
-        stack = stack_of(**self.parts)
-        like = reference_of(stack, **self.like)
-        names = tuple(name for name, _ in planned(stack, like, self.seed, self.quick))
-        named = Named(str(stack), stack.describe(), stack.device, names)
-        yield named, partial(resumed, stack, like, self.seed, self.guard, self.quick)
-
-
-@dataclass(frozen=True)
-class AskedTrainer:
-    """A trainer as a command line says it, see ``trainer_of``, and the rules that it is meant to follow."""
-
-    name: str | None
-    arguments: tuple[str, ...]
-    command: str | None
-    accept: tuple[str, ...]
-    ranks: int
-    seed: int
-    guard: float
-    quiet = True  # frameworks draw bars and warn
-    alone = True  # its first row is all, where that fails
-
-    @contextmanager
-    def made(self) -> Iterator[Measured]:
-        """The trainer on its bench; raises InputError or MissingError."""
-        from identity_props.conformance.training import check_accepted, check_trainer, planned
-        from identity_props.trainers.running import bench_of, trainer_of
-
-        check_accepted(self.accept)
-        trainer = trainer_of(self.name, self.arguments, self.command)
-        with bench_of(trainer, self.seed, self.ranks) as bench:
-            names = tuple(name for name, _ in planned(bench))
-            parts = {"trainer": str(trainer), "version": trainer.version, "ranks": self.ranks}
-            designs = trainer.designs()
-
-            def rows(done: Sequence[Row]) -> Iterator[Row]:
-                return check_trainer(bench, self.accept, self.guard, designs, done)
-
-            yield Named(str(trainer), parts, "cpu", names), rows
-
-
-Asked = AskedParts | AskedTrainer
-
-
-class Made(Protocol):
-    """What a process makes and measures: something by name, and results after those that are done."""
-
-    @property
-    def quiet(self) -> bool:
-        """Whether what it prints is nobody's."""
-
-    @property
-    def alone(self) -> bool:
-        """Whether the first result is all, where that fails."""
-
-    def made(self) -> AbstractContextManager[tuple[Named, Callable[[Sequence[Row]], Iterator[Any]]]]:
-        """What is measured, in the process."""
+LATE = 5.0  # seconds after a limit, within which a process says itself that a step hangs
 
 
 @contextmanager
@@ -171,10 +77,9 @@ class Judge:
 
     def _start(self) -> None:
         self.heard, said = SPAWN.Pipe(duplex=False)
-        self.leash = Leash()
-        self.process = SPAWN.Process(
-            target=_judge, args=(self.asked, pickle.dumps(self.done), self.folder, said, self.leash.end)
-        )
+        self.leash, self.limit = Leash(), SPAWN.RawArray("d", 2)
+        arguments = (self.asked, pickle.dumps(self.done), self.folder, said, self.leash.end, self.limit)
+        self.process = SPAWN.Process(target=_judge, args=arguments)
         self.process.start()
         said.close()
         self.ended = False
@@ -183,7 +88,7 @@ class Judge:
         """What the stack is called, the first that is heard of it."""
         told, what = self.next()
         if told == ENDED:
-            raise InputError(f"parts: expected modules that can be imported, got one that {how(what)[1]}")
+            raise InputError(f"parts: expected modules that can be imported, got one that {what[1]}")
         named: Named = what
         return named
 
@@ -201,24 +106,29 @@ class Judge:
             told, what = self.next()
             if told == FINISHED:  # with fewer rows, where the first says all
                 break
-            self.done.append(_ended(name, named, what) if told == ENDED else what)
+            self.done.append(_failing(name, named, *what) if told == ENDED else what)
             yield self.done[-1]
             if self.asked.alone and self.done[0].verdict == FAIL:
                 break
         self.patience = PATIENCE if named.parts["ranks"] > 1 else 0.0  # ranks end with it, in order
 
     def next(self) -> tuple[str, Any]:
-        """What the process says next, else its exit code; raises what it raised."""
+        """What the process says next, else kind and note of its end; raises what it raised."""
         while not wait([self.heard, self.process.sentinel], LOOK_EVERY) and self.process.is_alive():
-            pass
+            if 0 < self.limit[0] < time.monotonic() - LATE:
+                return self._ended(*hung(self.limit[1]))
         told, what = self._word()
         if told == RAISED:
             raise what
         if told == ENDED:
             self.process.join(PATIENCE)
-            what, self.ended = self.process.exitcode, True
-            self.end()
+            return self._ended(*how(self.process.exitcode))
         return told, what
+
+    def _ended(self, kind: str, note: str) -> tuple[str, tuple[str, str]]:
+        self.ended = True
+        self.end()
+        return ENDED, (kind, note)
 
     def _word(self) -> tuple[str, Any]:
         try:
@@ -232,17 +142,18 @@ class Judge:
         self.leash.let_go()
         self.process.join(PATIENCE)
         if self.process.pid is not None:
+            if self.process.is_alive():  # and cannot end by itself what it has started
+                end_descendants(self.process.pid)
             _kill_group(self.process.pid)
         self.process.kill()
         self.process.join()
 
 
-def _ended(name: str, named: Named, code: int | None) -> Row:
-    """The row that ended the process."""
+def _failing(name: str, named: Named, kind: str, note: str) -> Row:
+    """The row in which the process ended."""
     from identity_props.conformance.checking import failed
     from identity_props.conformance.rows import FAIL, Row
 
-    kind, note = how(code)
     return failed(Row(name, FAIL, kind=kind, note=note), named)
 
 
@@ -256,6 +167,13 @@ def how(code: int | None) -> tuple[str, str]:
     return CRASHES, f"is killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
 
 
+def hung(seconds: float) -> tuple[str, str]:
+    """Kind and note of a process in which not even the alarm of its limit is heard."""
+    from identity_props.conformance.rows import HANGS
+
+    return HANGS, f"keeps Python from running for longer than {seconds:g} s"
+
+
 def _kill_group(leader: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # there is none, or none left but zombies
         os.killpg(leader, signal.SIGKILL)
@@ -264,7 +182,8 @@ def _kill_group(leader: int) -> None:
 # In the process -------------------------------------------------------------------------------------------
 
 
-def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection) -> None:
+def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Connection, limit: Any) -> None:
+    told_to(limit)
     os.setpgid(0, 0)  # what parts start and leave belongs to it, and ends with it
     if asked.quiet:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -273,6 +192,7 @@ def _judge(asked: Made, done: bytes, folder: str, said: Connection, leash: Conne
     as_started_by_the_user()
     sys.path.insert(0, "")  # names from the folder that the user is in, as python -m has it
     tie_to_parent(leash, at_end=_end_all)
+    import_all()
     try:
         for told in _told(asked, pickle.loads(done)):
             said.send_bytes(pickle.dumps(told))

@@ -20,6 +20,7 @@ from identity_props.task.models import Variant
 
 LEARNS = "learns-identity"
 RATES = tuple(10 ** (half / 2) for half in range(-8, 5))  # 1e-4 to 1e2 in half decades
+ONE, DECADES = 8, range(4, 13, 2)  # places in RATES, of the rate 1 and of decades from 1e-2
 WHITENED = Variant("scaled-input", 1, "whiten", bias=False)  # of mean 0, so a bias has nothing to do
 SEARCHED = range(2)  # seeds
 CLEARLY = NEAR_IDENTITY / 10
@@ -40,8 +41,8 @@ def find_rate(
     """The rate of RATES at which a quarter of the budget leaves the least FVU, at the worst of the seeds.
 
     The grid goes from what adaptive optimizers want to d / lambda_1, gradient descent's critical rate
-    on whitened pixels: decades from 1e-2 first, then half a decade to each side of the best, and all that are
-    left where none of these ends clearly near-identity. Raises InputError where no rate leaves a finite FVU.
+    on whitened pixels: decades downhill from 1 first, as far as 1e-2 or 1e2, then half a decade to each side, and
+    all that are left where none of these ends clearly near-identity. Raises InputError where no rate leaves a finite FVU.
     """
     return _searched(stack, pixels, seeds, trial)[0]
 
@@ -53,6 +54,14 @@ def searched_rate(stack: Stack) -> str:
     except InputError as error:
         return str(error)
     return f"the search, lr=None, takes lr {lr:.3g}, with FVU {_worst(run):.2g} in {run.steps[-1]} steps"
+
+
+def out_of_reach(stack: Stack) -> str:
+    """Why its layer may be unable to be the identity: so few numbers train, as of an adapter; empty where enough do."""
+    d = _pixels(stack).d
+    numbers = sum(p.numel() for p in stack.linear(d, d, bias=False).parameters() if p.requires_grad)
+    short = f"{numbers} numbers of its layer train, fewer than the {d * d} of a matrix"
+    return f"{short}: the identity may be out of reach" if numbers < d * d else ""
 
 
 def _pixels(stack: Stack) -> Pixels:
@@ -71,7 +80,13 @@ def _searched(
         runs.update({lr: _quarter(stack, pixels, lr, seeds, trial) for lr in rates if lr not in runs})
         return min(runs, key=lambda lr: _worst(runs[lr]))
 
-    middle = RATES.index(best_of(RATES[4::2]))
+    def downhill(at: int, way: int) -> int:
+        while at + way in DECADES and best_of([RATES[at], RATES[at + way]]) == RATES[at + way]:
+            at += way
+        return at
+
+    middle = downhill(ONE, -2)
+    middle = downhill(ONE, 2) if middle == ONE else middle
     best = best_of(RATES[max(middle - 1, 0) : middle + 2])
     if not _worst(runs[best]) <= CLEARLY:
         best = best_of(RATES)

@@ -48,13 +48,14 @@ def same_steps(
     shapes: Sequence[tuple[int, ...]] = SHAPES,
     dtype: torch.dtype = torch.float64,
     tolerance: float = 0.0,
+    told: bool = False,
 ) -> Discrepancy:
     """Largest relative distance from the reference's parameters on the same gradients, the first that is too large.
 
     100 steps as the two come, a few with a large parameter, 16 with each of SWITCHES that both take, then
-    16 in ``dtype``. What only the reference takes is not offered, which is no failure.
+    16 in ``dtype``. One that is ``told`` a loss wants a closure. What only the reference takes is not offered, which is no failure.
     """
-    pair = Pair(optimizer, reference, seed, tuple(shapes), tolerance)
+    pair = Pair(optimizer, reference, seed, tuple(shapes), tolerance, told)
     found = []
     for one in pair.compared(dtype):
         found.append(one)
@@ -74,6 +75,7 @@ class Pair:
     seed: int
     shapes: tuple[tuple[int, ...], ...]
     tolerance: float
+    told: bool
 
     def compared(self, dtype: torch.dtype) -> Iterator[Discrepancy]:
         """What each walk finds."""
@@ -110,7 +112,7 @@ class Pair:
 
     def _beside(self, course: Course, expected: Walked, switch: Switch = PLAIN) -> Discrepancy:
         """The optimizer beside what is expected of it on a course, in float64."""
-        measured = walked(self.optimizer, course, switch)
+        measured = walked(self.optimizer, course, switch, told=self.told)
         taken = _first(measured.taken, expected.taken, course, self._near, f"{switch}, step")
         if not taken.holds or measured.shown.shape != expected.shown.shape:  # one alone has eval()
             return taken
@@ -128,7 +130,8 @@ class Pair:
         """
         coarse = course(self.seed, self.shapes, SHORT, FASTER).through(lambda x: x.to(dtype).double())
         exact = walked(self.reference, coarse, switch).taken
-        theirs, ours = (walked(one, coarse, switch, dtype).taken for one in (self.reference, self.optimizer))
+        theirs = walked(self.reference, coarse, switch, dtype).taken
+        ours = walked(self.optimizer, coarse, switch, dtype, self.told).taken
         if not theirs.isfinite().all():
             return Discrepancy(0.0, 0.0, f"the reference diverges in {dtype}")
         own, off = (float(_typical(one, exact, coarse.sizes).max()) for one in (theirs, ours))

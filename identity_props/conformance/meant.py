@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 
+from identity_props.conformance.facts import dtypes_of
 from identity_props.conformance.likeness import same_layer, same_steps
 from identity_props.conformance.promises import (
     Below,
     Loss,
+    clipping_seen,
     clips_at,
+    plain_below,
     same_batches,
     same_clipping,
     same_loss,
@@ -22,9 +25,9 @@ from identity_props.conformance.promises import (
 from identity_props.conformance.recognised import NONE
 from identity_props.conformance.recognition import recognise
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Plan, Reference, Row, judged
-from identity_props.conformance.traits import TRAITS, UNKNOWN, dtypes_of, traits
+from identity_props.conformance.traits import CLOSURE_FREE, TRAITS, UNKNOWN, traits
+from identity_props.conformance.trying import Walk, steps_alone
 from identity_props.conformance.walks import SHAPES
-from identity_props.engine.recorded import recordable
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy, Law
 from identity_props.stack.guard import RAISED, HangError, go_on
@@ -50,6 +53,8 @@ def like_plan(stack: Stack, like: Reference, seed: int) -> Plan:
     if like.clip is not None:
         compared = partial(same_clipping, stack.step, like.clip, like.step or take_step, seed)
         yield "like-clip", partial(_part_row, "like-clip", "wrong step", compared)
+    elif like.step is None and stack.step is not take_step:
+        yield "like-clip", partial(_clipping_row, stack, seed)
 
 
 def recognised_plan(stack: Stack, like: Reference, seed: int) -> Plan:
@@ -78,16 +83,27 @@ def _part_row(name: str, kind: str, compared: Callable[[], Discrepancy]) -> Row:
     return judged(name, compared(), kind)
 
 
+def _clipping_row(stack: Stack, seed: int) -> Row:
+    """Of a step that is declared to be nothing: whether what it gives to clip_grad_norm_ has a gradient."""
+    if not (seen := clipping_seen(stack.step, seed)):
+        return Row("like-clip", NOT_APPLICABLE, note="no clip is declared, and it calls no clip_grad_norm_")
+    clip, largest = max(seen, key=lambda one: one[1])
+    blind = sum(norm == 0 for _, norm in seen) if largest == 0 else 0
+    what = f"calls of clip_grad_norm_ at {clip:g} that are given no gradient, as by an iterator that is exhausted"
+    return judged("like-clip", Discrepancy(blind, 0, what), "wrong step")
+
+
 def _steps_row(stack: Stack, like: Reference, seed: int) -> Row:
     if stack.optimizer is None or like.optimizer is None:
         raise InputError("like: expected an optimizer to compare, got none")
     arguments = like.arguments or {}
     fits = traits(Stack(optimizer=like.optimizer, arguments=arguments))
-    if "stepping on given gradients" not in fits:
+    if CLOSURE_FREE not in fits:
         return Row("like-optimizer", NOT_APPLICABLE, note="the reference wants a closure")
     shapes = SHAPES if "for any shape" in fits else SHAPES[:-1]
     ours, theirs = partial(stack.optimizer, **stack.arguments), partial(like.optimizer, **arguments)
-    found = same_steps(ours, theirs, seed, shapes, stack.dtype, like.tolerance)
+    told = not steps_alone(Walk(stack.optimizer, stack.arguments))
+    found = same_steps(ours, theirs, seed, shapes, stack.dtype, like.tolerance, told)
     return judged("like-optimizer", found, "wrong step")
 
 
@@ -122,13 +138,22 @@ GIVEN: dict[str, dict[str, Any]] = {
 PREDICTS = {"gradient-descent", "momentum", "decay", "scale-free", "adam", "adam throughout", "rmsprop"}
 
 
+# of how a part is called, rounds and trains, which no declaration changes
+OWN = {CLOSURE_FREE, "rounding to nearest", "rounding at random", "torch's own network", UNKNOWN}
+
+
+def traits_meant(stack: Stack, meant: Stack) -> frozenset[str]:
+    """Traits of what a stack is meant to be, but for those that are its own."""
+    found = traits(meant)
+    return found if meant == stack else found - OWN | traits(stack) & OWN
+
+
 def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> str:
     """Why a law says nothing of a stack that is declared to be like that, or nothing.
 
-    Its traits are those of the reference, so it may want a switch that the reference takes and the part does not.
+    Its traits are those of ``traits_meant``, so it may want a switch that the reference takes and the part does not.
     """
-    own = {"torch's own network"}  # what trains, not what it is meant to be
-    missing = law.needs - (fits if recordable(stack) else fits - own)
+    missing = law.needs - fits
     if missing:
         hangs = UNKNOWN in fits and missing & TRAITS.keys()
         return f"{'its steps hang, so not known to be' if hangs else 'not'} {', '.join(sorted(missing))}"
@@ -140,15 +165,19 @@ def why_not(law: Law, stack: Stack, like: Reference, fits: frozenset[str]) -> st
             return f"not offered: {', '.join(absent)}"
     if like.step is not None and PREDICTS & law.needs and not same_updates(like.step, take_step).holds:
         return "the step that is declared is not a plain one"
+    if law.name == "mean-squared-error" and like.loss is not None and "mean squared error" not in fits:
+        return "the loss that is declared is another"
+    if law.name == "epoch" and like.batches is not None:
+        return "what is declared judges them: like-batches"
     return ""
 
 
 def promised(stack: Stack, like: Reference) -> Reference:
-    """What is declared, with the norm that a step is found to clip at where none is: a correct step may clip."""
+    """What is declared, with the norm from which a step is found to clip where none is: a correct step may clip."""
     if like.clip is not None or stack.step is take_step:
         return like
     try:
-        return replace(like, clip=clips_at(stack.step))
+        return replace(like, clip=clips_at(stack.step) or plain_below(stack.step))
     except RAISED:  # the rows say how
         return like
 

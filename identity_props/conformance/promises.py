@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import unwrap
 from itertools import islice, zip_longest
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +160,27 @@ def _update(step: Step, seed: int, norm: float) -> Tensor:
     return problem.parameters() - before
 
 
+def clipping_seen(step: Step, seed: int = 0) -> list[tuple[float, float]]:
+    """What torch's ``clip_grad_norm_`` is called with in two steps on gradients of norm 1: where it clips, and the norm
+    that it sees.
+
+    By whatever name it was imported: a profile of calls knows its code.
+    """
+    code, seen = unwrap(nn.utils.clip_grad_norm_).__code__, list[tuple[float, float]]()
+
+    def returned(frame: FrameType, event: str, norm: Any) -> None:
+        if event == "return" and frame.f_code is code and norm is not None:
+            seen.append((float(frame.f_locals["max_norm"]), float(norm)))
+
+    before = sys.getprofile()
+    sys.setprofile(returned)
+    try:
+        _update(step, seed, 1.0)
+    finally:
+        sys.setprofile(before)
+    return seen
+
+
 HUGE = 2.0**40  # a norm that whatever clips at all clips
 
 
@@ -163,6 +188,22 @@ def clips_at(step: Step) -> float | None:
     """The norm at which a step is found to clip the whole gradient, as ``same_clipping`` has it; None of others."""
     clip = float(_update(step, 0, HUGE).norm()) / 2
     return clip if 0 < clip < HUGE / 4 and same_clipping(step, clip).holds else None
+
+
+def plain_below(step: Step) -> float | None:
+    """The norm below which a step is plain, of one whose updates are bounded; None of others.
+
+    Whatever it clips, values or each parameter: an eighth of the largest power of 2 up to which its updates of
+    `Problem` are plain, as an entry has a fifth of that norm at least.
+    """
+    if distance(_update(step, 0, 2 * HUGE), _update(step, 0, HUGE)) > 16 * EPS:
+        return None
+    plain = 0.0
+    for norm in (2.0**power for power in range(-20, 21)):
+        if distance(_update(step, 0, norm), _update(take_step, 0, norm)) > 16 * EPS:
+            break
+        plain = norm / 8
+    return plain or None
 
 
 class ClipsError(Exception):
@@ -182,7 +223,8 @@ class Below:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if norm + 1e-6 >= self.clip:
-            raise ClipsError(f"clips at {self.clip:g}, which --clip judges: a gradient of norm {norm:.3g}")
+            judges = "which --clip judges, or --like-step"
+            raise ClipsError(f"clips at {self.clip:g}, {judges}: a gradient of norm {norm:.3g}")
         optimizer.zero_grad()
         self.step(optimizer, loss)
 

@@ -36,8 +36,11 @@ OTHERS = {
     "like-loss": "its value and gradient are those of the loss that it is declared to be like, at one pixel too",
     "like-step": "it leaves the parameters that the step leaves which it is declared to be like",
     "like-batches": "they are those that the batches yield which they are declared to be like, of equal seeds",
-    "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it",
+    "like-clip": "the gradient of all parameters is clipped at the norm that is declared, and not below it; where none"
+    " is, calls of clip_grad_norm_ are given a gradient",
     "learns-identity": "a linear layer on whitened digits ends near-identity within 1,250 steps",
+    "like-layer": "its outputs and gradients are those of the layer that it is declared to be like, of any kind",
+    "computes": "a layer gives finite outputs, and a pass back leaves finite gradients",
     "trains": "a trainer takes a small training to its end and leaves finite weights that it has moved",
 }
 
@@ -94,9 +97,10 @@ def _documentation() -> str:
 
 def statement(name: str) -> str:
     """What a row's law or comparison says, without a full stop; empty for a name of neither."""
+    from identity_props.layers import LAYER_LAWS
     from identity_props.trainers import TRAINER_LAWS
 
-    law = LAWS.get(name) or TRAINER_LAWS.get(name)
+    law = LAWS.get(name) or TRAINER_LAWS.get(name) or LAYER_LAWS.get(name)
     return (law.statement if law else OTHERS.get(name, "")).rstrip(".")
 
 

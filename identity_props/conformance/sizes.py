@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from identity_props.laws.strategies import Family
+from identity_props.laws.families import Family
 from identity_props.stack.stack import Stack
 from identity_props.task.data import Pixels, digits
 

@@ -49,7 +49,7 @@ def planned(bench: Bench, accept: Sequence[str] = (), designs: Designs | None = 
 def _trains(bench: Bench) -> Row:
     try:
         dtype = bench.dtype
-        asked = bench.drawn(8, 4)
+        asked = bench.sample()
         left = bench.trained(asked)
     except (NotOffered, TrainedError) as error:
         return Row(TRAINS, FAIL, kind="leaves no weights", note=str(error))

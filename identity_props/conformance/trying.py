@@ -15,6 +15,7 @@ from identity_props.stack.stack import ready
 
 # lookahead and its kin do something else at every fifth or tenth step: what holds at first alone is no trait
 LR, STEPS, SHAPE = 1 / 128, 32, (5, 7)
+LARGE = (67, 71)  # more entries than 4096, from which on 8 bit optimizers quantise
 PARTS = ((3, 4), (1, 7), (4, 4))  # the same entries, as several parameters
 CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficient 1e-3 or more
 
@@ -49,6 +50,11 @@ class Walk:
             for p, walked in zip(parameters, changes, strict=True):
                 walked.append(p.detach() - 1)
         return [torch.stack(walked) for walked in changes]
+
+
+def steps_alone(walk: Walk) -> bool:
+    """Whether it takes two steps without a closure, wherever they lead."""
+    return tried(lambda: walk(torch.ones(2, *SHAPE, dtype=torch.float64)) is not None)
 
 
 def draws_steps(walk: Walk, gradients: Tensor, dtype: torch.dtype) -> bool:

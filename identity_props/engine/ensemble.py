@@ -40,7 +40,8 @@ class Ensemble:
         if not seeds:
             raise InputError("replicas: expected at least 1, got 0")
         self.stack, self.seeds = stack or Stack(), tuple(seeds)
-        own = self.stack.linear is nn.Linear and not isinstance(self.stack.activation, nn.Module)
+        usual = self.stack.linear is nn.Linear and not isinstance(self.stack.activation, nn.Module)
+        own = usual and type(variant) is Variant
         drawn = (_redrawn if own else _built)(variant, d, seeds, self.stack, init)
         self.model, state, self._buffers, self.generators = drawn
         self._leaves = {name: nn.Parameter(p.detach(), p.requires_grad) for name, p in state.items()}

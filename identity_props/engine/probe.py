@@ -17,6 +17,7 @@ from identity_props.engine.trial import SCHEDULES, Trial
 from identity_props.stack.guard import RAISED
 from identity_props.stack.loop import take_step
 from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve, seeded
+from identity_props.task.models import Variant
 
 RECORDED_FROM = 300  # steps; recording takes as long as some 100 of them
 ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one tensor leave the cache
@@ -25,8 +26,9 @@ ROWS_TO = 2**22  # weights and biases; an optimizer's passes over more in one te
 def ensemble_for(trial: Trial, d: int, stack: Stack, seeds: Sequence[int], alone: bool = False) -> Ensemble:
     """A trial's networks on d pixels, in the form that trains them fastest and changes nothing."""
     recorded = trial.steps >= RECORDED_FROM and recordable(stack)
-    # an init of one's own may freeze some of what would be one row
-    in_rows = _usual(stack, trial) and stack.init is None and len(seeds) * trial.variant.numbers(d) <= ROWS_TO
+    # an init of one's own, or a layer of another kind, may freeze some of what would be one row
+    whole = stack.init is None and type(trial.variant) is Variant
+    in_rows = _usual(stack, trial) and whole and len(seeds) * trial.variant.numbers(d) <= ROWS_TO
     kind: type[Ensemble]
     if alone or len(seeds) == 1:  # spared the batched products, a third of the time of a large network
         kind = RecordedSingle if recorded else Single

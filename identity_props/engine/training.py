@@ -95,12 +95,13 @@ def _every(replicas: int, before: int, on_step: Callable[[int], None]) -> Callab
 def _train(
     trial: Trial, pixels: Pixels, networks: Ensemble, stack: Stack, on_step: Callable[[int], None]
 ) -> Run:
-    started, scaled = time.perf_counter(), pixels.scaled(trial.variant.scaling)
+    started, scaled = time.perf_counter(), trial.variant.data(pixels)
     data = scaled.train.to(stack.device, stack.dtype)  # [n, d]
     test = scaled.test.to(stack.device, stack.dtype)  # [m, d]
     optimizer, scheduler = optimizer_for(trial, networks.parameters, stack)
     batches = stack.batches(data, trial.recipe.batch_size, networks.generators)
     steps, curve, variance = measured_steps(trial.steps), [], pixel_variance(test)
+    floor = trial.variant.floor({name: p.detach() for name, p in networks.state.items()}, scaled)
     for step in range(trial.steps + 1):
         if step in steps:
             with _evaluating(optimizer):
@@ -115,9 +116,10 @@ def _train(
             seeds=networks.seeds,
             steps=steps,
             fvu=torch.stack(curve, 1).cpu(),
-            fvu_pixels=_fvu_pixels(networks, scaled, test, curve[-1]).cpu(),
+            fvu_pixels=fvu_pixels(networks, scaled, test, curve[-1]).cpu(),
             state={name: p.detach().cpu().clone() for name, p in networks.state.items()},
             seconds=time.perf_counter() - started,
+            floor=floor,
         )
 
 
@@ -143,6 +145,7 @@ def _joined(runs: Sequence[Run]) -> Run:
         state={name: torch.cat([run.state[name] for run in runs]) for name in runs[0].state},
         seconds=sum(run.seconds for run in runs),
         passes=len(runs),
+        floor=torch.cat([run.floor for run in runs if run.floor is not None]),
     )
 
 
@@ -163,7 +166,7 @@ def flushed_denormals(helpers: bool = False) -> Iterator[None]:
         torch.set_flush_denormal(already)
 
 
-def _fvu_pixels(ensemble: Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:
+def fvu_pixels(ensemble: Ensemble, scaled: Pixels, test: Tensor, fvu: Tensor) -> Tensor:
     """FVU [K] after carrying the errors back through the scaling; a common factor leaves it as it is."""
     if scaled.scaling is None or scaled.scaling.name == "unit":
         return fvu

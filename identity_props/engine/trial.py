@@ -60,7 +60,7 @@ class Run:
     ``steps`` are the E steps measured, from 0 to the budget; ``fvu`` [K, E] is the test FVU in the
     space trained in; ``fvu_pixels`` [K] that of the last step carried back to grey levels;
     ``state`` holds the final parameters, each [K, ...], and ``passes`` is how many groups of replicas
-    trained one after the other.
+    trained one after the other. ``floor`` [K] is the least FVU that the variant could come to, 0 where None.
     """
 
     seeds: tuple[int, ...]
@@ -70,12 +70,15 @@ class Run:
     state: dict[str, Tensor]
     seconds: float
     passes: int = 1
+    floor: Tensor | None = None
 
     def of(self, order: Sequence[int]) -> Run:
         """The run of some of its replicas, by their places, without parameters."""
         seeds = tuple(self.seeds[k] for k in order)
         picked = torch.tensor(order)
-        return replace(self, seeds=seeds, fvu=self.fvu[picked], fvu_pixels=self.fvu_pixels[picked], state={})
+        floor = None if self.floor is None else self.floor[picked]
+        fvu, of_pixels = self.fvu[picked], self.fvu_pixels[picked]
+        return replace(self, seeds=seeds, fvu=fvu, fvu_pixels=of_pixels, state={}, floor=floor)
 
     @property
     def diverged(self) -> Tensor:

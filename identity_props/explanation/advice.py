@@ -1,12 +1,13 @@
 """Advice: the change that answers each part of an error, and what it gives when it is made.
 
-One registry, CHANGES. A change is advised where the parts that it answers make a twentieth of the error or
-more, and tried by training the changed network with the same seed for as many steps.
+A change of the registry says which share of each part it is expected to remove; it is advised where that is a
+twentieth of the error or more, in the order of it, and tried by training the changed network with the same seed
+for as many steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,110 +15,17 @@ from torch import nn
 
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Recipe, Trial
+from identity_props.explanation.averages import recalibrated
+from identity_props.explanation.changed import best_rate
+from identity_props.explanation.changes import CHANGES, SEARCHING, Change
 from identity_props.explanation.explain import Advice, Explanation
-from identity_props.explanation.networks import retrained
+from identity_props.explanation.networks import Fit, measured, retrained
 from identity_props.task.data import Pixels
+from identity_props.task.metrics import NEAR_IDENTITY
 from identity_props.task.models import Variant
-from identity_props.task.theory import critical_rate, modes
 
 WORTH = 0.05  # share of the error: at 1% of it the answer is lost among seeds, whose errors differ by a tenth
 TOGETHER = "all of these"
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of a trial that answers the parts it names; ``made`` gives the trial itself where it has it already.
-
-    ``of_recipe`` says that it changes what trains, ``leads`` that it is worth its price only where no other part
-    is larger.
-    """
-
-    name: str
-    answers: tuple[str, ...]
-    why: str
-    made: Callable[[Trial, Pixels], Trial]
-    of_recipe: bool = False
-    leads: bool = False
-
-
-def _variant(name: str, of: Sequence[str], trial: Trial, pixels: Pixels) -> Trial:
-    wanted = trial.variant.name in of
-    return replace(trial, variant=replace(trial.variant, name=name)) if wanted else trial
-
-
-def _residual(trial: Trial, pixels: Pixels) -> Trial:
-    fits = trial.variant.width in (None, pixels.d) and trial.variant.name != "scaled-input"
-    return replace(trial, variant=replace(trial.variant, name="residual", width=None)) if fits else trial
-
-
-def _standardised(trial: Trial, pixels: Pixels) -> Trial:
-    unscaled = trial.variant.scaling in ("none", "unit")
-    # a ReLU at the output cannot give the negative values that standardised pixels have
-    fits = unscaled and trial.variant.name != "plain-relu"
-    return replace(trial, variant=replace(trial.variant, scaling="standardise")) if fits else trial
-
-
-def _decayed(trial: Trial, pixels: Pixels) -> Trial:
-    return replace(trial, recipe=replace(trial.recipe, schedule="linear-decay"))
-
-
-def _half_critical(trial: Trial, pixels: Pixels) -> Trial:
-    if trial.variant.depth > 1 or not trial.recipe.optimizer.endswith(":SGD"):
-        return trial  # the spectrum gives the rate of plain gradient descent on one layer
-    scaled = pixels.scaled(trial.variant.scaling)
-    rate = critical_rate(modes(scaled.train)[0]) / 2
-    return replace(trial, recipe=replace(trial.recipe, lr=rate))
-
-
-LONGER = 4
-
-
-def _longer(trial: Trial, pixels: Pixels) -> Trial:
-    return replace(trial, steps=LONGER * max(trial.steps, 1))
-
-
-CHANGES = (
-    Change(
-        "train longer",
-        ("too few steps",),
-        f"its error still falls at this rate; {LONGER} times the steps",
-        _longer,
-        of_recipe=True,
-        leads=True,
-    ),
-    Change(
-        "linear output",
-        ("dead outputs", "stuck at 0"),
-        "an output unit without ReLU cannot die or be stuck",
-        partial(_variant, "linear-output", ("plain-relu",)),
-    ),
-    Change(
-        "residual blocks",
-        ("lost in hidden layers", "dead outputs", "stuck at 0", "slow directions"),
-        "the input goes round every layer, so none can lose it, and the start is nearer",
-        _residual,
-    ),
-    Change(
-        "standardise",
-        ("slow directions", "bias", "too few steps"),
-        "pixels of mean 0 and variance 1 have a flatter spectrum",
-        _standardised,
-    ),
-    Change(
-        "rate from the spectrum",
-        ("slow directions", "too few steps"),
-        "half the critical rate d / lambda_1 is the fastest that is safe",
-        _half_critical,
-        of_recipe=True,
-    ),
-    Change(
-        "decay the rate",
-        ("step-size floor", "lost in hidden layers"),
-        "a constant rate keeps adaptive steps, and those on batches, from ever settling",
-        _decayed,
-        of_recipe=True,
-    ),
-)
 
 
 def described(found: Explanation, recipe: Recipe | None, scaling: str, steps: int) -> Trial:
@@ -130,54 +38,111 @@ def described(found: Explanation, recipe: Recipe | None, scaling: str, steps: in
     return Trial(variant, recipe or Recipe("torch.optim:SGD", 1.0), steps)
 
 
-def advised(found: Explanation, trial: Trial, pixels: Pixels, known: bool = True) -> tuple[Change, ...]:
-    """Changes whose parts are a twentieth of the error or more, as far as the trial has not made them.
+def advised(
+    found: Explanation, trial: Trial, pixels: Pixels, known: bool = True, model: bool = False
+) -> tuple[Change, ...]:
+    """Changes that are expected to remove a twentieth of the error or more, most first, as far as they fit.
 
-    ``pixels`` are unscaled. Without a ``known`` recipe none that is a change of it. None for a network that
-    is near-identity.
+    ``pixels`` are unscaled. Without a ``known`` recipe none that is a change of it. None for a network
+    that is near-identity.
     """
     if found.near_identity:
         return ()
-    shares = {part.name: part.fvu / found.fvu for part in found.parts}
-    most = max(shares.values())
-    return tuple(
+    most = max(part.fvu for part in found.parts) / found.fvu
+    fitting = [
         change
         for change in CHANGES
-        if sum(shares[name] for name in change.answers) >= (most if change.leads else WORTH)
+        if change.expected(found) >= (most if change.leads else WORTH)
         and (known or not change.of_recipe)
-        and change.made(trial, pixels) != trial
-    )
+        and change.fits(found)
+        and (change.made(trial, pixels) != trial or change.by_hand or (model and change.wrapped is not None))
+    ]
+    return tuple(sorted(fitting, key=lambda change: -change.expected(found)))
 
 
-def told(
-    found: Explanation, trial: Trial, pixels: Pixels, known: bool = True, model: bool = False
-) -> tuple[Advice, ...]:
-    """What is advised, and not tried; of a ``model`` that its layers be changed by hand."""
-    return tuple(
-        Advice(one.name, one.why, found.fvu_pixels, by_hand=model and _of_layers(one, trial, pixels))
-        for one in advised(found, trial, pixels, known)
-    )
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a change trains: a trial, of a changed module where there is one; neither where it is by hand."""
 
-
-def _of_layers(change: Change, trial: Trial, pixels: Pixels) -> bool:
-    """Whether it changes the network, and not only its data or what trains it."""
-    made = change.made(trial, pixels).variant
-    return replace(made, scaling=trial.variant.scaling) != trial.variant
+    name: str
+    why: str
+    trial: Trial
+    module: nn.Module | None = None
+    by_hand: bool = False
 
 
 def planned(
-    found: Explanation, trial: Trial, pixels: Pixels, model: bool = False
-) -> list[tuple[str, str, Trial]]:
-    """What ``tried`` trains: each change, but of a ``model`` those of its layers, and all of them together."""
-    changes = advised(found, trial, pixels)
-    changes = tuple(one for one in changes if not (model and _of_layers(one, trial, pixels)))
-    trials = [(change.name, change.why, change.made(trial, pixels)) for change in changes]
-    if len(changes) > 1:
-        together = trial
+    found: Explanation,
+    trial: Trial,
+    pixels: Pixels,
+    model: nn.Module | None = None,
+    known: bool = True,
+    fit: Fit | None = None,
+    wanted: float = NEAR_IDENTITY,
+) -> list[Plan]:
+    """What ``tried`` trains: each change, and all together that can be made from outside.
+
+    ``fit`` trains a model by rules of its own, so changes of a recipe are by hand.
+    """
+    plans = [
+        _plan(change, found, trial, pixels, model, fit, wanted)
+        for change in advised(found, trial, pixels, known, model is not None)
+    ]
+    made = [plan for plan in plans if not plan.by_hand and plan.name not in SEARCHING]
+    if len(made) > 1:
+        changes = [change for change in CHANGES if change.name in {plan.name for plan in made}]
+        together, module = trial, model
         for change in changes:
             together = change.made(together, pixels)
-        trials.append((TOGETHER, "what is left of one fault hides what another repair gives", together))
-    return trials
+            if module is not None and change.wrapped is not None:
+                module = change.wrapped(module, pixels.scaled(together.variant.scaling).train) or module
+        plans.append(
+            Plan(TOGETHER, "what is left of one fault hides what another repair gives", together, module)
+        )
+    return plans
+
+
+def _plan(
+    change: Change,
+    found: Explanation,
+    trial: Trial,
+    pixels: Pixels,
+    model: nn.Module | None,
+    fit: Fit | None,
+    wanted: float,
+) -> Plan:
+    name, why = change.name, change.why
+    if name == "widen":
+        width, least = found.width_for(wanted)
+        name, why = f"widen to {width}", f"the best linear map of that width leaves FVU {least:.1e}"
+    made = change.made(trial, pixels)
+    if change.by_hand:
+        return Plan(name, why, trial, by_hand=True)
+    if model is None:
+        return Plan(name, why, made)
+    if change.wrapped is not None:
+        module = change.wrapped(model, pixels.scaled(trial.variant.scaling).train)
+        return Plan(name, why, trial, module, by_hand=module is None)
+    of_layers = replace(made.variant, scaling=trial.variant.scaling) != trial.variant
+    by_hand = of_layers or (fit is not None and change.of_recipe)  # what fit trains with is its own
+    return Plan(name, why, made, model, by_hand)
+
+
+def told(
+    found: Explanation,
+    trial: Trial,
+    pixels: Pixels,
+    known: bool = True,
+    model: nn.Module | None = None,
+    wanted: float = NEAR_IDENTITY,
+) -> tuple[Advice, ...]:
+    """What is advised, and not tried; of a ``model`` what cannot be changed from outside is by hand."""
+    plans = planned(found, trial, pixels, model, known, wanted=wanted)
+    return tuple(
+        Advice(one.name, one.why, found.fvu_pixels, by_hand=one.by_hand)
+        for one in plans
+        if one.name != TOGETHER
+    )
 
 
 def tried(
@@ -187,19 +152,44 @@ def tried(
     seed: int,
     on_step: Callable[[int], None] | None = None,
     model: nn.Module | None = None,
+    fit: Fit | None = None,
+    trained: nn.Module | None = None,
+    wanted: float = NEAR_IDENTITY,
 ) -> Iterator[Advice]:
     """What each change gives, and all of them together, of the same seed under the same budget.
 
     FVU in grey levels, [0, inf], infinite or NaN where the changed network diverges. A ``model`` is trained from
-    where it is; changes of its layers are left to its owner. ``on_step`` hears each step of each training.
+    where it is, by ``fit`` if that is given; what cannot be changed from outside is left to its owner. Running averages are
+    taken anew of the ``trained`` network. ``on_step`` hears each step of each training.
     """
-    if model is not None:
-        yield from (one for one in told(found, trial, pixels, model=True) if one.by_hand)
-    for name, why, changed in planned(found, trial, pixels, model is not None):
+    for plan in planned(found, trial, pixels, model, fit=fit, wanted=wanted):
+        if plan.by_hand:
+            yield Advice(plan.name, plan.why, found.fvu_pixels, by_hand=True)
+            continue
+        again = partial(_trained, pixels=pixels, seed=seed, on_step=on_step, module=plan.module, fit=fit)
         with flushed_denormals():
-            after = (
-                float(train(changed, pixels, [seed], on_step=on_step).fvu_pixels[0])
-                if model is None
-                else retrained(model, changed, pixels, seed, on_step)
-            )
-        yield Advice(name, why, found.fvu_pixels, after)
+            if plan.name == "averages anew":
+                scaled = pixels.scaled(trial.variant.scaling)
+                calm = None if trained is None else recalibrated(trained, scaled.train)
+                after = found.fvu_pixels if calm is None else measured(calm, scaled)
+                yield Advice(plan.name, plan.why, found.fvu_pixels, after)
+                continue
+            changed, why = plan.trial, plan.why
+            if plan.name in SEARCHING and fit is None:
+                rate = best_rate(trial, again)
+                changed = replace(trial, recipe=replace(trial.recipe, lr=rate))
+                why = f"{why}: {rate:.2g}"
+            yield Advice(plan.name, why, found.fvu_pixels, again(changed))
+
+
+def _trained(
+    trial: Trial,
+    pixels: Pixels,
+    seed: int,
+    on_step: Callable[[int], None] | None,
+    module: nn.Module | None,
+    fit: Fit | None,
+) -> float:
+    if module is None:
+        return float(train(trial, pixels, [seed], on_step=on_step).fvu_pixels[0])
+    return retrained(module, trial, pixels, seed, on_step, fit)

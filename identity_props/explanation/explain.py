@@ -3,37 +3,54 @@
 Each part is the fall of the test error when one more fault is repaired, so the parts sum to the FVU exactly,
 and none is negative. The order, which decides where parts overlap:
 
-1. *too few steps*, *step-size floor*: what a short run removes, at the unchanged rate and by decaying it
-   besides, see ``settling``. First, since noise in the weights looks like every other fault; the parts
-   below are those of the network that the short run leaves.
-2. *never seen*, *lost in hidden layers*: what the best affine readout of the input and of the last hidden
-   layer, fitted on train, leaves on test. Before the output, as an image passes: an output unit cannot lose
-   what did not reach it.
-3. *dead outputs*, *stuck at 0*: what the output gets worse than the readout where its ReLU is 0.
-4. *bias*, *slow directions*, *other*: the same where the output is alive, affine in the input and the rest.
+1. *not trained yet*: where W is as it was drawn, see ``limits``, all that is not a limit of 4 or 7, and the rest is 0,
+   as what a drawn network does is no finding.
+2. *shifted statistics*: what running averages taken anew over the training data remove. Before any step, since steps
+   move them too.
+3. *too few steps*, *step-size floor*, *noise in training*: what a short run removes, at the unchanged rate, by decaying
+   it besides, and in eval mode besides, see ``settling``. Before what follows, since noise in the weights looks like every other
+   fault; the parts below are those of the network that the short run leaves. To the noise is added what the best
+   readout that is fitted under it, as with dropout, does worse than the best without.
+4. *never seen*, or *not in the input* where the target is not the input; *too narrow*: what the span of the training
+   data, or the best affine map, leaves on test, and the best affine map of the rank of the narrowest layer.
+5. *saturated hidden units*: what readouts of hidden layers gain from the values that flat units were given.
+6. *lost in hidden layers*: what else the best affine readout of the last hidden layer, fitted on train, leaves on test.
+   Before the output, as an image passes: an output unit cannot lose what did not reach it.
+7. *range*: of what the output gets worse than the readout, what no output in its reach could do without.
+8. *dead outputs*, *stuck at 0*, *saturated outputs*: the same where its ReLU is 0, or its activation flat.
+9. *bias*, *slow directions*, *output layer*, *other*: the same where the output is alive: affine in the input, affine in the
+   last hidden layer, and the rest.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from identity_props.engine.trial import Recipe
+from identity_props.explanation.averages import recalibrated
+from identity_props.explanation.from_keras import followed, is_keras
+from identity_props.explanation.limits import as_drawn, by_rank
+from identity_props.explanation.parts import DRAWN as DRAWN
 from identity_props.explanation.parts import Part as Part
-from identity_props.explanation.parts import View, parts, view
+from identity_props.explanation.parts import in_order, parts, untrained
 from identity_props.explanation.readout import affine, check_network, dtype_of, evaluating
-from identity_props.explanation.settling import PROBE, Settled, settle
+from identity_props.explanation.settling import PROBE, Settled, fvu, noisy, settle
+from identity_props.explanation.views import View, view
+from identity_props.explanation.where import by_frequency, by_pixel
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate
 
 JACOBIAN = 16  # test examples that the mean Jacobian is taken over
 SHOWN = 8  # examples
-STEPS_LEFT, FLOOR = "too few steps", "step-size floor"
+STEPS_LEFT, FLOOR, SHIFTED = "too few steps", "step-size floor", "shifted statistics"
+SHIFTED_WHAT = "running averages taken anew over the training data remove it"
+BATCH = 128  # of the batches that noise in training is looked for in, where no recipe says
 SPANNED = 1e-12  # of the largest eigenvalue: below it a direction is not in the data
 
 
@@ -62,7 +79,12 @@ class Explanation:
     rate, until an error has shrunk to FVU 1e-3 (infinite: never, NaN: no rate known). ``deviation`` [d, d] is
     the mean Jacobian minus I, ``examples`` inputs and outputs [8, d] in grey levels, ``readouts`` the FVU of
     the best affine readout of each hidden layer, of ``widths`` features. ``rectified`` says that the output is
-    never negative and often 0, ``bypassed`` that something goes round the last hidden layer.
+    never negative and often 0, ``bypassed`` that something goes round the last hidden layer. ``narrowest`` are the features
+    of the narrowest layer, None where none is narrower than the data, ``by_rank`` [d + 1] the FVU of the best
+    affine map of each rank, ``by_pixel`` [d] the squared error of each pixel in grey levels, and
+    ``reach`` is what every output reaches, None where that cannot be told, ``noisy`` says that training is, ``of_itself``
+    that the input is the target.
+    ``by_frequency`` [r, 2] its power and that of the target at 0, 1, ... cycles a picture, None without one.
     """
 
     name: str
@@ -82,12 +104,30 @@ class Explanation:
     widths: tuple[int, ...] = ()
     rectified: bool = False
     bypassed: bool = False
+    narrowest: int | None = None
+    by_rank: Tensor = field(default_factory=lambda: torch.zeros(0))
+    by_pixel: Tensor = field(default_factory=lambda: torch.zeros(0))
+    by_frequency: Tensor | None = None
+    reach: tuple[float, float] | None = None
+    noisy: bool = False
+    of_itself: bool = True
     advice: tuple[Advice, ...] = ()
 
     @property
     def unlearned(self) -> Tensor:
         """Directions [d] that are in the data and whose squared deviation is above 1e-3."""
         return (self.along > NEAR_IDENTITY) & (self.eigenvalues > SPANNED * self.eigenvalues[0])
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its output ends above, as that of a sigmoid."""
+        return self.reach is not None and math.isfinite(self.reach[1])
+
+    def width_for(self, wanted: float) -> tuple[int, float]:
+        """Least width whose best affine map leaves FVU ``wanted``, all of d if none does, and what it leaves."""
+        enough = (self.by_rank <= wanted).nonzero()
+        width = int(enough[0]) if len(enough) else len(self.by_rank) - 1
+        return width, float(self.by_rank[width])
 
     @property
     def near_identity(self) -> bool:
@@ -102,38 +142,66 @@ def explain(
     name: str = "network",
     seed: int = 0,
     on_step: Callable[[int], None] | None = None,
+    curve: Sequence[float] | None = None,
 ) -> Explanation:
     """Split the test error of a trained module, [n, d] to [n, d] on ``pixels`` as scaled for it, into parts.
 
-    ``recipe`` is what it was trained with: without one nothing is trained, and no rate is known. The module
-    itself is left as it is. ``on_step`` hears each of the 2 (16 + 64) steps of the short run. Raises
-    InputError for a module that is not finite, elsewhere, or of another width.
+    A Keras model on torch is followed, see ``from_keras``.
+    ``recipe`` is what it was trained with: without one nothing is trained, and no rate is known. ``curve`` are its
+    losses while it was trained, if they were kept. The module
+    itself is left as it is. ``on_step`` hears each of the 2 (16 + 64) steps of the short run, and half as many more where
+    training is noisy. Raises InputError for a module that is not finite, elsewhere, or of another width.
     """
+    if is_keras(model):
+        model = followed(model, name)
     check_network(model, pixels.test)
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]
-    settled, given = settle(model, pixels, recipe, seed, on_step), view(model, pixels, unspanned)
-    left = given if settled.model is model else view(settled.model, pixels, unspanned, every=False)
-    slope = affine(given.train.x, given.train.y - given.train.x)[:-1]
+    size = ((recipe and recipe.batch_size) or BATCH) if noisy(model, pixels, seed) else None
+    given = view(model, pixels, unspanned, size)
+    ranks = by_rank(given.train.x, given.train.goal, given.test.x, given.test.goal)
+    drawn = as_drawn(model, pixels.train, pixels.goal[0].double(), curve, seed)
+    start = None if drawn else recalibrated(model, pixels.train)
+    whole = fvu(model, pixels)
+    shifted = 0.0 if start is None else max(0.0, whole - fvu(start, pixels))
+    settled = settle(start if start is not None and shifted else model, pixels, recipe, seed, on_step)
+    if drawn:
+        found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
+    else:
+        left = given if settled.model is model else view(settled.model, pixels, unspanned, size, every=False)
+        left = replace(left, narrowest=given.narrowest)
+        first = (Part(SHIFTED, shifted, SHIFTED_WHAT), *_of_settling(settled, recipe))
+        found = (*first, *parts(left, v[:, _slow(eigenvalues, settled.rate)], ranks, settled.noise))
+    back, goal = _grey(pixels), given.test.goal
+    error = back(given.test.y) - back(goal)
+    best = None if pixels.targets is None else affine(given.train.x, given.train.goal)[:-1]
+    slope = affine(given.train.x, given.train.y - given.train.goal)[:-1]
     along = (v.T @ slope).square().sum(1)  # squared norm of the deviation, a direction
     return Explanation(
         name=name,
-        fvu=settled.before,
-        mse=(mse := _in_grey_levels(given, pixels)),
-        fvu_pixels=mse / pixel_variance(_grey(pixels)(given.test.x)),
-        parts=(*_of_settling(settled, recipe), *parts(left, v[:, _slow(eigenvalues, settled.rate)])),
+        fvu=whole,
+        mse=(mse := float(error.square().mean())),
+        fvu_pixels=mse / pixel_variance(back(goal)),
+        parts=in_order(found),
         dead=given.dead,
         shape=pixels.shape,
         eigenvalues=eigenvalues,
         residual=_residual(given, v, slope),
         along=along,
         steps_left=steps_left(eigenvalues, along, settled.rate),
-        deviation=deviation(model, pixels.test[:JACOBIAN]),
+        deviation=deviation(model, pixels.test[:JACOBIAN], best),
         examples=_examples(given, pixels),
         readouts=given.readouts,
         widths=given.widths,
         rectified=bool((given.train.y >= 0).all() and (given.train.y == 0).any()),
         bypassed=given.bypassed,
+        narrowest=given.narrowest,
+        by_rank=ranks,
+        by_pixel=by_pixel(error),
+        by_frequency=pixels.shape and by_frequency(error, back(goal), pixels.shape),
+        reach=given.reach and (float(given.reach[0].max()), float(given.reach[1].min())),
+        of_itself=pixels.targets is None,
+        noisy=size is not None,
     )
 
 
@@ -174,7 +242,7 @@ def _residual(seen: View, v: Tensor, slope: Tensor) -> Tensor:
     Power times squared deviation for what is linear in the input; what is not, or constant, is spread by the
     directions in which it points.
     """
-    error, along = seen.test.y - seen.test.x, (v.T @ slope).square().sum(1)
+    error, along = seen.test.y - seen.test.goal, (v.T @ slope).square().sum(1)
     linear = (seen.test.x @ v).square().mean(0) * along / (v.shape[0] * seen.variance)
     rest = seen.fvu(error) - float(linear.sum())
     if rest <= 0:  # rounding, or directions that are correlated on test
@@ -183,8 +251,8 @@ def _residual(seen: View, v: Tensor, slope: Tensor) -> Tensor:
     return linear + rest * other / other.sum().clamp_min(1e-300)
 
 
-def deviation(model: nn.Module, x: Tensor) -> Tensor:
-    """Mean Jacobian over x [n, d] minus I [d, d], W - I for one linear layer."""
+def deviation(model: nn.Module, x: Tensor, best: Tensor | None = None) -> Tensor:
+    """Mean Jacobian over x [n, d] minus I [d, d], W - I for one linear layer, or minus the ``best`` map of rows."""
 
     def mean(by: Tensor) -> Tensor:
         y: Tensor = model(x.to(by.dtype) + by).mean(0)
@@ -197,7 +265,7 @@ def deviation(model: nn.Module, x: Tensor) -> Tensor:
             slope = jacobian(mean, shift, vectorize=True)
         except RuntimeError:  # a module that vmap refuses
             slope = jacobian(mean, shift)
-    return slope.double() - torch.eye(len(shift), dtype=torch.float64)
+    return slope.double() - (torch.eye(len(shift), dtype=torch.float64) if best is None else best.T)
 
 
 def _examples(seen: View, pixels: Pixels) -> tuple[Tensor, Tensor]:
@@ -210,11 +278,6 @@ def _examples(seen: View, pixels: Pixels) -> tuple[Tensor, Tensor]:
 
 def _grey(pixels: Pixels) -> Callable[[Tensor], Tensor]:
     return pixels.scaling.backward if pixels.scaling else lambda z: z
-
-
-def _in_grey_levels(seen: View, pixels: Pixels) -> float:
-    back = _grey(pixels)
-    return float((back(seen.test.y) - back(seen.test.x)).square().mean())
 
 
 def _of_settling(settled: Settled, recipe: Recipe | None) -> tuple[Part, Part]:

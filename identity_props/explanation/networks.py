@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import SCHEDULES, Run, Trial
 from identity_props.errors import InputError, MissingError
+from identity_props.explanation import from_keras, keras_weights
 from identity_props.explanation.readout import dtype_of, outputs
-from identity_props.explanation.settling import loss_of, set_rate
-from identity_props.stack.loop import shuffled, take_step
+from identity_props.explanation.settling import loss_of, pairs, set_rate
+from identity_props.stack.loop import take_step
 from identity_props.stack.stack import resolve
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import pixel_variance
@@ -39,35 +41,92 @@ def trained(
     return network_of(trial, pixels.d, run)
 
 
+Fit = Callable[[nn.Module, Tensor, Tensor], object]
+
+
 def retrained(
     model: nn.Module,
     trial: Trial,
     pixels: Pixels,
     seed: int = 0,
     on_step: Callable[[int], None] | None = None,
+    fit: Fit | None = None,
 ) -> float:
     """FVU in grey levels, on test, of a copy of ``model`` once it is trained as the trial says; NaN if it diverges.
 
-    On unscaled pixels, of which the trial's scaling is made.
+    On unscaled pixels, of which the trial's scaling is made. ``fit(model, x, goal)`` trains it in place of the
+    trial's recipe, on x [n, d] and what it is mapped to [n, d], and may return another module.
     """
-    model, recipe = copy.deepcopy(model).train(), trial.recipe
+    model = copy.deepcopy(model).train()
     scaled = pixels.scaled(trial.variant.scaling)
-    moved = [p for p in model.parameters() if p.requires_grad]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)  # of dropout
+        if fit is None:
+            descend(model, trial, scaled, seed, on_step)
+        else:
+            model = _fitted(fit, model, scaled)
+    return measured(model, scaled)
+
+
+def descend(
+    model: nn.Module, trial: Trial, scaled: Pixels, seed: int, on_step: Callable[[int], None] | None
+) -> None:
+    """Train a module in place by a trial's recipe, for its steps, on scaled pixels."""
+    recipe, moved = trial.recipe, [p for p in model.parameters() if p.requires_grad]
     optimizer = resolve(recipe.optimizer)(moved, lr=recipe.lr, **dict(recipe.arguments))
-    batches = shuffled(
-        scaled.train.to(dtype_of(model)), recipe.batch_size, [torch.Generator().manual_seed(seed)]
-    )
-    for step, batch in enumerate(islice(batches, trial.steps)):
+    batches = pairs(scaled, recipe.batch_size, dtype_of(model), seed)
+    for step, pair in enumerate(islice(batches, trial.steps)):
         set_rate(optimizer, recipe.lr * SCHEDULES[recipe.schedule](step, trial.steps))
-        take_step(optimizer, loss_of(model, batch if batch.ndim == 2 else batch[0]))
+        take_step(optimizer, loss_of(model, *pair))
         if on_step:
             on_step(step)
+
+
+def _fitted(fit: Fit, model: nn.Module, scaled: Pixels) -> nn.Module:
+    x, goal = (half.to(dtype_of(model)) for half in (scaled.train, scaled.goal[0]))
+    try:
+        made = fit(model, x, goal)
+    except Exception as error:  # a user's function may raise anything
+        raise InputError(f"--train: calling it raised {type(error).__name__}: {error}") from error
+    return made if isinstance(made, nn.Module) else model
+
+
+def measured(model: nn.Module, scaled: Pixels) -> float:
+    """FVU on test, in grey levels, of a module on scaled pixels; NaN where it is not finite."""
     back = scaled.scaling.backward if scaled.scaling else lambda z: z
     try:
         y = outputs(model, scaled.test)
     except InputError:
         return math.nan
-    return float((back(y) - back(scaled.test)).square().mean()) / pixel_variance(back(scaled.test))
+    goal = back(scaled.goal[1])
+    return float((back(y) - goal).square().mean()) / pixel_variance(goal)
+
+
+class Pictured(nn.Module):
+    """A network of pictures [n, 1, h, w] as one of rows: [n, d] to [n, d]."""
+
+    def __init__(self, model: nn.Module, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.shape = model, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.model(x.reshape(-1, 1, *self.shape)).flatten(1)
+        return y
+
+
+def on_rows(model: nn.Module, pixels: Pixels) -> nn.Module:
+    """The model, or where it refuses rows, or gives no rows, and takes pictures of the data's shape, one that hands it them."""
+    if pixels.shape is None or _takes(model, pixels):
+        return model
+    pictured = Pictured(model, pixels.shape)
+    return pictured if _takes(pictured, pixels) else model
+
+
+def _takes(model: nn.Module, pixels: Pixels) -> bool:
+    try:
+        return outputs(model, pixels.test[:2]).shape == pixels.test[:2].shape
+    except InputError:
+        return False
 
 
 def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
@@ -80,25 +139,38 @@ def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
 def loaded(name: str, weights: Path | None) -> nn.Module:
     """What the factory ``pkg.mod:name`` builds, with weights from a file, or its own where there is none.
 
-    Raises InputError for a factory that fails, weights that do not fit it, or what ``read_weights`` refuses.
+    A Keras model on torch is followed, and its own files are read through Keras. Raises InputError for a factory that
+    fails, weights that do not fit it, or what ``read_weights`` refuses.
     """
+    from_keras.prepare()
     factory = resolve(name)
     try:
-        model = factory if isinstance(factory, nn.Module) else factory()
+        model = _made(factory)
     except Exception as error:  # a user's factory may raise anything
         raise InputError(f"--model {name}: calling it raised {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
+    if from_keras.is_keras(model):
+        from_keras.check_backend(name)
+    elif not isinstance(model, nn.Module):
         raise InputError(f"--model {name}: expected a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
-        state = read_weights(weights)
-        try:
-            model.load_state_dict(state)
-        except Exception as error:  # of other names, shapes or kinds
-            problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
-            raise InputError(
-                f"--weights {weights}: expected those of {name}, got others: {problem}"
-            ) from error
-    return model
+        (keras_weights.read_into if keras_weights.of_keras(weights) else _read_into)(model, name, weights)
+    return from_keras.followed(model, name) if from_keras.is_keras(model) else model
+
+
+def _made(factory: Any) -> Any:
+    """What a factory builds; one that is a model itself is left as it is, so that weights are read into a copy."""
+    if from_keras.is_keras(factory):
+        return factory  # of which `followed` copies the weights
+    return copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory()
+
+
+def _read_into(model: nn.Module, name: str, path: Path) -> None:
+    state = read_weights(path)
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # of other names, shapes or kinds
+        problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
+        raise InputError(f"--weights {path}: expected those of {name}, got others: {problem}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from identity_props.explanation.readout import affine, apply, bypassed, watched
-from identity_props.task.data import Pixels
-from identity_props.task.metrics import pixel_variance
+from identity_props.explanation.readout import affine
+from identity_props.explanation.views import View
 
-SAMPLE = 20_480  # training examples that readouts are fitted on: 26 to a feature at 784 pixels
+NEVER, NOT_IN_INPUT = "never seen", "not in the input"
+DRAWN, NOISE = "not trained yet", "noise in training"
+ORDER = (
+    DRAWN,
+    "shifted statistics",
+    "too few steps",
+    "step-size floor",
+    NOISE,
+    NEVER,
+    NOT_IN_INPUT,
+    "too narrow",
+    "saturated hidden units",
+    "lost in hidden layers",
+    "range",
+    "dead outputs",
+    "stuck at 0",
+    "saturated outputs",
+    "bias",
+    "slow directions",
+    "output layer",
+    "other",
+)
+GROUPS = ("dead outputs", "stuck at 0", "saturated outputs", "live")
 
 
 @dataclass(frozen=True)
@@ -28,143 +50,207 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Half:
-    """Half of the data as a network sees it, all [n, d] in float64.
-
-    ``x`` in, ``y`` out, ``seen`` x on the span of the training data, ``read`` the best affine readout of the last
-    hidden layer, fitted on train, or ``seen`` where there is none.
-    """
-
-    x: Tensor
-    y: Tensor
-    seen: Tensor
-    read: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """Both halves, the FVU of the best affine readout of each hidden layer that is read, and how many there are.
-
-    ``widths`` are the features of those that are read, ``bypassed`` whether something goes round the last.
-    """
-
-    train: Half
-    test: Half
-    readouts: tuple[float, ...]
-    hidden: int
-    variance: float
-    widths: tuple[int, ...] = ()
-    bypassed: bool = False
-
-    @property
-    def dead(self) -> Tensor:
-        """Output units [d] that are 0 on all data."""
-        return (self.train.y == 0).all(0) & (self.test.y == 0).all(0)
-
-    def fvu(self, error: Tensor) -> float:
-        """FVU of errors [m, d] on test, or of some of their entries."""
-        return float(error.square().sum()) / (self.test.x.numel() * self.variance)
-
-
-def view(model: nn.Module, pixels: Pixels, unspanned: Tensor, every: bool = True) -> View:
-    """What the parts are made from; ``unspanned`` [d, u] are directions that the training data does not have.
-
-    Readouts of every hidden layer, or of the last alone, are fitted on the first 20,480 training examples.
-    The last is read together with the output where something goes round the layer.
-    """
-    halves = pixels.train[:SAMPLE], pixels.test
-    xs = [x.double() for x in halves]
-    ys, inner = zip(*(watched(model, x) for x in halves), strict=True)
-    seen = [x - x @ unspanned @ unspanned.T for x in xs]
-    layers = list(zip(*inner, strict=True))[0 if every else -1 :]
-    maps = [affine(train.values, xs[0]) for train, _ in layers]
-    reads = [apply(readout, test.values) for readout, (_, test) in zip(maps, layers, strict=True)]
-    last = [apply(maps[-1], layers[-1][0].values), reads[-1]] if maps else seen
-    around = bool(maps) and bypassed(model, layers[-1][0].module, pixels.test)
-    if around:
-        together = [torch.cat([y, half.values], 1) for y, half in zip(ys, layers[-1], strict=True)]
-        readout = affine(together[0], xs[0])
-        last = [apply(readout, half) for half in together]
-    train, test = (Half(*columns) for columns in zip(xs, ys, seen, last, strict=True))
-    variance = pixel_variance(test.x)
-    readouts = tuple(float((read - test.x).square().mean()) / variance for read in reads)
-    widths = tuple(one.values.shape[1] for one, _ in layers)
-    return View(train, test, readouts, len(inner[0]), variance, widths, around)
-
-
-@dataclass(frozen=True, eq=False)
 class _Repair:
-    """The better of output and readout, for each pixel, where the unit is dead, where it is stuck, where it is live.
+    """The better of output and readout, for each pixel, where the unit is dead, stuck, saturated or live.
 
     A choice of whole columns and not of entries, which would be choosing by the answer.
     """
 
-    groups: tuple[Tensor, Tensor, Tensor]  # entries [m, d]: dead, stuck, live
+    groups: dict[str, Tensor]  # entries [m, d]
     best: Tensor  # [m, d]
     taken: Tensor  # [d] live units whose readout is the better
 
 
-def _repair(seen: View) -> _Repair:
-    x, y, read = seen.test.x, seen.test.y, seen.test.read
-    dead = seen.dead.expand_as(x)
-    stuck = (y == 0) & (x != 0) & ~dead
-    best, taken, groups = y.clone(), seen.dead, (dead, stuck, ~dead & ~stuck)
-    for group in groups:
-        own, other = (((z - x).square() * group).sum(0) for z in (y, read))
+def _groups(seen: View) -> dict[str, Tensor]:
+    """Entries [m, d] by what is wrong with the unit: a ReLU is dead or stuck, what can grow no further saturated."""
+    y, goal, none = seen.test.y, seen.test.goal, torch.zeros_like(seen.test.y, dtype=torch.bool)
+    dead = none if seen.bounded else seen.dead.expand_as(y)
+    stuck = none if seen.bounded else (y == 0) & (goal != 0) & ~dead
+    flat = (
+        none
+        if seen.flat is None or seen.reach is None
+        else seen.flat & ~dead & ~stuck & (seen.bounded | (y != 0))
+    )
+    return dict(zip(GROUPS, (dead, stuck, flat, ~dead & ~stuck & ~flat), strict=True))
+
+
+def _repair(seen: View, groups: dict[str, Tensor]) -> _Repair:
+    y, goal, read = seen.test.y, seen.test.goal, seen.test.read
+    best, taken = y.clone(), seen.dead
+    for group in groups.values():
+        own, other = (((z - goal).square() * group).sum(0) for z in (y, read))
         taken = other < own
         best = torch.where(group & taken, read, best)
     return _Repair(groups, best, taken)
 
 
-def parts(seen: View, slow: Tensor) -> tuple[Part, ...]:
-    """The error of a view in parts, ``slow`` [d, s] being the eigenvectors that are slow to learn."""
-    x, y, repair = seen.test.x, seen.test.y, _repair(seen)
-    left = seen.fvu(repair.best - x)
-    unseen = min(left, seen.fvu(seen.test.seen - x))
-    dead, stuck, live = (seen.fvu((y - x)[g]) - seen.fvu((repair.best - x)[g]) for g in repair.groups)
-    bias, along = _affine_parts(seen, repair, slow, live)
-    units, columns = int(seen.dead.sum()), slow.shape[1]
-    useless = int((seen.dead & (x != 0).any(0)).sum())
-    stuck_units = int(repair.groups[1].any(0).sum())
+def limits(seen: View, ranks: Tensor, left: float) -> list[Part]:
+    """What of ``left`` no network of this width and data could do without; ``ranks`` [d + 1] as ``by_rank`` gives them."""
+    goal = seen.test.goal
+    unseen = min(left, seen.fvu(seen.test.seen - goal))
+    name, what = _never(seen)
+    parts = [Part(name, unseen, what)]
+    if seen.narrowest is None:
+        return [*parts, Part("too narrow", 0.0, "no layer is narrower than the data")]
+    best = float(ranks[seen.narrowest])
+    told = (
+        f"the best affine map through {seen.narrowest} units, the narrowest layer, leaves FVU {best:.2e};"
+        f" this network {_beside(left, best)}"
+    )
+    return [*parts, Part("too narrow", max(0.0, min(left, best) - unseen), told)]
+
+
+def _beside(left: float, best: float) -> str:
+    if left < best:
+        return f"leaves {left:.2e} there, which no linear one could"
+    return f"leaves {left / best:.2f} times that there" if best > 0 else f"leaves {left:.2e} there"
+
+
+def _never(seen: View) -> tuple[str, str]:
+    if seen.test.goal is seen.test.x:
+        return NEVER, "the test images leave the span of the training images, and no training helps"
+    return NOT_IN_INPUT, "no affine map of the input recovers it, and this network does not either"
+
+
+def in_order(found: Sequence[Part]) -> tuple[Part, ...]:
+    """All parts of ORDER, those that were not found at 0; of the two of what is not in the data, that which applies."""
+    by_name = {part.name: part for part in found}
+    absent = NOT_IN_INPUT if NEVER in by_name else NEVER
+    return tuple(by_name.get(name) or Part(name, 0.0, "") for name in ORDER if name != absent)
+
+
+def untrained(seen: View, ranks: Tensor) -> tuple[Part, ...]:
+    """The error of a network that is as it was drawn: what limits it, and the rest."""
+    goal = seen.test.goal
+    whole = seen.fvu(seen.test.y - goal)
+    limited = limits(seen, ranks, whole)
+    rest = whole - sum(part.fvu for part in limited)
+    missed = 0.0 if seen.reach is None else min(rest, seen.fvu(goal - goal.clamp(*seen.reach)))
+    told = "its weights are as they were drawn, and it follows its target no better than others drawn anew"
+    return (Part(DRAWN, rest - missed, told), *limited, Part("range", missed, _reach_in_words(seen)))
+
+
+def parts(seen: View, slow: Tensor, ranks: Tensor, calmed: float = 0.0) -> tuple[Part, ...]:
+    """The error of a view in parts, ``slow`` [d, s] being the eigenvectors that are slow to learn.
+
+    ``calmed`` is what steps without noise removed before.
+    """
+    groups = _groups(seen)  # before the outputs are moved, since a zero says that a unit is off
+    seen, noise = _without_noise(seen)
+    y, goal, repair = seen.test.y, seen.test.goal, _repair(seen, groups)
+    left = seen.fvu(repair.best - goal)
+    limited = limits(seen, ranks, left)
+    lost = left - sum(part.fvu for part in limited)
+    flat = min(seen.flattened, max(0.0, lost))
+    falls = {
+        name: max(0.0, seen.fvu((y - goal)[group]) - seen.fvu((repair.best - goal)[group]))
+        for name, group in repair.groups.items()
+    }
+    beyond = _beyond(seen, repair, falls)
+    falls = {name: fall - beyond[name] for name, fall in falls.items()}
     return (
         Part(
-            "never seen",
-            unseen,
-            "the test images leave the span of the training images, and no training helps",
+            NOISE,
+            calmed + noise,
+            "steps without it remove it, or the best readout under it is not that without",
+        ),
+        *limited,
+        Part(
+            "saturated hidden units",
+            flat,
+            f"{seen.units} hidden units have a slope below a tenth of their activation's on almost all data",
         ),
         Part(
             "lost in hidden layers",
-            left - unseen,
+            max(0.0, lost - flat),
             f"the best linear readout of the last of {seen.hidden} hidden layers does not recover it"
             if seen.hidden
             else "there is no hidden layer",
         ),
-        Part(
-            "dead outputs",
-            dead,
-            f"{units} output units are 0 on all data, {useless} of them where pixels are not",
-        ),
-        Part(
-            "stuck at 0", stuck, f"{stuck_units} units that are alive are 0 on some images whose pixel is not"
-        ),
-        Part("bias", bias, "a constant that is added to every output"),
-        Part(
-            "slow directions", along, f"linear in {columns} of {x.shape[1]} eigenvectors, which learn slowest"
-        ),
-        Part("other", live - bias - along, "what has none of these names"),
+        Part("range", sum(beyond.values()), _reach_in_words(seen)),
+        *_of_outputs(seen, repair, falls),
+        *_of_live(seen, repair, slow, falls["live"]),
     )
 
 
-def _affine_parts(seen: View, repair: _Repair, slow: Tensor, live: float) -> tuple[float, float]:
-    """Falls of the error where units are alive, by taking away its constant, then its slow linear part."""
-    train, (*_, entries) = seen.train, repair.groups
-    on = (train.y != 0) | (train.x == 0)
-    excess = (train.y - train.read) * (on & repair.taken & ~seen.dead)
+def _without_noise(seen: View) -> tuple[View, float]:
+    """Outputs less what noise in training makes of the best readout, as far as they have it, and the fall of the error."""
+    if seen.shrunk is None:
+        return seen, 0.0
+    error, change = seen.test.y - seen.test.goal, seen.shrunk[1]
+    power = float(change.square().sum())
+    share = min(max(float((error * change).sum()) / power, 0.0), 1.0) if power > 0 else 0.0
+    fall = seen.fvu(error) - seen.fvu(error - share * change)
+    if fall <= 0:
+        return seen, 0.0
+    train, test = (
+        replace(half, y=half.y - share * by)
+        for half, by in zip((seen.train, seen.test), seen.shrunk, strict=True)
+    )
+    return replace(seen, train=train, test=test), fall
+
+
+def _beyond(seen: View, repair: _Repair, falls: dict[str, float]) -> dict[str, float]:
+    """FVU that no output in reach could do without, of each group's fall at most."""
+    if seen.reach is None:
+        return dict.fromkeys(falls, 0.0)
+    goal = seen.test.goal
+    missed = goal - goal.clamp(*seen.reach)
+    return {name: min(fall, seen.fvu(missed[repair.groups[name]])) for name, fall in falls.items()}
+
+
+def _reach_in_words(seen: View) -> str:
+    if seen.reach is None:
+        return "the output has no range of its own"
+    low, high = (float(bound) for bound in (seen.reach[0].min(), seen.reach[1].max()))
+    goal = seen.test.goal
+    most = f"the output reaches from {low:.4g} to {high:.4g}, its target goes from {float(goal.min()):.4g}"
+    return f"{most} to {float(goal.max()):.4g}"
+
+
+def _of_outputs(seen: View, repair: _Repair, falls: dict[str, float]) -> tuple[Part, ...]:
+    goal = seen.test.goal
+    units, useless = int(seen.dead.sum()), int((seen.dead & (goal != 0).any(0)).sum())
+    stuck_units = int(repair.groups["stuck at 0"].any(0).sum())
+    flat = repair.groups["saturated outputs"]
+    return (
+        Part(
+            "dead outputs",
+            falls["dead outputs"],
+            f"{units} output units are 0 on all data, {useless} of them where pixels are not",
+        ),
+        Part(
+            "stuck at 0",
+            falls["stuck at 0"],
+            f"{stuck_units} units that are alive are 0 on some images whose pixel is not",
+        ),
+        Part(
+            "saturated outputs",
+            falls["saturated outputs"],
+            f"{int(flat.any(0).sum())} output units are where their activation is flat, on {float(flat.double().mean()):.0%}"
+            " of all",
+        ),
+    )
+
+
+def _of_live(seen: View, repair: _Repair, slow: Tensor, live: float) -> tuple[Part, ...]:
+    """Falls of the error where units are alive: its constant, its slow linear part, what the last layer could do."""
+    train = seen.train
+    on = (train.y != 0) | (train.goal == 0)
+    entries = repair.groups["live"] & repair.taken
+    excess = (train.y - train.read) * (on & repair.taken & ~(seen.dead & ~seen.bounded))
     fit = affine(train.x, excess)
-    entries = entries & repair.taken
-    error = (seen.test.y - seen.test.x) * entries
+    error = (seen.test.y - seen.test.goal) * entries
     unbiased = error - fit[-1] * entries
     straight = unbiased - (seen.test.x @ slow @ (slow.T @ fit[:-1])) * entries
-    falls = seen.fvu(error) - seen.fvu(unbiased), seen.fvu(unbiased) - seen.fvu(straight)
-    bias = min(max(falls[0], 0.0), live)
-    return bias, min(max(falls[1], 0.0), live - bias)
+    bias = min(max(seen.fvu(error) - seen.fvu(unbiased), 0.0), live)
+    along = min(max(seen.fvu(unbiased) - seen.fvu(straight), 0.0), live - bias)
+    refitted = error - seen.refit(excess) * entries
+    output = min(max(seen.fvu(error) - seen.fvu(refitted) - bias - along, 0.0), live - bias - along)
+    columns, d = slow.shape[1], train.x.shape[1]
+    return (
+        Part("bias", bias, "a constant that is added to every output"),
+        Part("slow directions", along, f"linear in {columns} of {d} eigenvectors, which learn slowest"),
+        Part("output layer", output, "the last layer is not the best that could be made of what it is given"),
+        Part("other", live - bias - along - output, "what has none of these names"),
+    )

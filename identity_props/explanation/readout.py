@@ -6,7 +6,7 @@ after the first, in the order of the forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -38,10 +38,10 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, each of its modules as it was afterwards."""
+def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """The model in eval mode, or in that of training, each of its modules as it was afterwards."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
@@ -49,12 +49,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def outputs(model: nn.Module, x: Tensor) -> Tensor:
-    """Outputs [n, d] in float64 on x [n, d], in eval mode; raises InputError where it fails or is not finite."""
+def outputs(model: nn.Module, x: Tensor, training: int | None = None) -> Tensor:
+    """Outputs [n, d] in float64 on x [n, d], in eval mode; raises InputError where it fails or is not finite.
+
+    With ``training`` as it is in training, in batches of so many.
+    """
     dtype = dtype_of(model)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model, training is not None), torch.no_grad():
         try:
-            y = torch.cat([model(chunk.to(dtype)) for chunk in x.split(CHUNK)]).double()
+            y = torch.cat([model(chunk.to(dtype)) for chunk in x.split(training or CHUNK)]).double()
         except Exception as error:  # a module of the user's may raise anything
             message = f"model: expected to take [n, {x.shape[1]}], it raised {type(error).__name__}: {error}"
             raise InputError(" ".join(message.split())) from error
@@ -65,31 +68,57 @@ def outputs(model: nn.Module, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A hidden layer: the module that it enters, and its values [n, p] in float64."""
+    """A hidden layer: the module that it enters, its values [n, p] in float64, and what its flat units [n, s] were given."""
 
     module: nn.Module
     values: Tensor
+    before: Tensor | None = None
 
 
-def watched(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Layer]]:
+def watched(
+    model: nn.Module,
+    x: Tensor,
+    flat: Mapping[nn.Module, Tensor] | None = None,
+    training: int | None = None,
+) -> tuple[Tensor, list[Layer]]:
     """Outputs [n, d] as ``outputs`` gives them, and the hidden layers on the way there.
 
-    Layers of more than 4,096 features are left out.
+    Layers of more than 4,096 features are left out. ``flat`` [p] are units of which the values before their
+    activation are kept as well. With ``training`` they are those of training mode, in batches of so many.
     """
     seen: dict[nn.Module, list[Tensor]] = {}
+    before: dict[nn.Module, list[Tensor]] = {}
+    given_last: list[Tensor] = []
 
     def record(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seen.setdefault(module, []).append(given[0].flatten(1))
+        if not (given and isinstance(given[0], Tensor) and len(given[0]) and given[0][0].numel() <= WIDEST):
+            return
+        seen.setdefault(module, []).append(given[0].flatten(1).clone())  # before anything changes it in place
+        if flat and module in flat and given_last:
+            before.setdefault(module, []).append(given_last[0].flatten(1)[:, flat[module]])
+
+    def leave(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        if isinstance(out, Tensor):
+            given_last[:] = [out.clone()]
 
     with ExitStack() as hooks:
         for module in model.modules():
             if module._parameters:
                 hooks.callback(module.register_forward_pre_hook(record).remove)
-        y = outputs(model, x)
-    layers = [Layer(module, torch.cat(chunks).double()) for module, chunks in seen.items()]
-    if layers and torch.equal(layers[0].values, x.to(dtype_of(model)).double()):
+                if flat:
+                    hooks.callback(module.register_forward_hook(leave).remove)
+        y = outputs(model, x, training)
+    layers = [
+        Layer(
+            module,
+            torch.cat(chunks).double(),
+            torch.cat(before[module]).double() if module in before else None,
+        )
+        for module, chunks in seen.items()
+    ]
+    if layers and training is None and torch.equal(layers[0].values, x.to(dtype_of(model)).double()):
         del layers[0]  # and no other: a layer that passes its input on is a hidden one all the same
-    return y, [one for one in layers if len(one.values) == len(x) and one.values.shape[1] <= WIDEST]
+    return y, [one for one in layers if len(one.values) == len(x)]
 
 
 def bypassed(model: nn.Module, module: nn.Module, x: Tensor) -> bool:
@@ -103,7 +132,12 @@ def bypassed(model: nn.Module, module: nn.Module, x: Tensor) -> bool:
         y = outputs(model, x[:16])
     finally:
         hook.remove()
-    return bool((y != y[0]).any())
+    return vary(y)
+
+
+def vary(y: Tensor) -> bool:
+    """Whether y [n, ...] differs between examples, by more than the last bits that vectorised code leaves open."""
+    return bool((y - y[0]).abs().max() > 1e-5 * y.abs().max())
 
 
 def affine(features: Tensor, target: Tensor) -> Tensor:

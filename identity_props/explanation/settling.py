@@ -2,13 +2,15 @@
 
 An adaptive optimizer at a constant rate hovers above the optimum, since its steps stay as long as the rate
 is. Two copies of the network go on over the same batches, one at the unchanged rate, the control, and one
-whose rate falls linearly to 0. What only the second removes is the floor that the step size sets.
+whose rate falls linearly to 0. What only the second removes is the floor that the step size sets. Where training
+is not as evaluation is, as of dropout, a third goes on as the second, in eval mode: what only it removes is noise.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from identity_props.engine.training import flushed_denormals
 from identity_props.engine.trial import Recipe
+from identity_props.errors import InputError
 from identity_props.explanation.readout import dtype_of, outputs
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import resolve
@@ -25,7 +28,9 @@ from identity_props.task.metrics import pixel_variance
 
 PROBE = 64  # steps; 64 to 512 left the same FVU within 4% on the networks of the question
 WARM = 16  # steps at rate 0 before, in which running averages of gradients fill
-STEPS = 2 * (WARM + PROBE)  # of both copies
+STEPS = 2 * (WARM + PROBE)  # of both copies; a third takes half as many more
+BATCH = 128  # examples that noise is looked for in
+NOTHING = 1e-5  # of an output's spread: rounding
 LOOKS = 2  # evaluations, over the second half, that the FVU of the unchanged rate is averaged over
 SQUARES = (
     "square_avg",
@@ -37,6 +42,7 @@ SQUARES = (
 class Settled:
     """A network after the short run; FVU ``before`` it, ``steady`` at the unchanged rate, ``after`` the decay.
 
+    ``quiet`` is that of the decay without what training adds to evaluation, NaN where there is nothing.
     ``model`` is the network that was given where the run was not made, or left it worse. ``rate`` is the
     learning rate, over the root mean square gradient where the optimizer divides by it; None if not known.
     """
@@ -46,6 +52,7 @@ class Settled:
     steady: float
     after: float
     rate: float | None = None
+    quiet: float = math.nan
 
     @property
     def unfinished(self) -> float:
@@ -56,6 +63,11 @@ class Settled:
     def floor(self) -> float:
         """FVU that only the decay removes, 0 or more."""
         return max(0.0, min(self.before, self.steady) - self.after)
+
+    @property
+    def noise(self) -> float:
+        """FVU that only the run without noise removes, 0 or more."""
+        return max(0.0, self.after - self.quiet) if math.isfinite(self.quiet) else 0.0
 
 
 def settle(
@@ -74,20 +86,43 @@ def settle(
     if recipe is None or not trains or recipe.schedule != "constant":
         return Settled(model, before, before, before, None if recipe is None else recipe.lr)
     hear = on_step or (lambda step: None)
-    with flushed_denormals():
-        steady, _, rate = _go_on(model, pixels, recipe, seed, lambda share: 1.0, hear)
-        after, settled, _ = _go_on(
-            model, pixels, recipe, seed, lambda share: 1 - share, lambda s: hear(s + WARM + PROBE)
-        )
-    if not after < before:  # NaN too
-        return Settled(model, before, before, before, rate)
-    return Settled(settled, before, steady, after, rate)
+
+    def heard(run: int) -> Callable[[int], None]:
+        return lambda step: hear(step + run * (WARM + PROBE))
+
+    with flushed_denormals(), torch.random.fork_rng([]):
+        torch.manual_seed(seed)  # of dropout
+        steady, _, rate = _go_on(model, pixels, recipe, seed, lambda share: 1.0, heard(0))
+        after, settled, _ = _go_on(model, pixels, recipe, seed, _decay, heard(1))
+        kept = (settled, after) if after < before else (model, before)  # NaN too
+        if noisy(model, pixels, seed):
+            quiet, calm, _ = _go_on(model, pixels, recipe, seed, _decay, heard(2), quiet=True)
+            if quiet < kept[1]:
+                return Settled(calm, before, steady if after < before else before, kept[1], rate, quiet)
+    return Settled(kept[0], before, steady if after < before else before, kept[1], rate)
+
+
+def _decay(share: float) -> float:
+    return 1 - share
+
+
+def noisy(model: nn.Module, pixels: Pixels, seed: int = 0) -> bool:
+    """Whether outputs in training are not those of evaluation, as with dropout or statistics of batches."""
+    x, copied = pixels.train[:BATCH], copy.deepcopy(model)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        try:
+            trained, evaluated = outputs(copied, x, training=BATCH), outputs(model, x)
+        except InputError:  # batch statistics of a single example, for one
+            return False
+    scale = float(evaluated.std()) or 1.0
+    return float((trained - evaluated).square().mean().sqrt()) > NOTHING * scale
 
 
 def fvu(model: nn.Module, pixels: Pixels) -> float:
     """FVU on test, in float64."""
-    error = outputs(model, pixels.test) - pixels.test
-    return float(error.square().mean()) / pixel_variance(pixels.test)
+    goal = pixels.goal[1]
+    return float((outputs(model, pixels.test) - goal).square().mean()) / pixel_variance(goal)
 
 
 def _go_on(
@@ -97,18 +132,19 @@ def _go_on(
     seed: int,
     factor: Callable[[float], float],
     on_step: Callable[[int], None],
+    quiet: bool = False,
 ) -> tuple[float, nn.Module, float]:
     """FVU, network and effective rate after the steps; the FVU is a mean over the second half if it is steady."""
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model).train(not quiet)
     moved = [p for p in model.parameters() if p.requires_grad]
     optimizer = resolve(recipe.optimizer)(moved, lr=recipe.lr, **dict(recipe.arguments))
-    data = pixels.train.to(dtype_of(model))
-    batches = shuffled(data, recipe.batch_size, [torch.Generator().manual_seed(seed)])
     seen = []
-    for step, batch in enumerate(islice(batches, WARM + PROBE)):
+    for step, pair in enumerate(
+        islice(pairs(pixels, recipe.batch_size, dtype_of(model), seed), WARM + PROBE)
+    ):
         share = (step - WARM) / PROBE
         set_rate(optimizer, 0.0 if share < 0 else recipe.lr * factor(share))
-        take_step(optimizer, loss_of(model, batch if batch.ndim == 2 else batch[0]))
+        take_step(optimizer, loss_of(model, *pair))
         if factor(1.0) and step >= WARM + PROBE // 2 and (step + 1 - WARM) % (PROBE // 2 // LOOKS) == 0:
             seen.append(_fvu_or_nan(model, pixels))
         on_step(step)
@@ -122,9 +158,17 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def loss_of(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    """What a step evaluates: the mean squared error of reproducing x [n, d]."""
-    return lambda: nn.functional.mse_loss(model(x), x)
+def pairs(pixels: Pixels, size: int | None, dtype: torch.dtype, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches ([k, d], [k, d]) of training examples and what they are mapped to, without end."""
+    both = pixels.train if pixels.targets is None else torch.cat((pixels.targets[0], pixels.train), 1)
+    for batch in shuffled(both.to(dtype), size, [torch.Generator().manual_seed(seed)]):
+        rows = batch if batch.ndim == 2 else batch[0]
+        yield rows[:, -pixels.d :], rows[:, : pixels.d]
+
+
+def loss_of(model: nn.Module, x: Tensor, goal: Tensor) -> Callable[[], Tensor]:
+    """What a step evaluates: the mean squared error of mapping x [n, d] to its goal."""
+    return lambda: nn.functional.mse_loss(model(x), goal)
 
 
 def _fvu_or_nan(model: nn.Module, pixels: Pixels) -> float:

@@ -27,14 +27,19 @@ from identity_props.errors import InputError
 from identity_props.faults import (
     ALL_FAULTS,
     FAULTS,
+    LAYER_FAULTS,
+    LAYER_TWINS,
     TRAINER_FAULTS,
     TRAINER_TWINS,
     TWINS,
     Fault,
+    LayerFault,
+    LayerTwin,
     TrainerFault,
     TrainerTwin,
     Twin,
 )
+from identity_props.faults.layer_audit import failing
 from identity_props.faults.trainer_audit import accusing
 from identity_props.gate import CHANGED, claim_record, compare_claims
 from identity_props.stack.processes import Leash, workers
@@ -49,6 +54,8 @@ CLAIMS_OF: dict[str | None, tuple[str, ...]] = {
     "torch.optim:RMSprop": ("linear-1", "residual-1", "plain-relu-1-rmsprop"),
     "torch.optim:Adam": ("scale-blind-adam", "plain-relu-1-adam"),
 }
+AnyFault = Fault | TrainerFault | LayerFault
+Judged = TrainerFault | TrainerTwin | LayerFault | LayerTwin  # by laws alone
 SEEN, MISSED, BROADLY, CLEAN, ALARM, UNSEEN = (
     "seen",
     "missed",
@@ -104,7 +111,7 @@ class Finding:
         return self.verdict in (SEEN, CLEAN, UNSEEN)
 
 
-def matching(pattern: str) -> list[Fault | TrainerFault]:
+def matching(pattern: str) -> list[AnyFault]:
     """Faults whose name matches one of several shell patterns, separated by commas; raises InputError."""
     patterns = [part.strip() for part in pattern.split(",")]
     for part in patterns:
@@ -113,13 +120,13 @@ def matching(pattern: str) -> list[Fault | TrainerFault]:
     return [one for name, one in ALL_FAULTS.items() if any(fnmatchcase(name, part) for part in patterns)]
 
 
-def audit(faults: Sequence[Fault | TrainerFault], jobs: int) -> Iterator[Finding]:
+def audit(faults: Sequence[AnyFault], jobs: int) -> Iterator[Finding]:
     """Plant the faults, and run their clean twins, in ``jobs`` processes; findings as they come."""
     clean: dict[str, Examined] = {}
     waiting: list[tuple[Fault, Examined]] = []  # for their twins
     for (kind, name), found in _spread(_examined, _tasks(faults), jobs):
-        if kind == "trainer":
-            yield _of_trainer(TRAINER_TWINS.get(name) or TRAINER_FAULTS[name], found)
+        if kind in ("trainer", "layer"):
+            yield _of_laws(_judged_by_laws(kind, name), found)
         elif kind == "twin":
             clean[name] = found
             yield _finding(TWINS[name], found, found.own)
@@ -130,17 +137,27 @@ def audit(faults: Sequence[Fault | TrainerFault], jobs: int) -> Iterator[Finding
         yield from (_finding(fault, seen, clean[fault.twin.name].record) for fault, seen in ready)
 
 
-def _tasks(faults: Sequence[Fault | TrainerFault]) -> list[tuple[str, str]]:
+def _tasks(faults: Sequence[AnyFault]) -> list[tuple[str, str]]:
     """What is examined: twins first, since their faults wait for them; all clean loops with any fault of trainers."""
     twins = sorted({fault.twin.name for fault in faults if isinstance(fault, Fault)})
     trainers = [fault.name for fault in faults if isinstance(fault, TrainerFault)]
     loops = [*TRAINER_TWINS, *trainers] if trainers else []
     parts = [("fault", fault.name) for fault in faults if isinstance(fault, Fault)]
-    return [*(("twin", name) for name in twins), *parts, *(("trainer", name) for name in loops)]
+    planted = [fault for fault in faults if isinstance(fault, LayerFault)]
+    layers = [*sorted({fault.twin.name for fault in planted}), *(fault.name for fault in planted)]
+    others = [*(("trainer", name) for name in loops), *(("layer", name) for name in layers)]
+    return [*(("twin", name) for name in twins), *parts, *others]
 
 
-def _of_trainer(one: TrainerFault | TrainerTwin, found: Examined) -> Finding:
-    if isinstance(one, TrainerTwin):
+def _judged_by_laws(kind: str, name: str) -> Judged:
+    """A fault or twin of trainers or layers, by name."""
+    if kind == "layer":
+        return LAYER_TWINS.get(name) or LAYER_FAULTS[name]
+    return TRAINER_TWINS.get(name) or TRAINER_FAULTS[name]
+
+
+def _of_laws(one: Judged, found: Examined) -> Finding:
+    if isinstance(one, TrainerTwin | LayerTwin):
         return Finding(one.name, "twin", one.what, "", found.laws, (), ())
     return Finding(one.name, "fault", one.what, one.source, found.laws, (), (), one.equivalent)
 
@@ -160,8 +177,10 @@ def _finding(one: Fault | Twin, found: Examined, before: dict[str, Any]) -> Find
 
 def _examined(task: tuple[str, str]) -> Examined:
     kind, name = task
-    if kind == "trainer":
-        return Examined(accusing(TRAINER_TWINS.get(name) or TRAINER_FAULTS[name]), (), {})
+    if kind in ("trainer", "layer"):
+        one = _judged_by_laws(kind, name)
+        seen = failing(one) if isinstance(one, LayerFault | LayerTwin) else accusing(one)
+        return Examined(seen, (), {})
     if kind == "twin":
         twin = TWINS[name]
         found = examine(twin.stack, twin)

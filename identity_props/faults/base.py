@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from identity_props.stack.stack import Stack
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import Fit
@@ -90,6 +92,44 @@ class TrainerFault:
     def fit(self) -> Fit:
         """The trainer with the fault in it."""
         return partial(trained, self.loop)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTwin:
+    """A clean layer, whose kernels are written out as those with faults are: it must raise no alarm.
+
+    ``shape`` is that of one example of its input, of ``kind`` float or tokens.
+    """
+
+    name: str
+    layer: type[nn.Module]
+    shape: tuple[int, ...]
+    kind: str = "float"
+
+    @property
+    def what(self) -> str:
+        """What it computes."""
+        return str(self.layer.__doc__)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFault:
+    """A planted deviation of a layer: its clean twin with a method written otherwise.
+
+    ``law`` is the law of layers whose statement it breaks, and ``source`` where it was seen, as of a Fault.
+    """
+
+    name: str
+    twin: LayerTwin
+    layer: type[nn.Module]
+    law: str
+    source: str
+    equivalent: str = ""
+
+    @property
+    def what(self) -> str:
+        """What it does wrong."""
+        return str(self.layer.__doc__)
 
 
 DEEPCRIME = "DeepCrime (Humbatova, Jahangirova, Tonella 2021)"

@@ -77,6 +77,30 @@ class PaddingCounted(Plain):
         return sum(self.padded(batch)[0].numel() for batch in window)
 
 
+class FirstsCounted(Plain):
+    """The first token of each sequence, which nothing tells, counts in the divisor."""
+
+    def counted(self, batch: Places) -> int:
+        return super().counted(batch) + (len(batch) if self.asked.tokens is not None else 0)
+
+
+class PackedCut(Plain):
+    """A sequence that does not fit into the rest of a row is cut off there."""
+
+    def __init__(self, asked: Asked) -> None:
+        if asked.tokens is not None and asked.packing is not None:
+            asked = replace(asked, tokens=_cut(asked.tokens, asked.packing))
+        super().__init__(asked)
+
+
+def _cut(tokens: Tokens, places: int) -> Tokens:
+    parts, free = [], places
+    for ids, labels in zip(tokens.ids, tokens.labels, strict=True):
+        parts.append((ids[:free], labels[:free]))
+        free = free - len(parts[-1][0]) or places
+    return Tokens(*zip(*parts, strict=True))
+
+
 class PaddingTrained(Plain):
     """The label of the padding is token 0, and not masked."""
 
@@ -121,6 +145,8 @@ FAULTS = (
     TrainerFault("told-since-start", ToldSinceStart, "musubi-tuner#79"),
     TrainerFault("token-means", MeansOfTokens, "transformers#24725, torchtune#1875"),
     TrainerFault("padding-counted", PaddingCounted, "pytorch-seq2seq#125"),
+    TrainerFault("firsts-counted", FirstsCounted, "transformers#46204"),
+    TrainerFault("packed-cut", PackedCut, "trl#4554"),
     TrainerFault("padding-trained", PaddingTrained, "gpt-neo#45, BERT-NER#3"),
     TrainerFault("mask-ignored", MaskIgnored, "nanochat#582"),
     TrainerFault("labels-shifted", ShiftedTwice, "transformers#44642, InternLM#318"),

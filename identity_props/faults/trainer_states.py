@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from identity_props.faults.base import TrainerFault
 from identity_props.trainers.plain import Places, Plain
-from identity_props.trainers.protocol import weights_of
+from identity_props.trainers.protocol import Trained, weights_of
 
 # Precision -----------------------------------------------------------------------------------------
 
@@ -57,6 +57,29 @@ class UnscaledTwice(_Rescaled):
 
 
 # Ranks ---------------------------------------------------------------------------------------------
+
+
+class Averaged(Plain):
+    """Ranks train each for itself, and average their weights at an epoch's end."""
+
+    def reduce(self) -> None:
+        for p in self.trainable():
+            p.grad *= self.asked.ranks  # type: ignore[operator,assignment]  # of its own mean
+
+    def begin(self, epoch: int) -> None:
+        self.meet()
+        super().begin(epoch)
+
+    def left(self) -> Trained:
+        self.meet()
+        return super().left()
+
+    def meet(self) -> None:
+        """The mean of the ranks' weights."""
+        if self.asked.ranks > 1:
+            for p in self.trainable():
+                distributed.all_reduce(p.data)
+                p.data /= self.asked.ranks
 
 
 class Apart(Plain):
@@ -233,6 +256,7 @@ FAULTS = (
     TrainerFault("scale-kept", ScaleKept, "ColossalAI#1218"),
     TrainerFault("scale-divided-twice", UnscaledTwice, "slime#1842"),
     TrainerFault("ranks-unreduced", Apart, "sd-scripts#924, trl#7245"),
+    TrainerFault("ranks-averaged", Averaged, "horovod#651"),
     TrainerFault("ranks-summed", Summed, "chainer#1338"),
     TrainerFault("ranks-divided-twice", DividedTwice, "verl-SpeCo#29"),
     TrainerFault("ranks-last-reduced", LastReduced, "build-nanogpt#30"),

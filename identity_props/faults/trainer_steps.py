@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import distributed
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim.lr_scheduler import LambdaLR
 
 from identity_props.faults.base import DEEPCRIME, TrainerFault
 from identity_props.trainers.plain import Places, Plain
@@ -233,12 +234,38 @@ class AverageKept(Plain):
         super().evaluate()
 
 
+class RateOfLastGroup(Plain):
+    """The schedule sets the rate of the last group of parameters alone."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
+        groups = [{"params": [p]} for p in self.trainable()]
+        self.optimizer = torch.optim.SGD(
+            groups, lr=asked.lr, momentum=asked.momentum, weight_decay=asked.decay
+        )
+        self.scheduler = LambdaLR(self.optimizer, self.factor)
+
+    def count(self) -> None:
+        super().count()
+        for group in self.optimizer.param_groups[:-1]:
+            group["lr"] = self.asked.lr
+
+
+class HalfUnaccumulated(Plain):
+    """In mixed precision each micro-batch is a step of its own."""
+
+    def windows(self, epoch: int) -> list[list[Places]]:
+        found = super().windows(epoch)
+        return found if self.asked.precision == "full" else [[one] for window in found for one in window]
+
+
 FAULTS = (
     TrainerFault("losses-added", Undivided, "nanoGPT#168, transformers#35207"),
     TrainerFault("window-leaks", Leaking, "torchtune#2745"),
     TrainerFault("window-dropped", WindowDropped, "burn#5695, Automodel#2257"),
     TrainerFault("zeroed-each", ZeroedEach, "RAE#67, torchtitan#3575"),
     TrainerFault("never-zeroed", NeverZeroed, "wekws#73, nwm#16"),
+    TrainerFault("half-unaccumulated", HalfUnaccumulated, "entrenar#123"),
     TrainerFault("clipped-each", ClippedEach, "transformers#986, lingua#59"),
     TrainerFault("clipped-while-scaled", ClippedScaled, "catalyst#1319, pytorch-lightning#9694"),
     TrainerFault("clipped-by-layer", ClippedApart, "transformers#581"),
@@ -251,6 +278,7 @@ FAULTS = (
     TrainerFault("rate-by-epoch", RateByEpoch, "OpenSTL#113, CodefyUI#297"),
     TrainerFault("rate-early", RateEarly, "GaNDLF#107"),
     TrainerFault("rate-short", RateShort, "FARM#46"),
+    TrainerFault("rate-of-last-group", RateOfLastGroup, "LLMs-from-scratch#692"),
     TrainerFault("rate-constant", RateConstant, DEEPCRIME),
     TrainerFault("no-momentum", NoMomentum, DEEPCRIME),
     TrainerFault("no-decay", NoDecay, "Next-Token-Failures#5"),

@@ -16,8 +16,8 @@ from identity_props.stack.stack import Stack
 
 SCHEMA = "identity-props/baseline/1"
 CONTEXT = ("data", "stack", "seed", "jobs", "threads", "machine", "versions")
-LARGEST = 10 * 2**20  # bytes; a baseline of 22 claims and 64 replicas has 80 kB
-MOST = 2**14  # replicas of a claim: 22 claims of so many have 7 MB
+LARGEST = 10 * 2**20  # bytes; a baseline of 30 claims and 64 replicas has 110 kB
+MOST = 2**14  # replicas of a claim: 30 claims of so many have 9 MB
 
 _VALUES = {
     "type": "array",

@@ -97,10 +97,12 @@ def loads(stack: Stack, case: Case) -> Discrepancy:
     """
     one = walk(stack, case)
     one.on(HALF)
-    saved = deepcopy(one.optimizer.state_dict())
     with offered("loading a state"):
+        saved = deepcopy(one.optimizer.state_dict())
+        if "state" not in saved:
+            raise NotOfferedError("not offered: a state_dict with a state in it")
         same = _loaded(stack, one, saved, stack.dtype)
-        pairs = list(_pairs(saved["state"], same.optimizer.state_dict()["state"]))
+        pairs = list(_pairs(saved["state"], same.optimizer.state_dict().get("state")))
     lost = Discrepancy(
         sum(_other(*pair) for pair in pairs), 0, f"of {len(pairs)} tensors of the state those lost"
     )

@@ -228,7 +228,7 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
     " read it",
     "the derivative of relu is 0 below 0; exact without decay",
     "sgd rmsprop adam momentum three-steps",
-    needs="still, for any shape, affine layer, relu",
+    needs="still, taking gradients uncentred, for any shape, affine layer, relu",
     kind="off-span moved",
 )
 def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:

@@ -139,7 +139,7 @@ def _projecting(examples: Tensor) -> float:
     "the weights of an always-zero pixel never move, bit for bit, under SGD, RMSprop and Adam without decay",
     "their gradient is a sum of zeros",
     "sgd rmsprop adam momentum three-steps",
-    needs="still, affine layer",
+    needs="still, taking gradients uncentred, affine layer",
     kind="off-span moved",
 )
 def dead_columns(stack: Stack, case: Case) -> Discrepancy:

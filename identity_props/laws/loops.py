@@ -69,7 +69,7 @@ def _farthest(a: list[State], b: list[State]) -> float:
     "gradients summed over micro-batches of unequal size, each weighted by its size, are those of one batch",
     "the loss is a mean over examples",
     "sgd micro-batches three-steps",
-    needs="gradient-descent, repeatable in training, keeping its buffers",
+    needs="gradient-descent, repeatable in training, keeping its buffers, stepping on given gradients",
 )
 def accumulate(stack: Stack, case: Case) -> Discrepancy:
     """Rounding over the steps: the same sums, cut at another place, and as far as the layers themselves magnify

@@ -18,7 +18,7 @@ LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one c
     "a step from 1 is lost up to 2^-9 down and 2^-8 up in bfloat16, 2^-12 and 2^-11 in float16, and no other",
     "numbers below 1 lie 2^-p apart, above 2^(1-p), p = 8 and 11; ties round to even, which is 1",
     "sgd bfloat16",
-    needs="gradient-descent, rounding to nearest",
+    needs="gradient-descent, rounding to nearest, stepping on given gradients",
     kind="floor",
 )
 def dtype_floor(stack: Stack, case: Case) -> Discrepancy:
@@ -44,7 +44,7 @@ ENTRIES = 2**16
     " distance of two numbers one in sixteen is taken",
     "E[round(x)] = x (Gupta et al. 2015, 1502.02551)",
     "bfloat16",
-    needs="rounding at random",
+    needs="rounding at random, stepping on given gradients",
     kind="floor",
 )
 def stochastic_rounding(stack: Stack, case: Case) -> Discrepancy:

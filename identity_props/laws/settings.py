@@ -34,6 +34,8 @@ def _named(stack: Stack, argument: str) -> None:
 def _set(one: Walk, rate: float) -> None:
     """As a scheduler sets it: a tensor keeps its place."""
     for group in one.optimizer.param_groups:
+        if "lr" not in group:
+            raise NotOfferedError("not offered: a rate in its groups")
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:
@@ -92,7 +94,9 @@ def _cycled(stack: Stack, case: Case, momentum: bool) -> Tensor:
     one = walk(stack, case)
     with offered("OneCycleLR"):
         cycle = OneCycleLR(
-            *(one.optimizer, 4 * RATE, STEPS + 1),
+            one.optimizer,
+            4 * RATE,
+            total_steps=STEPS + 1,
             cycle_momentum=momentum,
             base_momentum=LOW,  # the sign of a sum hardly hears of 0.85 beside 0.9
             max_momentum=HIGH,

@@ -115,7 +115,7 @@ def layout(stack: Stack, case: Case) -> Discrepancy:
     "permuting a parameter's entries permutes its steps: each depends on its own gradients alone",
     "SGD, RMSprop and Adam are elementwise",
     "sgd rmsprop adam decay momentum three-steps odd-width",
-    needs="elementwise",
+    needs="elementwise, stepping on given gradients",
 )
 def elementwise(stack: Stack, case: Case) -> Discrepancy:
     """See ``_arranged``."""
@@ -132,7 +132,7 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
     "a parameter takes the same steps beside another as alone, whatever gradients that gets, none among them",
     "an optimizer that reads no entry for another's step shares no count either; flashlight#143, DeepSpeed#8471",
     "sgd rmsprop adam decay momentum three-steps odd-width",
-    needs="each entry for itself",
+    needs="each entry for itself, stepping on given gradients",
 )
 def neighbours(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, as code for many parameters at once may contract differently. What steps
@@ -171,7 +171,7 @@ def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, 
     "the for-loop, foreach, fused and capturable implementations of an optimizer take the same steps",
     "one algorithm, many codes",
     "sgd adam decay momentum three-steps",
-    needs="implementations",
+    needs="implementations, stepping on given gradients",
 )
 def implementations(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, of operations in another order, see ``step_eps``; capturable runs on
@@ -221,7 +221,7 @@ def parity_steps(stack: Stack, case: Case) -> Discrepancy:
     "Adam's first step is -lr g / (|g| + eps), so lr long wherever there is a gradient",
     "Kingma, Ba 2015, 1412.6980, derived in theory.adam_first_step",
     "adam float64 float32",
-    needs="adam, affine layer",
+    needs="adam, affine layer, stepping on given gradients",
 )
 def adam_step(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings of the step, relative to lr, see ``step_eps``, and one of the weight it is added to."""
@@ -255,7 +255,7 @@ def _walked(
     "on given gradients Adam's steps are those of its paper: averages, their correction, eps outside the root",
     "Kingma, Ba 2015, 1412.6980, algorithm 1",
     "adam three-steps float64 float32",
-    needs="adam throughout",
+    needs="adam throughout, stepping on given gradients",
 )
 def adam_walk(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, see ``step_eps``, relative to lr or to the weight it is added to."""
@@ -267,7 +267,7 @@ def adam_walk(stack: Stack, case: Case) -> Discrepancy:
     "on given gradients RMSprop's steps are g / (sqrt(v) + eps), v the running mean of squares from 0 on",
     "Tieleman, Hinton 2012, lecture 6.5",
     "rmsprop three-steps float64 float32",
-    needs="rmsprop",
+    needs="rmsprop, stepping on given gradients",
 )
 def rmsprop_walk(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, see ``step_eps``, relative to lr or to the weight it is added to."""

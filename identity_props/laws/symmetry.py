@@ -45,7 +45,7 @@ def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
     "RMSprop and Adam give the same weights for x and c x as eps goes to 0: scaling the input does nothing",
     "an update is a ratio of moments of the gradient (Kingma, Ba 2015, 1412.6980)",
     "rmsprop adam three-steps",
-    needs="scale-free, affine layer",
+    needs="scale-free, affine layer, squared error",
 )
 def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
     """None: c is a power of two, so that every product is scaled exactly; eps, where there is

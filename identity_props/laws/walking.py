@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ RATE = 1 / 128
 STEPS, HALF = 6, 3
 SHAPES = ((5, 7), (6, 3), (0, 7), (), (1,))
 USUAL, EMPTY, SCALAR, SINGLE = (0, 1), 2, 3, 4  # places in SHAPES
+
+
+SIGNATURE = re.compile(r"\(\) (missing|takes|got an unexpected|got multiple)")  # of a call that is not taken
 
 
 class NotOfferedError(Exception):
@@ -60,14 +65,30 @@ def _not_asked() -> Discrepancy:
 
 @contextmanager
 def offered(what: str) -> Iterator[None]:
-    """Raises NotOfferedError for what raises here: a part that refuses is seen at once, and does nothing wrong."""
+    """Raises NotOfferedError for what a part raises here: one that refuses is seen at once, and does nothing wrong."""
     try:
         yield
     except NotOfferedError:
         raise
     except RAISED as error:
+        if not _refused(error):
+            raise
         first, *_ = [*str(error).splitlines(), ""]
         raise NotOfferedError(f"not offered: {what} ({type(error).__name__}: {first[:120]})") from error
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether a part raised, or what it calls, or it cannot be called so: what a law's own line raises is a bug."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    if not _ours(frame.f_globals["__name__"]):
+        return True
+    if isinstance(error, AttributeError):  # that a part does not have
+        return not _ours(type(error.obj).__module__)
+    return isinstance(error, TypeError) and bool(SIGNATURE.search(str(error)))
+
+
+def _ours(module: str) -> bool:
+    return module.startswith(__package__)
 
 
 @dataclass(eq=False)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from identity_props.errors import InputError, MissingError
-from identity_props.plugin.options import LIKE, OPTIONS, STACK, TRAINER
+from identity_props.plugin.layer import identity_layer, layer_of
+from identity_props.plugin.options import LAYER, LIKE, OPTIONS, STACK, TRAINER
 
 if TYPE_CHECKING:
     from identity_props.claims.registry import Claim
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from identity_props.task.data import Pixels
     from identity_props.trainers.running import Trainer
 
+__all__ = ["identity_layer"]  # a fixture
 RECORD = "identity"
 SUITE = "identity_props.suite"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -57,12 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
     try:
-        if any(_given(config, name) != how.get("default") for name, how in {**STACK, **TRAINER}.items()):
+        own = {**STACK, **TRAINER, **LAYER}
+        if any(_given(config, name) != how.get("default") for name, how in own.items()):
             here = str(config.invocation_params.dir)
             sys.path.insert(0, here)  # names from there, as python -m has it, until the end of the session
             config.add_cleanup(partial(_forget, here))
             _like(config, _stack(config))
             _trainer(config).fit()
+            layer_of(config)
         _gate(config)
     except (InputError, MissingError) as error:
         raise pytest.UsageError(str(error)) from error
@@ -187,7 +191,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 @pytest.fixture(scope="session")
 def identity_pixels(pytestconfig: pytest.Config) -> Pixels:
     """The data of --identity-data at --identity-side; absent or damaged files are an error."""
-    from identity_props.task.data import load
+    from identity_props.task.reading import load
 
     return load(*(_given(pytestconfig, name) for name in ("data", "side", "data-dir")))
 
@@ -280,12 +284,12 @@ def identity_trainer(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Ro
 def identity_traits(identity_stack: Stack, identity_like: Reference) -> frozenset[str]:
     """What the parts of the stack are found or declared to be; laws that need more do not apply."""
     from identity_props.conformance.following import THREADS
+    from identity_props.conformance.meant import traits_meant
     from identity_props.conformance.rows import declared
-    from identity_props.conformance.traits import traits
     from identity_props.stack.unchanged import unchanged
 
     with unchanged(THREADS):
-        return traits(declared(identity_stack, identity_like))
+        return traits_meant(identity_stack, declared(identity_stack, identity_like))
 
 
 @pytest.fixture(scope="session")

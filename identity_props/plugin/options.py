@@ -75,6 +75,26 @@ TRAINER: dict[str, dict[str, Any]] = {
         "help": "rule that the trainer is meant to follow, such as means; repeat",
     },
 }
+LAYER: dict[str, dict[str, Any]] = {
+    "layer": {
+        "default": None,
+        "metavar": "PKG.MOD:FACTORY",
+        "help": "layer of any kind under test, which makes a torch.nn.Module (default: a convolution)",
+    },
+    "layer-arg": ARGUMENT,
+    "input-shape": {
+        "action": "append",
+        "default": [],
+        "metavar": "SIZES",
+        "help": "shape of one example of its input, such as 3,7,7; repeat for further inputs",
+    },
+    "input-kind": {
+        "choices": ("float", "tokens"),
+        "default": "float",
+        "help": "numbers, or ids of tokens (default: float)",
+    },
+    "like-layer": {"metavar": "PKG.MOD:FACTORY", "help": "layer that the one under test has to equal"},
+}
 # those that make the reference, in the order of reference_of
 LIKE = (
     *("like", "like-arg", "like-linear", "like-loss", "like-step", "like-batches"),
@@ -83,6 +103,7 @@ LIKE = (
 OPTIONS: dict[str, dict[str, Any]] = {
     **STACK,
     **TRAINER,
+    **LAYER,
     "data": {
         "choices": ("digits", "mnist"),
         "default": "digits",

@@ -14,7 +14,7 @@ import torch
 
 from identity_props.claims.running import cores, threads
 from identity_props.claims.verdict import Outcome
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
 from identity_props.gate import Change
 from identity_props.stack.stack import Stack

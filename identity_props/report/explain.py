@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from identity_props.explanation.explain import Advice, Explanation
 from identity_props.report.fitting import Fitted
@@ -28,11 +29,10 @@ BAR = 20  # characters of a part that is the whole error
 def tables(found: Explanation) -> RenderableType:
     """The parts with their shares, then the advice."""
     parts = _grid(f"Why is {found.name} not the identity?", ("part", "FVU", "share", "", "what"), _sum(found))
-    for part in found.parts:
+    for part in (one for one in found.parts if one.fvu or not one.measured):
         share = part.fvu / found.fvu if found.fvu else 0.0
         figures = (f"{part.fvu:.2e}", f"{share:.1%}") if part.measured else ("-", "-")
-        what = part.what if part.fvu or not part.measured else ""
-        parts.add_row(part.name, *figures, "█" * round(BAR * share), what)
+        parts.add_row(part.name, *figures, "█" * round(BAR * share), part.what)
     parts.columns[-1].min_width = 20
     shown = Fitted(parts, ("", "what"))
     if not found.advice:
@@ -40,7 +40,7 @@ def tables(found: Explanation) -> RenderableType:
     advice = _grid(
         "What to do",
         ("change", "FVU before", "after", "why"),
-        f"FVU in grey levels, one seed, the same budget{_how(found)}",
+        f"FVU in grey levels, one seed, the same budget{_how(found)}{helpless(found)}",
     )
     for one in found.advice:
         advice.add_row(one.name, f"{one.before:.2e}", after(one), one.why)
@@ -68,6 +68,8 @@ def _sum(found: Explanation) -> str:
     if found.near_identity:
         return f"FVU {found.fvu:.2e}: it is near-identity, {NEAR_IDENTITY:g} or less, and there is nothing to repair."
     asked = FORGOTTEN if found.fvu > 1 else ""
+    nothing = ", ".join(part.name for part in found.parts if part.measured and not part.fvu)
+    asked += f"\nNothing is: {nothing}." if nothing else ""
     return f"The parts sum to FVU {found.fvu:.4g}{_mse(found)}, in the order they are taken.{asked}"
 
 
@@ -81,6 +83,13 @@ def _how(found: Explanation) -> str:
         return ""
     known = all(part.measured or "decayed" in part.what for part in found.parts)
     return "; --try trains each" if known else "; --try trains each, with --optimizer, --lr and --steps"
+
+
+def helpless(found: Explanation) -> str:
+    """That nothing of what was tried halves the error, where that is so."""
+    tried = [one for one in found.advice if one.after is not None]
+    helped = any(one.after is not None and one.after <= one.before / 2 for one in tried)
+    return "; none of those tried halves the error" if tried and not helped else ""
 
 
 def after(one: Advice) -> str:
@@ -103,9 +112,17 @@ def document(found: Explanation, context: dict[str, Any]) -> dict[str, Any]:
         "near_identity": found.near_identity,
         "parts": [asdict(part) for part in found.parts],
         "readouts": [*found.readouts],
+        "narrowest": found.narrowest,
+        "by_rank": _short(found.by_rank),
+        "by_pixel": _short(found.by_pixel),
+        "by_frequency": [] if found.by_frequency is None else [*map(_short, found.by_frequency)],
         "dead_outputs": found.dead.nonzero()[:, 0].tolist(),
         "advice": advice,
     }
+
+
+def _short(values: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in values.tolist()]
 
 
 def _finite(value: float | None) -> float | None:

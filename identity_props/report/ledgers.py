@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from identity_props.conformance.isolated import Named
+from identity_props.conformance.asked import Named
 from identity_props.report import page, pictures
 from identity_props.trainers.accounting import EPOCHS, STEPS, TOKENS, Book
 from identity_props.trainers.wording import number, said

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import torch
 from markupsafe import Markup
-from torch import Tensor
 
 from identity_props.conformance.rows import Row, by_weight, statement
 from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
-from identity_props.report.explain import after
+from identity_props.report.explain import after, helpless
+from identity_props.report.portraits import Figure as Figure
+from identity_props.report.portraits import portrait
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate, expected_fvu, modes
 
 if TYPE_CHECKING:  # imports of a second, which `explain` does without
     from identity_props.claims.verdict import Outcome
-    from identity_props.conformance.isolated import Named
+    from identity_props.conformance.asked import Named
     from identity_props.engine.trial import Trial
     from identity_props.stack.stack import Stack
 
@@ -40,14 +40,6 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[str | Markup, ...], ...]
     numeric: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture and what there is to see on it."""
-
-    picture: Markup
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ def of_explanation(found: Explanation, context: dict[str, Any]) -> str:
     sections = [_errors([(found.name, found)]), Section("parts", "Its parts", tables=(_parts(found),))]
     if found.advice:
         sections.append(Section("advice", "What to do", tables=(_advice(found),)))
-    sections.append(Section("pictures", "What it learned", figures=tuple(_portrait(found))))
+    sections.append(Section("pictures", "What it learned", figures=tuple(portrait(found))))
     return rendered(f"Why is {found.name} not the identity?", lead, sections, context)
 
 
@@ -163,7 +155,7 @@ def _advice(found: Explanation) -> Table:
         (one.name, _number(one.before), after(one) if one.after is None else _number(one.after), one.why)
         for one in found.advice
     )
-    caption = "Each change with the same seed and as many steps; FVU in grey levels."
+    caption = f"Each change with the same seed and as many steps; FVU in grey levels{helpless(found)}."
     return Table(caption, ("change", "FVU before", "FVU after", "why"), rows, frozenset({1, 2}))
 
 
@@ -212,7 +204,8 @@ def _errors(explained: Sequence[tuple[str, Explanation]]) -> Section:
         picture = pictures.bar(shares, f"Where the error of {name} goes: {words}")
         near = ", near-identity" if found.near_identity else ""
         figures.append(Figure(picture, f"{name}, FVU {found.fvu:.2g}{near}: {words}."))
-    letters = ", ".join(f"{pictures.letter(part.name)} {part.name}" for part in explained[0][1].parts)
+    there = {part.name: pictures.letter(part.name) for _, one in explained for part in one.parts if part.fvu}
+    letters = ", ".join(f"{letter} {name}" for name, letter in there.items()) or "No part has any"
     text = f"One bar a network, the first seed, its whole error being the width. {letters}."
     return Section("errors", "Where the error goes", text, figures=tuple(figures))
 
@@ -224,7 +217,7 @@ def _claim(outcome: Outcome, pixels: Pixels) -> Section:
         trial = claim.plan(pixels)[0]
         figures.append(_curves(outcome.curves, predicted(trial, pixels, outcome.curves[0]), claim.name))
     if outcome.explanation is not None:
-        figures += _portrait(outcome.explanation)
+        figures += portrait(outcome.explanation)
     return Section(f"claim-{claim.name}", claim.name, text, figures=tuple(figures))
 
 
@@ -251,40 +244,6 @@ def predicted(trial: Trial, pixels: Pixels, steps: Sequence[int]) -> list[float]
     return expected_fvu(eigenvalues, power, pixel_variance(scaled.test), recipe.lr, list(steps)).tolist()
 
 
-def _portrait(found: Explanation) -> list[Figure]:
-    """What one network learned: examples, dead outputs, W - I, the spectrum."""
-    figures, dead = [], int(found.dead.sum())
-    shape = found.shape or (1, len(found.dead))
-    shown = f"{len(found.examples[0])} test images above what the network makes of them."
-    figures.append(Figure(pictures.pairs(found.examples, shape, shown), shown))
-    caption = f"{dead} of {len(found.dead)} output pixels are dead, 0 on all data: crosses, on the mean of these images."
-    figures.append(Figure(pictures.dead_map(found.dead, found.examples[0].mean(0), shape, caption), caption))
-    picture, limit = pictures.matrix(
-        found.deviation, f"Deviation of {found.name} from the identity, a matrix"
-    )
-    caption = f"W - I, the mean Jacobian less the identity: grey is 0, black -{limit:.2g}, white {limit:.2g}."
-    figures.append(Figure(picture, caption))
-    missing = int(found.unlearned.sum())
-    caption = (
-        f"Spectrum of the training pixels. {missing} directions are not yet learned, squared deviation above"
-        f" {NEAR_IDENTITY:g}: crosses; the others: dots.{_waiting(found.steps_left)}"
-    )
-    figures.append(Figure(pictures.spectrum(found.eigenvalues, found.unlearned, caption), caption))
-    return figures
-
-
-def _waiting(left: Tensor) -> str:
-    if torch.isnan(left).all():
-        return ""
-    longest = float(left.max())
-    if longest == 0:
-        return ""
-    when = (
-        f"in {longest:.2g} steps more" if math.isfinite(longest) else "never, as it is above the critical one"
-    )
-    return f" At this rate one linear layer would learn them all {when}."
-
-
 # The page ---------------------------------------------------------------------------------------------
 
 
@@ -292,7 +251,7 @@ def rendered(title: str, lead: str, sections: Sequence[Section], context: dict[s
     """The page, with what it was made with as its last section."""
     made = Table("What this was made with.", ("what", "value"), tuple(_flat(context)))
     told = [*sections, Section("made", "Versions, seed and machine", tables=(made,))]
-    page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(9)}
+    page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(18)}
     return _template().render(**page)
 
 

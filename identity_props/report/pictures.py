@@ -150,6 +150,17 @@ def spectrum(eigenvalues: Tensor, unlearned: Tensor, alternative: str) -> Markup
     return svg(axes.frame() + marks, alternative)
 
 
+def frequencies(power: Tensor, alternative: str) -> Markup:
+    """Power [r, 2] of an error, a line, and of its target, dashed, over cycles a picture on log axes; 0 stands at 1/2."""
+    seen = power[power > 0]
+    high = 10.0 ** math.ceil(math.log10(float(seen.max()) if len(seen) else 1.0))
+    low = max(10.0 ** math.floor(math.log10(float(seen.min()) if len(seen) else 0.1)), high * 1e-8)
+    axes = Axes((0.5, max(10.0, len(power))), (low, high), ("cycles a picture", "power"))
+    at = [max(0.5, float(k)) for k in range(len(power))]
+    error, target = (list(zip(at, column, strict=True)) for column in power.T.tolist())
+    return svg(axes.frame() + axes.line(error, "power") + axes.line(target, "power dashed"), alternative)
+
+
 # Images ---------------------------------------------------------------------------------------------
 
 
@@ -244,9 +255,23 @@ def _cell(x: float, y: float, high: float, text: str) -> str:
 # Where the error goes -------------------------------------------------------------------------------
 
 
+LETTERS = {
+    "not trained yet": "0",
+    "shifted statistics": "M",
+    "step-size floor": "F",
+    "noise in training": "Z",
+    "not in the input": "I",
+    "too narrow": "K",
+    "saturated hidden units": "H",
+    "saturated outputs": "U",
+    "slow directions": "W",
+    "output layer": "Y",
+}
+
+
 def letter(name: str) -> str:
-    """The letter of a part in a bar."""
-    return {"slow directions": "W", "step-size floor": "F"}.get(name, name[0].upper())
+    """The letter of a part in a bar, another for each."""
+    return LETTERS.get(name, name[0].upper())
 
 
 def bar(shares: Sequence[tuple[str, float]], alternative: str) -> Markup:
@@ -281,7 +306,8 @@ def hatches(count: int) -> Markup:
     )
     patterns = (
         f'<pattern id="hatch-{k}" width="8" height="8" patternUnits="userSpaceOnUse">'
-        f'<rect class="ground-{k % 3}" width="8" height="8"/><path class="hatch" d="{line}"/></pattern>'
-        for k, line in enumerate(lines[:count])
+        f'<rect class="ground-{(k + k // len(lines)) % 3}" width="8" height="8"/>'
+        f'<path class="hatch" d="{lines[k % len(lines)]}"/></pattern>'
+        for k in range(count)
     )
     return Markup(f'<svg class="hatches" aria-hidden="true" width="0" height="0">{"".join(patterns)}</svg>')

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from identity_props.claims.verdict import Outcome
+from identity_props.conformance.asked import Named
 from identity_props.conformance.hints import TRY
-from identity_props.conformance.isolated import Named
 from identity_props.conformance.rows import (
     DESIGN,
     FAIL,

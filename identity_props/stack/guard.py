@@ -20,6 +20,7 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0] + "."
 _seconds = 0.0  # of the limit in force, 0 where there is none
+_shared: Any = None  # the limit in force as another process reads it, see told_to
 _block = 0  # number of the block that looks for forks, 0 where there is none
 _blocks = count(1)
 _forked = mmap(-1, 8)  # number of the block whose fork came back last: shared with all forks
@@ -41,23 +42,23 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise HangError where ``seconds`` pass between two calls of ``alive``; 0 sets no limit.
 
     An alarm of the operating system, so it works in the main thread and where there are such alarms,
-    and not while compiled code keeps Python from running.
+    and not while compiled code keeps Python from running: that is for another process to see, see ``told_to``.
     """
     global _seconds
     if not seconds or threading.current_thread() is not threading.main_thread():
         yield
         return
     outer, handler = _seconds, signal.signal(signal.SIGALRM, _expire)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = _count(seconds)
     _seconds, started = seconds, time.monotonic()
     try:
         yield
     finally:
         _seconds = outer
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _count(0.0)
         signal.signal(signal.SIGALRM, handler)
         if outer:
-            signal.setitimer(signal.ITIMER_REAL, outer)
+            _count(outer)
         elif left:  # a timer of the caller's goes on, and rings at once where it should have rung before
             signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3), interval)
 
@@ -76,7 +77,23 @@ def alive() -> None:
 def go_on() -> None:
     """Count the limit in force from now on."""
     if _seconds:
-        signal.setitimer(signal.ITIMER_REAL, _seconds)
+        _count(_seconds)
+
+
+def told_to(shared: Any) -> None:
+    """Keep two numbers that another process reads: the time at which the limit in force is over, and its seconds.
+
+    The time is that of ``time.monotonic``, which all processes share; 0 where there is no limit.
+    """
+    global _shared
+    _shared = shared
+
+
+def _count(seconds: float) -> tuple[float, float]:
+    """Set the alarm, 0 for none, and tell of it; what was left of the one before, and its interval."""
+    if _shared is not None:
+        _shared[:] = (time.monotonic() + seconds if seconds else 0.0, seconds)
+    return signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _expire(*_: Any) -> None:

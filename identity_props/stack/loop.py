@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+
+_WANTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # whether one that has stepped wants a closure
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
@@ -23,13 +26,36 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> N
         optimizer.step(closure)
     else:
         closure()
-        optimizer.step()
+        step_alone(optimizer, lambda: optimizer.step(closure))
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether ``step`` cannot be called without the closure that evaluates the loss, as L-BFGS'."""
-    wanted = inspect.signature(optimizer.step).parameters.get("closure")
-    return wanted is not None and wanted.default is inspect.Parameter.empty
+    """Whether ``step`` wants the closure that evaluates the loss: its signature says so, as L-BFGS', or it did."""
+    known = _WANTS.get(optimizer)
+    if known is None:
+        wanted = _closure_of(optimizer)
+        known = wanted is not None and wanted.default is inspect.Parameter.empty
+    return known
+
+
+def step_alone(optimizer: torch.optim.Optimizer, with_closure: Callable[[], Any]) -> None:
+    """Step without a closure; an optimizer whose first step refuses that, as SAM's, goes ``with_closure``."""
+    if optimizer in _WANTS or _closure_of(optimizer) is None:
+        optimizer.step()
+        return
+    _WANTS[optimizer] = False
+    try:
+        optimizer.step()
+    except Exception as refused:
+        _WANTS[optimizer] = True
+        try:
+            with_closure()
+        except Exception:  # it is not for want of a closure
+            raise refused from None
+
+
+def _closure_of(optimizer: torch.optim.Optimizer) -> inspect.Parameter | None:
+    return inspect.signature(optimizer.step).parameters.get("closure")
 
 
 def shuffled(data: Tensor, size: int | None, generators: list[torch.Generator]) -> Iterator[Tensor]:

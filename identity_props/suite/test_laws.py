@@ -10,7 +10,8 @@ from identity_props.conformance.checking import for_laws, trains_alone
 from identity_props.conformance.meant import unclipped, why_not
 from identity_props.conformance.promises import ClipsError
 from identity_props.laws import LAWS
-from identity_props.laws.strategies import Family, families
+from identity_props.laws.families import Family
+from identity_props.laws.strategies import families
 from identity_props.laws.walking import NotOfferedError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

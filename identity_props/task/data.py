@@ -50,8 +50,10 @@ class Pixels:
     """A data set whose target is itself: train [n, d], test [m, d], both finite and floating.
 
     ``shape`` is (height, width) where the pixels are an image. ``scaling`` is the map that led here
-    from grey levels 0-255, or None. Raises InputError where the two halves do not fit together,
-    hold NaN or infinity, or where the test half is constant, since FVU divides by its variance.
+    from grey levels 0-255, or None. ``targets`` ([n, d], [m, d]) are what the two halves are to be mapped to where
+    that is not themselves, and ``top`` what the scaling unit divides by. Raises InputError where the two
+    halves do not fit together, hold NaN or infinity, or where the test half is constant, since FVU divides by its
+    variance.
     """
 
     name: str
@@ -59,9 +61,14 @@ class Pixels:
     test: Tensor
     shape: tuple[int, int] | None = None
     scaling: Scaling | None = None
+    targets: tuple[Tensor, Tensor] | None = None
+    top: float = 255.0
 
     def __post_init__(self) -> None:
-        for half, x in (("train", self.train), ("test", self.test)):
+        halves = [("train", self.train), ("test", self.test)]
+        if self.targets is not None:
+            halves += [*zip(("train target", "test target"), self.targets, strict=True)]
+        for half, x in halves:
             if x.ndim != 2 or len(x) == 0 or not x.is_floating_point():
                 given = f"{x.dtype} {list(x.shape)}"
                 raise InputError(f"{self.name} {half}: expected floating [n, d], n >= 1, got {given}")
@@ -72,8 +79,18 @@ class Pixels:
             raise InputError(f"{self.name}: expected train and test of one width, got {widths}")
         if self.shape is not None and math.prod(self.shape) != self.d:
             raise InputError(f"{self.name}: shape {self.shape} does not hold {self.d} pixels")
-        if not (self.test != self.test[0]).any():
+        for (half, x), (_, goal) in zip(halves[:2], halves[2:], strict=False):
+            if x.shape != goal.shape:
+                shapes = f"{[*x.shape]}, as its input, got {[*goal.shape]}"
+                raise InputError(f"{self.name} {half}: expected a target {shapes}")
+        goal = self.goal[1]
+        if not (goal != goal[0]).any():
             raise InputError(f"{self.name} test: expected pixels that vary, got a constant")
+
+    @property
+    def goal(self) -> tuple[Tensor, Tensor]:
+        """What train and test are to be mapped to: themselves where there are no ``targets``."""
+        return self.targets or (self.train, self.test)
 
     @property
     def d(self) -> int:
@@ -84,7 +101,7 @@ class Pixels:
     def fingerprint(self) -> str:
         """SHA-256 over both halves, to tell whether two runs saw the same data."""
         digest = hashlib.sha256()
-        for x in (self.train, self.test):
+        for x in (self.train, self.test, *(self.targets or ())):
             digest.update(np.ascontiguousarray(x.cpu().numpy()).tobytes())
         return digest.hexdigest()
 
@@ -97,9 +114,10 @@ class Pixels:
         fit = SCALINGS[name]
         if fit is None:
             return self
-        scaling = fit(self.train.double())
+        scaling = fit(self.train.double(), self.top)
         train, test = scaling.forward(self.train), scaling.forward(self.test)
-        return replace(self, train=train, test=test, scaling=scaling)
+        goals = self.targets and (scaling.forward(self.targets[0]), scaling.forward(self.targets[1]))
+        return replace(self, train=train, test=test, scaling=scaling, targets=goals)
 
 
 def _alive(spread: Tensor, floor: float) -> Tensor:
@@ -117,18 +135,18 @@ def _diagonal(name: str, mean: Tensor, spread: Tensor) -> Scaling:
     return Scaling(name, mean, torch.diag(1 / spread), torch.diag(spread))
 
 
-def _unit(train: Tensor) -> Scaling:
-    levels = torch.full_like(train[0], 255.0)
+def _unit(train: Tensor, top: float) -> Scaling:
+    levels = torch.full_like(train[0], top)
     return _diagonal("unit", torch.zeros_like(levels), levels)
 
 
-def _standardise(train: Tensor) -> Scaling:
+def _standardise(train: Tensor, top: float) -> Scaling:
     # Floor 0.02: on both data sets at every side FVU 1e-3 then takes at most 1.5 times the steps
     # that the training spectrum predicts; at 0.005 the test outliers of digits 28x28 never get there.
     return _diagonal("standardise", train.mean(0), _alive(train.std(0, correction=0), 0.02))
 
 
-def _whiten(train: Tensor) -> Scaling:
+def _whiten(train: Tensor, top: float) -> Scaling:
     """Symmetric (ZCA) whitening: matrix = V diag(1/s) V^T with covariance V diag(s^2) V^T."""
     mean = train.mean(0)
     eigenvalues, v = torch.linalg.eigh((train - mean).T @ (train - mean) / len(train))
@@ -137,7 +155,7 @@ def _whiten(train: Tensor) -> Scaling:
     return Scaling("whiten", mean, (v / s) @ v.T, (v * s) @ v.T)
 
 
-SCALINGS: dict[str, Callable[[Tensor], Scaling] | None] = {
+SCALINGS: dict[str, Callable[[Tensor, float], Scaling] | None] = {
     "none": None,
     "unit": _unit,
     "standardise": _standardise,
@@ -219,12 +237,3 @@ def _read_images(file: Path) -> Tensor:
     if images.shape[1:] != (28, 28) or len(images) == 0:
         raise InputError(f"{file}: expected images [n, 28, 28], got {list(images.shape)}")
     return images
-
-
-def load(name: str, side: int, data_dir: str | Path | None = None, download: bool = False) -> Pixels:
-    """``digits`` or ``mnist`` by name, at one side; raises InputError for another name."""
-    if name == "digits":
-        return digits(side)
-    if name == "mnist":
-        return mnist(side, data_dir, download)
-    raise InputError(f"data: expected digits or mnist, got {name!r}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEAR_IDENTITY = 1e-3  # FVU at or below: learned
 FAILED = 1e-2  # FVU at or above: failed; a factor of ten lies between
@@ -22,6 +23,8 @@ def squared_error(predict: Callable[[Tensor], Tensor], x: Tensor, back: Tensor |
     ``back`` [d, d] takes errors from a scaled input to pixels. Sums run in float64, in chunks of
     examples, so that memory does not grow with m.
     """
+    import torch  # here, as advice reads the thresholds without it
+
     total: Tensor | None = None
     for chunk in x.split(1024):
         error = predict(chunk) - chunk

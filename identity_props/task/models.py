@@ -6,7 +6,7 @@ The plain stack is the one the question was asked about; the residual block is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.errors import InputError
-from identity_props.task.data import SCALINGS
+from identity_props.task.data import SCALINGS, Pixels
 
 DEPTHS = range(1, 9)
 LinearFactory = Callable[..., nn.Module]
@@ -152,6 +152,14 @@ class Variant:
     def numbers(self, d: int) -> int:
         """Weights and biases of a network of linear layers on d pixels."""
         return sum(o * (i + self.bias) for i, o in pairwise(self.widths(d)))
+
+    def data(self, pixels: Pixels) -> Pixels:
+        """The pixels as the variant is trained on them and measured."""
+        return pixels.scaled(self.scaling)
+
+    def floor(self, state: Mapping[str, Tensor], data: Pixels) -> Tensor:
+        """Least FVU [K] that parameters [K, ...] could come to: 0, as each of them can be the identity."""
+        return torch.zeros(len(next(iter(state.values()))), dtype=torch.float64)
 
     def redraw(self, network: nn.Module, init: str | Init = "glorot") -> None:
         """Draw a network of ``nn.Linear`` layers anew in place, with the numbers that ``build`` would draw."""

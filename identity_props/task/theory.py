@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from identity_props.errors import InputError
-from identity_props.task.metrics import NEAR_IDENTITY
+from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
 
 Array = NDArray[np.float64]
 
@@ -219,3 +219,83 @@ def saxe_mode(time: ArrayLike, start: float, goal: float = 1.0) -> Array:
     growth = np.exp(2 * goal * np.asarray(time, np.float64))
     strength: Array = goal * growth / (growth - 1 + goal / start)
     return strength
+
+
+def low_rank_floor(frozen: Tensor, train: Tensor, test: Tensor, rank: int) -> Tensor:
+    """FVU [K] on test [m, d] of frozen layers [K, d, d] with the low-rank part that is best on train [n, d].
+
+    With M = (I - W) S^(1/2) = U diag(s) V^T the best part is U_r U_r^T (I - W), and leaves
+    sum_(i > r) s_i^2 / d on train (Eckart, Young 1936).
+    """
+    lacking = torch.eye(train.shape[1], dtype=torch.float64) - frozen.double().cpu()
+    eigenvalues, v = torch.linalg.eigh(second_moment(train).cpu())
+    left = torch.linalg.svd(lacking @ (v * eigenvalues.clamp_min(0).sqrt()))[0][
+        ..., rank:
+    ]  # what the part leaves
+    lost = (left.mT @ lacking) @ test.double().cpu().T  # [K, d - r, m]
+    floor: Tensor = lost.square().sum((-2, -1)) / test.numel() / pixel_variance(test)
+    return floor
+
+
+# Convolutions ---------------------------------------------------------------------------------------
+
+
+def fourier_power(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Mean power E|x_f|^2 [d] of each Fourier mode over images x [n, d] of a shape, unitary transform.
+
+    A circular convolution multiplies mode f by K_f, its kernel's transform, so that the mean squared
+    error is sum_f E|x_f|^2 |K_f - 1|^2 / d for any images, and the modes are the eigenvectors of its
+    Hessian where the kernel is as large as the image, with eigenvalues 2 E|x_f|^2.
+    """
+    modes = torch.fft.fft2(x.double().reshape(-1, *shape), norm="ortho")
+    return modes.abs().square().mean(0).flatten()
+
+
+def fourier_descent(kernels: Tensor, power: Tensor, lr: float, steps: int) -> Tensor:
+    """Modes [steps + 1, ..., d] of L circular convolutions in a row after each step of gradient descent.
+
+    ``kernels`` [..., L, h, w] are as large as the image, power [d] as ``fourier_power`` has it. Each mode
+    is a product of L complex numbers, and descends by itself: with u = a_1 .. a_L,
+    a_l <- a_l - 2 lr E|x_f|^2 (u - 1) conj(u / a_l). For L = 1, u_k - 1 = (u_0 - 1)(1 - 2 lr E|x_f|^2)^k.
+    """
+    modes = torch.fft.fft2(kernels.double()).flatten(-2)  # [..., L, d]
+    layers, products = range(modes.shape[-2]), [modes.prod(-2)]
+    for _ in range(steps):
+        others = [modes[..., [j for j in layers if j != one], :].prod(-2).conj() for one in layers]
+        error = (power * (products[-1] - 1))[..., None, :]
+        modes = modes - 2 * lr * error * torch.stack(others, -2)
+        products.append(modes.prod(-2))
+    return torch.stack(products)
+
+
+def fourier_fvu(products: Tensor, power: Tensor, variance: float) -> Tensor:
+    """FVU [...] of circular convolutions whose modes multiply to ``products`` [..., d], see ``fourier_power``."""
+    fvu: Tensor = ((products - 1).abs().square() * power).mean(-1) / variance
+    return fvu
+
+
+def kernel_moment(power: Tensor, shape: tuple[int, int], kernel: tuple[int, int]) -> Tensor:
+    """Moment R [taps, taps] of a circular convolution: its mean squared error is (w - delta)^T R (w - delta).
+
+    R_ab = sum_f E|x_f|^2 cos(f (a - b)) / d, the transform of the power at the distance of two taps.
+    """
+    at = torch.fft.ifft2(power.reshape(shape)).real
+    rows, columns = (i.flatten() for i in torch.meshgrid(*map(torch.arange, kernel), indexing="ij"))
+    return at[(rows[:, None] - rows) % shape[0], (columns[:, None] - columns) % shape[1]]
+
+
+def kernel_steps(moment: Tensor, test: Tensor, variance: float, lr: float, most: int = 10**5) -> int:
+    """Fewest steps after which the FVU expected over Glorot-uniform kernels of t taps is at most 1e-3.
+
+    w_k - delta = (I - 2 lr R)^k (w_0 - delta), E (w_0 - delta)(w_0 - delta)^T = I / t + delta delta^T, moments
+    R [t, t] of training and test data as of ``kernel_moment``. Raises InputError where ``most`` do not suffice.
+    """
+    taps = len(moment)
+    apart = torch.eye(taps, dtype=torch.float64) / taps
+    apart[taps // 2, taps // 2] += 1
+    shrink = torch.eye(taps, dtype=torch.float64) - 2 * lr * moment
+    for steps in range(most):
+        if float((apart * test).sum()) / variance <= NEAR_IDENTITY:
+            return steps
+        apart = shrink @ apart @ shrink.mT
+    raise InputError(f"spectrum: expected FVU 1e-3 within {most} steps, got a slower one at lr {lr}")

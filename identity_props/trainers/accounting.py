@@ -242,7 +242,7 @@ class _Accounts:
 def _of_tokens(bench: Bench, training: Training) -> Book:
     """The weight of each token in the step that it is in, see tokens.account."""
     dtype = bench.dtype  # what is asked from here on is in it
-    asked = tokens.training(bench, training.batch_size, accumulate=training.accumulate)
+    asked = bench.sequences(training.batch_size, accumulate=training.accumulate)
     left = bench.trained(asked)
     drawn = asked.tokens
     assert drawn is not None

@@ -32,7 +32,11 @@ from identity_props.trainers.quiet import quiet
 
 ACCUMULATION = "https://docs.fast.ai/callback.training.html#gradientaccumulation"
 DESIGNS = {
-    "unequal": ("fixed", f"{ACCUMULATION}: n_acc, a number of examples"),
+    "unequal": ("waits", f"{ACCUMULATION}: n_acc, a number of examples"),
+    "schedule": (
+        "window-end",
+        "https://docs.fast.ai/callback.schedule.html#paramscheduler: by the part that is read",
+    ),
     "decay": ("decoupled", "https://docs.fast.ai/optimizer.html#sgd: decouple_wd"),
 }
 

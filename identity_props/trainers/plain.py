@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
+from identity_props.trainers.language import packed
 from identity_props.trainers.protocol import IGNORED, Asked, Trained, weights_of
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -27,6 +29,8 @@ class Plain:
     """A training under way."""
 
     def __init__(self, asked: Asked) -> None:
+        if asked.tokens is not None and asked.packing is not None:
+            asked = replace(asked, tokens=packed(asked.tokens, asked.packing))
         self.asked = asked
         self.network = asked.network()
         self.data = asked.examples if asked.tokens is None else asked.tokens.ids

@@ -52,7 +52,9 @@ class Asked:
     decay of a moving average of the weights. ``precision`` is that of autocast, bfloat16 or float16, or full for none. Layers in
     ``frozen``, by place, stay as they are. With ``stop`` a trainer saves in ``folder`` and returns after so many
     micro-batches of a rank; with ``resume`` it goes on from there. ``tokens`` asks for a language model instead:
-    a table of logits [V, V], indexed by token, under cross-entropy, the mean over all tokens not masked.
+    a table of logits [V, V], indexed by token, under cross-entropy, the mean over all tokens not masked. With
+    ``packing`` its sequences are put whole into rows of so many places at most, ``batch_size`` of them a micro-batch,
+    and are trained on as if they were apart.
     """
 
     start: tuple[Tensor, ...]
@@ -77,6 +79,7 @@ class Asked:
     ranks: int = 1
     folder: Path = Path()
     tokens: Tokens | None = None
+    packing: int | None = None
     _read: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __getattribute__(self, name: str) -> Any:
@@ -129,6 +132,11 @@ class Asked:
         """Names of the options that have been looked at."""
         return frozenset(self._read.intersection(OPTIONS))
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes two trainings the same."""
+        return tuple(_hashable(vars(self)[name]) for name in OPTIONS)
+
     def unread(self) -> list[str]:
         """Names of the options that it gives and that nobody has read: they are not offered."""
         seen = self.read
@@ -141,6 +149,14 @@ REQUIRED = OPTIONS.index("epochs") + 1
 
 def _same(value: Any, default: Any) -> bool:
     return value is default or (not isinstance(value, Tensor | Tokens) and bool(value == default))
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape), value.detach().numpy().tobytes()
+    if isinstance(value, tuple):
+        return tuple(map(_hashable, value))
+    return _hashable((value.ids, value.labels)) if isinstance(value, Tokens) else value
 
 
 def _cloned(value: Any) -> Any:

@@ -28,8 +28,13 @@ EQUAL = "weights that are not the same bit for bit on all ranks"
     kind="ranks differ",
 )
 def ranks(bench: Bench) -> Reading:
-    """Rounding as in trajectory; ranks hold the same bits, as what each adds is reduced before."""
-    return _read(bench, "even", lambda n, whole: {"": plan(n, whole)})
+    """Rounding as in trajectory; ranks hold the same bits, as what each adds is reduced before.
+
+    Where each example comes twice, ranks that go their own way for a while leave 1 - 2 q + 2 q^2 of it, and not what one
+    step leaves that has it twice, 1 - 2 q, or two steps, (1 - q)^2.
+    """
+    found = _read(bench, "even", lambda n, whole: {"": plan(n, whole)})
+    return _twice(bench) if found.found.holds else found
 
 
 @trainer_law(
@@ -157,7 +162,11 @@ def _asked(bench: Bench) -> dict[str, Asked]:
         asked["clipped"] = replace(one, clip=norm / 2)
     lengths = 2.0 ** (-torch.arange(whole, dtype=torch.float64) / 2)
     x = orthonormal(whole, whole + 2, bench.seed) * lengths[:, None]
-    return asked | {"told": bench.asked(whole, SIZE, ranks=bench.ranks, examples=x)}
+    pairs = orthonormal(whole, 2 * whole + 2, bench.seed).repeat(2, 1)
+    return asked | {
+        "told": bench.asked(whole, SIZE, ranks=bench.ranks, examples=x),
+        "twice": bench.asked(2 * whole, SIZE, ranks=bench.ranks, examples=pairs),
+    }
 
 
 def _spread(bench: Bench, name: str) -> tuple[Asked, list[Left]]:
@@ -198,6 +207,15 @@ def _read(bench: Bench, name: str, tables: Callable[[int, int], dict[str, Tensor
     chosen = fitting[0] if fitting else next(iter(rules))
     words = told(bench.account(asked, left[0]), 4 * near)
     return Reading(Discrepancy(offs[chosen], near, OFF), "".join(fitting[:1]), words)
+
+
+def _twice(bench: Bench) -> Reading:
+    """What is left of examples that come twice, in one step or in two, as ranks share them."""
+    asked, left = _spread(bench, "twice")
+    found, near = account(left[0].weights[0], asked.examples), tolerance(bench.dtype, 16)
+    both = torch.tensor([(1 - Q) ** 2, 1 - 2 * Q], dtype=torch.float64)
+    off = (found.products[:, None] - both).abs().min(1).values.max()
+    return Reading(Discrepancy(float(off), near, "what is left of an example that comes twice"))
 
 
 def _steps(batches: Sequence[Sequence[int]]) -> Tensor:

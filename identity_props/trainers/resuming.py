@@ -67,12 +67,16 @@ def seeded(bench: Bench, **options: Any) -> dict[str, Any]:
     "the falling rate names the step of each exposure, see ledger.decoded",
     needs="shuffle schedule",
     kind="wrong order",
+    rules={
+        "examples": "examples are shuffled",
+        "batches": "whole batches are shuffled: the same examples are always together",
+    },
 )
 def order(bench: Bench) -> Reading:
     """Exact, as steps are whole numbers. Null hypothesis: orders are drawn uniformly, two seeds, two epochs each.
 
     A pair of equal orders of 16 examples in 8 batches of 2 has probability 2^8 / 16! < 2e-11, so that a correct
-    trainer fails with less than 1e-10; the smallest deviation that is seen is one example out of its place. The
+    trainer fails with less than 1e-10, and two epochs keep all pairs together with less than 1e-12; the smallest deviation that is seen is one example out of its place. The
     seeds lie far apart, as torch's DistributedSampler draws from seed + epoch; one is enough where none is offered.
     """
     bench.offers(shuffle=True)
@@ -87,7 +91,12 @@ def order(bench: Bench) -> Reading:
             epochs, len(epochs), "an epoch is no permutation: an example is missing, or comes twice"
         )
     same = len(epochs) - len(apart_)
-    return _orders(epochs, same, _which(epochs) if same else "")
+    together = all(step.nonzero().flatten().tolist() in PAIRS for one in epochs for step in one)
+    rule = "" if same else "batches" if together else "examples"
+    return replace(_orders(epochs, same, _which(epochs) if same else ""), rule=rule)
+
+
+PAIRS = [[place, place + 1] for place in range(0, 16, 2)]
 
 
 def _which(epochs: list[torch.Tensor]) -> str:

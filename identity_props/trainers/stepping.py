@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -70,15 +71,40 @@ def _clipped(bench: Bench, asked: Asked, share: float) -> Reading:
         "early": "a step ahead",
         "late": "a step behind",
         "micro-batches": "counted in micro-batches",
+        "micro-batches-end": "counted in micro-batches, and read at the last of a window",
+        "window-end": "read at the last micro-batch of a window: a part of a step ahead",
         "epochs": "changed at an epoch's end alone",
+        "whole-windows": "its length counts whole windows alone: it ends before the training does",
     },
 )
 def schedule(bench: Bench) -> Reading:
-    """Rounding as in trajectory; a rate off by one step is off by 1/12 of the largest."""
+    """Rounding as in trajectory; a rate off by one step is off by 1/12 of the largest.
+
+    Over micro-batches, with incomplete windows that are stepped on, and of two layers, each in a group of its own perhaps, where those are offered.
+    """
     found = [_scheduled(bench, bench.asked(12, 2, 2, schedule="linear"))]
     if accumulated := bench.offers(accumulate=2):
         found.append(_scheduled(bench, bench.asked(16, 2, 2, schedule="linear", **accumulated)))
+        found += _with_short_windows(bench)
+    with suppress(NotOffered):  # by a program that trains one layer
+        found.append(_scheduled(bench, bench.drawn(12, 4, 2, layers=2, schedule="linear")))
     return first_wrong(found, ["steps"])
+
+
+def _with_short_windows(bench: Bench) -> Iterator[Reading]:
+    """Where an incomplete window is stepped on, that step counts too."""
+    asked = bench.asked(12, 2, 3, accumulate=4)
+    tables = {rule: plan(12, 2, 4, 3, window=rule) for rule in ("mean", "fixed")}
+    stepped = bench.matched(asked, {rule: bench.expected(asked, one) for rule, one in tables.items()})
+    if stepped.rule:
+        asked, table = replace(asked, schedule="linear"), tables[stepped.rule]
+        rates = {
+            "steps": linear_rates(asked.lr, 6),
+            "whole-windows": [*linear_rates(asked.lr, 3), 0.0, 0.0, 0.0],
+        }
+        yield bench.matched(
+            asked, {rule: bench.expected(asked, table, rates=one) for rule, one in rates.items()}
+        )
 
 
 def _scheduled(bench: Bench, asked: Asked) -> Reading:
@@ -93,8 +119,11 @@ def _scheduled(bench: Bench, asked: Asked) -> Reading:
         "late": [asked.lr, *exact[:-1]],
         "epochs": [asked.lr * (1 - k // epoch / asked.epochs) for k in range(count)],
     }
-    if asked.accumulate > 1:
-        rates["micro-batches"] = [asked.lr * max(0.0, 1 - asked.accumulate * k / count) for k in range(count)]
+    if (size := asked.accumulate) > 1:
+        ends = [size * k + size - 1 for k in range(count)]  # micro-batches before each window's last
+        rates["micro-batches"] = [asked.lr * max(0.0, 1 - size * k / count) for k in range(count)]
+        rates["micro-batches-end"] = [asked.lr * max(0.0, 1 - end / count) for end in ends]
+        rates["window-end"] = [asked.lr * (1 - end / (size * count)) for end in ends]
     return bench.matched(
         asked, {rule: bench.expected(asked, table, rates=one) for rule, one in rates.items()}
     )

@@ -1,86 +1,19 @@
-"""Laws of language-model trainers: the weight of each token of a table of logits, under cross-entropy.
-
-A table [V, V] from 0, each input token used once: its row moves by lr w (onehot(label) - 1/V) / N in the first
-step, N the tokens of the step that are not masked, and stays on that line. So a row is an account of its token.
-"""
+"""Laws of language-model trainers: the row of a token, in a table of logits, is an account of its weight."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from identity_props.task.minibatch import token_steps
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading
+from identity_props.trainers.counting import first_wrong
+from identity_props.trainers.language import V, counts, expected, table
 from identity_props.trainers.ledger import ranges
-from identity_props.trainers.protocol import IGNORED, Asked, Left, Tokens
-
-LENGTHS = (5, 2, 7, 3, 4, 1, 6, 2)  # tokens of each sequence
-MASKED = (0, 6, 7, 9, 20)  # places of tokens, of all, whose label is masked
-V = sum(LENGTHS) + 3
-RATE = 2.0
-
-
-def drawn(seed: int) -> Tokens:
-    """Sequences of unequal length, each id once, labels drawn, some masked."""
-    draw = torch.Generator().manual_seed(seed)
-    ids = torch.randperm(V, generator=draw)[: sum(LENGTHS)]
-    labels = torch.randint(V, (len(ids),), generator=draw)
-    labels[list(MASKED)] = IGNORED
-    return Tokens(ids.split(LENGTHS), labels.split(LENGTHS))
-
-
-def table(tokens: Tokens, size: int, accumulate: int = 1, epochs: int = 1, rule: str = "tokens") -> Tensor:
-    """Weights [steps, tokens] over the tokens of a step that are not masked: 1, or as another rule has it.
-
-    *means* is a mean over the micro-batches' means, *padded* a mean over all places of the padded batch.
-    """
-    lengths = [len(one) for one in tokens.ids]
-    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    live = torch.cat(tokens.labels) != IGNORED
-    rows = []
-    for at in range(0, len(lengths), size * accumulate):
-        window = [range(k, k + size) for k in range(at, min(at + size * accumulate, len(lengths)), size)]
-        masks = [sum(owner == place for place in micro).bool() & live for micro in window]  # type: ignore[union-attr]
-        whole = sum(int(mask.sum()) for mask in masks)
-        row = torch.zeros(len(owner), dtype=torch.float64)
-        for micro, mask in zip(window, masks, strict=True):
-            held = int(mask.sum())
-            padded = len(micro) * max(lengths[place] for place in micro)
-            weight = {"tokens": 1.0, "means": whole / (len(window) * held), "padded": whole / padded}[rule]
-            row[mask] = weight
-        rows.append(row)
-    return torch.stack(rows * epochs)
-
-
-def expected(asked: Asked, weights: Tensor) -> Tensor:
-    """The table of logits [V, V] that a table of weights [steps, tokens] leaves."""
-    assert asked.tokens is not None
-    ids, labels = torch.cat(asked.tokens.ids), torch.cat(asked.tokens.labels)
-    each = len(asked.tokens.ids) // (asked.batch_size * asked.accumulate)
-    counts = _counts(asked)
-    logits = torch.zeros(V, V, dtype=torch.float64)
-    for place, (token, label) in enumerate(zip(ids.tolist(), labels.tolist(), strict=True)):
-        if label == IGNORED:
-            continue
-        gains = [asked.lr * float(w) / counts[k % each] for k, w in enumerate(weights[:, place])]
-        logits[token] = token_steps([gain for gain in gains if gain], V) * (_onehot(label) - 1 / V)
-    return logits
-
-
-def _onehot(label: int) -> Tensor:
-    return torch.nn.functional.one_hot(torch.tensor(label), V).double()
-
-
-def _counts(asked: Asked) -> list[int]:
-    """Tokens of each step of an epoch that are not masked."""
-    assert asked.tokens is not None
-    labels, size = asked.tokens.labels, asked.batch_size * asked.accumulate
-    steps = [labels[at : at + size] for at in range(0, len(labels), size)]
-    return [int((torch.cat(step) != IGNORED).sum()) for step in steps]
+from identity_props.trainers.protocol import IGNORED, Asked, Left
 
 
 def told(asked: Asked, left: Left) -> str:
@@ -99,9 +32,9 @@ def account(asked: Asked, left: Left) -> Tensor:
     step = torch.repeat_interleave(
         torch.arange(len(asked.tokens.ids)) // size, torch.tensor([len(one) for one in asked.tokens.ids])
     )
-    counts = torch.tensor(_counts(asked), dtype=torch.float64)[step]
+    live = torch.tensor(counts(asked), dtype=torch.float64)[step]
     moved = torch.where(labels == IGNORED, rows.abs().max(1).values, own - others)
-    return moved * counts / asked.lr
+    return moved * live / asked.lr
 
 
 def leaks(asked: Asked, left: Left) -> Tensor:
@@ -121,24 +54,19 @@ def unused(asked: Asked, left: Left) -> Tensor:
     return left.weights[0].double()[free].norm(dim=1)
 
 
-def training(bench: Bench, size: int, epochs: int = 1, **options: Any) -> Asked:
-    """A training on the drawn tokens, with examples too, which a trainer may train on that takes no tokens."""
-    zeros = torch.zeros(V, V, dtype=torch.float64)
-    x = torch.eye(V, dtype=torch.float64)
-    return bench.asked(
-        V, size, epochs, examples=x, start=(zeros,), lr=RATE, tokens=drawn(bench.seed), **options
-    )
-
-
 def _matched(bench: Bench, asked: Asked, tables: dict[str, Tensor]) -> Reading:
     found = bench.matched(asked, {rule: [expected(asked, one)] for rule, one in tables.items()})
     once = asked.epochs == 1
     return Reading(found.found, found.rule, told(asked, bench.trained(asked)) if once else "")
 
 
+LONG = 64  # places of a row, more than all sequences have, with an end each
 CROSS_ENTROPY = "row_i = lr w_i (onehot(label_i) - 1/V) / N after a step, from 0"
 RULES = {"tokens": "a mean over the tokens that are not masked"}
-SLIPS = {"padded": "padding and masked tokens count in the divisor"}
+SLIPS = {
+    "padded": "padding and masked tokens count in the divisor",
+    "firsts": "the first token of each sequence counts in the divisor, and nothing tells it",
+}
 
 
 @trainer_law(
@@ -151,8 +79,8 @@ SLIPS = {"padded": "padding and masked tokens count in the divisor"}
 )
 def tokens(bench: Bench) -> Reading:
     """Rounding as in trajectory; one token more in a divisor of 30 is 3% of a weight."""
-    asked = training(bench, 2)
-    return _matched(bench, asked, _rules(asked, ("tokens", "padded")))
+    asked = bench.sequences(2)
+    return _matched(bench, asked, _rules(asked, ("tokens", "padded", "firsts")))
 
 
 @trainer_law(
@@ -165,8 +93,8 @@ def tokens(bench: Bench) -> Reading:
 )
 def tokens_steps(bench: Bench) -> Reading:
     """As of tokens."""
-    asked = training(bench, 2, 3)
-    return _matched(bench, asked, _rules(asked, ("tokens", "padded")))
+    asked = bench.sequences(2, 3)
+    return _matched(bench, asked, _rules(asked, ("tokens", "padded", "firsts")))
 
 
 @trainer_law(
@@ -179,8 +107,31 @@ def tokens_steps(bench: Bench) -> Reading:
 )
 def tokens_accumulated(bench: Bench) -> Reading:
     """As of tokens; means differ by half a weight."""
-    asked = training(bench, 2, accumulate=2)
-    return _matched(bench, asked, _rules(asked, ("tokens", "means", "padded")))
+    asked = bench.sequences(2, accumulate=2)
+    return _matched(bench, asked, _rules(asked, ("tokens", "means", "padded", "firsts")))
+
+
+@trainer_law(
+    "tokens-packed",
+    "Sequences that are packed into rows are trained on as they are apart: whole, once, and each token weighs the same.",
+    CROSS_ENTROPY + "; trl#4554: tokens of packed sequences were lost",
+    needs="tokens packing",
+    rules=RULES,
+    slips=SLIPS,
+)
+def tokens_packed(bench: Bench) -> Reading:
+    """As of tokens. All rows are one step, of one row and of eight at most, so that it does not matter which go together."""
+    row, rows = bench.sequences(1, packing=LONG), bench.sequences(8, packing=LONG // 4)
+    whole = replace(rows, packing=None)
+    right = _rules(whole, ("tokens", "firsts"))
+    padded = right["tokens"] * counts(whole)[0] / LONG
+    found = [_packed(bench, row, whole, {**right, "padded": padded}), _packed(bench, rows, whole, right)]
+    return first_wrong(found, ["tokens"])
+
+
+def _packed(bench: Bench, asked: Asked, whole: Asked, tables: dict[str, Tensor]) -> Reading:
+    found = bench.matched(asked, {rule: [expected(whole, one)] for rule, one in tables.items()})
+    return Reading(found.found, found.rule, told(whole, bench.trained(asked)))
 
 
 def _rules(asked: Asked, rules: Sequence[str]) -> dict[str, Tensor]:

@@ -75,9 +75,15 @@ class Stop(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+def stopping(asked: Asked) -> list[TrainerCallback]:
+    """What stops it, where it is to stop."""
+    return [] if asked.stop is None else [Stop(steps_at(asked, asked.stop))]
+
+
 def steps_at(asked: Asked, stop: int) -> int:
     """Optimizer steps after so many micro-batches of a rank; raises NotOffered within a window."""
-    share = len(asked.examples) / (asked.batch_size * asked.ranks)
+    count = len(asked.examples if asked.tokens is None else asked.tokens.ids)
+    share = count / (asked.batch_size * asked.ranks)
     batches = math.floor(share) if asked.drop_last else math.ceil(share)
     epochs, left = divmod(stop, batches)
     if left % asked.accumulate:
@@ -85,32 +91,33 @@ def steps_at(asked: Asked, stop: int) -> int:
     return epochs * math.ceil(batches / asked.accumulate) + left // asked.accumulate
 
 
-def _arguments(asked: Asked) -> TrainingArguments:
+def arguments(asked: Asked) -> dict[str, Any]:
+    """Those of TrainingArguments."""
     if asked.precision == "float16":
         raise NotOffered("precision")
-    return TrainingArguments(
-        output_dir=str(asked.folder),
-        per_device_train_batch_size=asked.batch_size,
-        per_device_eval_batch_size=asked.batch_size,
-        gradient_accumulation_steps=asked.accumulate,
-        num_train_epochs=asked.epochs,
-        learning_rate=asked.lr,
-        lr_scheduler_type=asked.schedule,
-        optim="sgd",
-        optim_args=f"momentum={asked.momentum}",
-        weight_decay=asked.decay,
-        max_grad_norm=asked.clip or 0.0,
-        bf16=asked.precision == "bfloat16",
-        train_sampling_strategy="random" if asked.shuffle else "sequential",
-        seed=asked.seed,
-        dataloader_drop_last=asked.drop_last,
-        eval_strategy="no" if asked.held is None else "epoch",
-        logging_strategy="epoch",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
-    )
+    return {
+        "output_dir": str(asked.folder),
+        "per_device_train_batch_size": asked.batch_size,
+        "per_device_eval_batch_size": asked.batch_size,
+        "gradient_accumulation_steps": asked.accumulate,
+        "num_train_epochs": asked.epochs,
+        "learning_rate": asked.lr,
+        "lr_scheduler_type": asked.schedule,
+        "optim": "sgd",
+        "optim_args": f"momentum={asked.momentum}",
+        "weight_decay": asked.decay,
+        "max_grad_norm": asked.clip or 0.0,
+        "bf16": asked.precision == "bfloat16",
+        "train_sampling_strategy": "random" if asked.shuffle else "sequential",
+        "seed": asked.seed,
+        "dataloader_drop_last": asked.drop_last,
+        "eval_strategy": "no" if asked.held is None else "epoch",
+        "logging_strategy": "epoch",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
 
 
 def _trainer(asked: Asked) -> Trainer:
@@ -118,11 +125,11 @@ def _trainer(asked: Asked) -> Trainer:
     model = (LanguageModel if language else Regression)(asked.network())
     runs = Trainer(
         model,
-        _arguments(asked),
+        TrainingArguments(**arguments(asked)),
         data_collator=padded if language else None,
         train_dataset=_sequences(asked) if language else _pairs(asked.examples),
         eval_dataset=None if asked.held is None else _pairs(asked.held),
-        callbacks=[] if asked.stop is None else [Stop(steps_at(asked, asked.stop))],
+        callbacks=stopping(asked),
     )
     runs.remove_callback(PrinterCallback)
     if runs.args.world_size != asked.ranks:  # it has those of its launcher

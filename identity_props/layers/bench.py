@@ -1,0 +1,317 @@
+"""What a layer is tried on: how it is built, its inputs, and what forward passes find it to be."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.errors import InputError
+from identity_props.layers.passes import Passes, check_layer, inputs_of, plain, quietly, trained
+from identity_props.layers.slopes import moved, slope, ways_of
+from identity_props.stack.guard import RAISED
+from identity_props.stack.stack import MODES, arguments_of, part_name, resolve, seeded
+
+KINDS = ("float", "tokens")
+EXAMPLES = 5
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+LARGEST = 4096  # token ids tried where nothing says how many there are
+
+
+@dataclass(frozen=True, eq=False)
+class LayerBench:
+    """A layer under test: ``factory(**arguments)`` makes it, ``shapes`` are those of one example of each input.
+
+    Inputs are drawn from a standard normal. Parameters are displaced by a quarter of one, unless outputs then are not
+    finite: what multiplies one that begins at 0, as LoRA's, shows there. Raises InputError for what is no such layer.
+    """
+
+    factory: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...]
+    kind: str = "float"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    like: Callable[..., Any] | None = None
+    seed: int = 0
+    device: str = "cpu"
+    mode: str = "eager"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"input kind: expected {' or '.join(KINDS)}, got {self.kind!r}")
+        if self.mode not in MODES:
+            raise InputError(f"mode: expected {' or '.join(MODES)}, got {self.mode!r}")
+        if not self.shapes or any(n < 1 for shape in self.shapes for n in shape):
+            raise InputError(f"input shape: expected sizes of 1 or more, got {self.shapes}")
+        if not callable(self.factory):
+            raise InputError(f"layer: expected a factory of modules, got {self.factory!r}")
+        try:
+            inspect.signature(self.factory).bind(**self.arguments)
+        except TypeError as error:
+            raise InputError(f"{self}: expected arguments that it takes: {error}") from error
+        except ValueError:  # it has no signature to be read
+            pass
+
+    def __str__(self) -> str:
+        given = "".join(f" {key}={value}" for key, value in self.arguments.items())
+        return f"layer {part_name(self.factory)}{given}"
+
+    def describe(self) -> dict[str, Any]:
+        """What is judged, by name."""
+        shapes = ";".join(",".join(map(str, shape)) for shape in self.shapes)
+        return {
+            "layer": str(self).removeprefix("layer "),
+            "input": f"{self.kind} {shapes}",
+            "like": part_name(self.like) if self.like else "none",
+            "device": self.device,
+            "mode": self.mode,
+            "ranks": 1,
+        }
+
+    # Building ---------------------------------------------------------------------------------------
+
+    def made(self, factory: Callable[..., Any] | None = None, **others: Any) -> nn.Module:
+        """A new layer as it is drawn, of the same draws each time."""
+        with seeded(self.seed, self.device), quietly():
+            made = (factory or self.factory)(**{**self.arguments, **others})
+        return check_layer(made, part_name(self.factory))
+
+    def module(self, dtype: torch.dtype | None = None, **others: Any) -> nn.Module:
+        """A new layer on its device and in its dtype, displaced."""
+        module = self.made(**others).to(self.device)
+        module = module.to(dtype or self.dtype)
+        if self.displaces:
+            displace(module, self.seed)
+        return module
+
+    @cached_property
+    def displaces(self) -> bool:
+        """Whether its outputs stay finite where its parameters are displaced, or are not finite anyway."""
+        module = self.made().to(self.device)
+        dtype = next((p.dtype for p in trained(module).values()), torch.float32)
+        before = self._finite(module, dtype)
+        displace(module, self.seed)
+        return self._finite(module, dtype) or not before
+
+    def _finite(self, module: nn.Module, dtype: torch.dtype) -> bool:
+        passes = Passes(module, False, self.seed, self.device)
+        try:
+            return bool(passes.flat(self.inputs(dtype=dtype)).isfinite().all())
+        except RAISED:  # it says so where it is judged
+            return False
+
+    def passes(self, training: bool, dtype: torch.dtype | None = None, **others: Any) -> Passes:
+        """Passes of a new layer."""
+        return Passes(self.module(dtype, **others), training, self.seed, self.device)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the inputs that its forward pass wants."""
+        return inputs_of(self.made())
+
+    @cached_property
+    def offers_bias(self) -> bool:
+        """Whether its factory takes ``bias``, and it is not given."""
+        try:
+            return "bias" in inspect.signature(self.factory).parameters and "bias" not in self.arguments
+        except ValueError:
+            return False
+
+    # Inputs -----------------------------------------------------------------------------------------
+
+    def inputs(
+        self,
+        n: int | None = EXAMPLES,
+        dtype: torch.dtype | None = None,
+        shapes: Sequence[tuple[int, ...]] | None = None,
+        salt: int = 0,
+    ) -> list[Tensor]:
+        """Inputs [n, ...] drawn, or [...] of one example for an n of None."""
+        drawn = torch.Generator().manual_seed(self.seed + 7919 * (salt + 1))
+        each = [*(shapes or self.shapes)] * (len(self.names) if len(self.shapes) == 1 else 1)
+        lead = () if n is None else (n,)
+        return [self._input((*lead, *shape), drawn, dtype or self.dtype) for shape in each]
+
+    def _input(self, shape: tuple[int, ...], drawn: torch.Generator, dtype: torch.dtype) -> Tensor:
+        if self.kind == "float":
+            return torch.randn(shape, generator=drawn, dtype=torch.float64).to(self.device, dtype)
+        ids = torch.randint(self.tokens, shape, generator=drawn)
+        known = [0, self.tokens - 1, *self.padding, self.tokens // 2, self.tokens // 2]  # one of them twice
+        ids.view(-1)[: len(known)] = torch.tensor(known[: ids.numel()])
+        return ids.to(self.device)
+
+    @cached_property
+    def padding(self) -> list[int]:
+        """Token ids that its modules name as padding."""
+        found = (getattr(one, "padding_idx", None) for one in self.made().modules())
+        return [index for index in found if isinstance(index, int)]
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many token ids it takes: as a module of it says, else the most that do not raise."""
+        module = self.made().to(self.device)
+        module.eval()  # which of some gives nothing back
+        said = [n for one in module.modules() if isinstance(n := getattr(one, "num_embeddings", None), int)]
+        if said:
+            return min(said)
+        low, high = 1, LARGEST
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._takes(module, middle - 1) else (low, middle - 1)
+        return low
+
+    def _takes(self, module: nn.Module, token: int) -> bool:
+        try:
+            with torch.no_grad(), quietly():
+                module(torch.full((1, *self.shapes[0]), token, device=self.device))
+        except RAISED:
+            return False
+        return True
+
+    # What it is found to be -------------------------------------------------------------------------
+
+    @cached_property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """Those in which it passes forward and back."""
+        return tuple(dtype for dtype in DTYPES if self._passes_in(dtype) is None)
+
+    def _passes_in(self, dtype: torch.dtype) -> BaseException | None:
+        """What passes in a dtype raise."""
+        try:
+            passes = Passes(self.module(dtype), False, self.seed, self.device)
+            passes.backward(self.inputs(dtype=dtype))
+        except InputError:
+            raise
+        except RAISED as error:
+            return error
+        return None
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Float64, else the most precise that it takes; raises what it raises in float32 where it takes none."""
+        if self.dtypes:
+            return self.dtypes[0]
+        error = self._passes_in(torch.float32)
+        raise error if error is not None else RuntimeError("it takes no dtype")
+
+    @property
+    def eps(self) -> float:
+        return torch.finfo(self.dtype).eps
+
+    @cached_property
+    def reasons(self) -> dict[bool, str]:
+        """By mode, why its passes say nothing of a derivative; empty where they do."""
+        return {training: _reason(self.passes(training), self.inputs()) for training in (False, True)}
+
+    @cached_property
+    def modes(self) -> list[bool]:
+        """Whether it trains or evaluates, where passes repeat."""
+        return [training for training, reason in self.reasons.items() if not reason]
+
+    def draws(self, training: bool) -> bool:
+        """Whether what it gives in this mode depends on draws."""
+        passes, xs = self.passes(training), self.inputs()
+        return not torch.equal(passes.flat(xs), passes.flat(xs, seed=self.seed + 1))
+
+    def smooth(self, training: bool) -> frozenset[str]:
+        """Names of the tensors along which outputs move smoothly, somewhere at least."""
+        return self._smooth[training]
+
+    @cached_property
+    def _smooth(self) -> dict[bool, frozenset[str]]:
+        found = {}
+        for training in self.modes:
+            passes, xs = self.passes(training), self.inputs()
+            slopes = {
+                name: slope(moved(passes, xs, ways_of({name: one}, self.seed)), self.eps)
+                for name, one in passes.floating(xs).items()
+            }
+            found[training] = frozenset(name for name, one in slopes.items() if one is not None)
+        return found
+
+    def rough(self, training: bool) -> str:
+        """Why equal numbers in fewer digits may give others: it draws, or its outputs move in steps."""
+        passes = self.passes(training)
+        if self.reasons[training] or self.draws(training):
+            return self.reasons[training] or f"{passes.when}, it draws"
+        stepped = self.smooth(training) != {*passes.floating(self.inputs())}
+        return f"{passes.when}, its outputs move in steps" if stepped else ""
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether, evaluating four examples, what comes of one depends on that one alone."""
+        passes, xs = self.passes(False), self.inputs(4)
+        others = [x.clone() for x in xs]
+        for x, other in zip(others, self.inputs(4, salt=1), strict=True):
+            x[1] = (
+                8 * other[1] if x.is_floating_point() else other[1]
+            )  # larger than all, for scales of a batch
+        with torch.no_grad():
+            before, after = (passes.outs([x.clone() for x in one]) for one in (xs, others))
+        return all(
+            a.ndim > 0 and len(a) == 4 and torch.equal(a[[0, 2, 3]], b[[0, 2, 3]])
+            for a, b in zip(before, after, strict=True)
+        )
+
+
+def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
+    """Why passes in this mode are no function of inputs and parameters."""
+    passes.module.train()
+    before = plain(passes.module)
+    passes.module.train(passes.training)
+    if not torch.equal(before, plain(passes.module)):
+        return f"{passes.when}, it merges or changes its parameters"
+    first, second = passes.flat(xs), passes.flat(xs)
+    if not torch.equal(before, plain(passes.module)):
+        return f"{passes.when}, a pass changes its parameters"
+    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+        return f"{passes.when}, equal draws do not give equal outputs"
+    if not torch.equal(first.nan_to_num(), passes.flat(xs, again=True).nan_to_num()):
+        return f"{passes.when}, its output depends on buffers that each pass changes"
+    return ""
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """Sizes from text such as 3,7,7; raises InputError for what is none."""
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise InputError(f"input shape: expected sizes of 1 or more, such as 3,7,7, got {text!r}")
+    return sizes
+
+
+def shapes_of(given: Sequence[int] | Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Shapes of one example of each input, from one shape or one an input."""
+    sizes = [size for size in given if isinstance(size, int)]
+    return (tuple(sizes),) if sizes else tuple(tuple(shape) for shape in given if not isinstance(shape, int))
+
+
+def displace(module: nn.Module, seed: int) -> None:
+    """Add a quarter of a standard normal to all that trains."""
+    drawn = torch.Generator().manual_seed(seed + 104729)
+    with torch.no_grad():
+        for p in trained(module).values():
+            noise = torch.randn(p.shape, generator=drawn, dtype=torch.float64)
+            p.add_((noise / 4).to(p))
+
+
+def bench_of(
+    layer: str,
+    shapes: Sequence[str],
+    kind: str = "float",
+    arguments: Sequence[str] = (),
+    like: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    mode: str = "eager",
+) -> LayerBench:
+    """A bench from what a command line says; raises InputError or MissingError."""
+    factory, reference = resolve(layer), resolve(like) if like else None
+    each = tuple(map(shape_of, shapes))
+    return LayerBench(factory, each, kind, arguments_of(arguments), reference, seed, device, mode)

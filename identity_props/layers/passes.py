@@ -1,0 +1,175 @@
+"""Passes of one built layer, forward and backward, each from the same state and the same draws."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from identity_props.errors import InputError
+from identity_props.stack.guard import alive
+from identity_props.stack.stack import seeded
+
+Gradients = dict[str, Tensor | None]  # of parameters and inputs, by name
+
+
+def tensors_of(found: Any) -> list[Tensor]:
+    """The floating tensors of an output, whatever holds them."""
+    if isinstance(found, Tensor):
+        return [found] if found.is_floating_point() else []
+    if isinstance(found, dict):
+        found = found.values()
+    if isinstance(found, list | tuple) or hasattr(found, "__iter__"):
+        return [tensor for one in found for tensor in tensors_of(one)]
+    return []
+
+
+def inputs_of(module: nn.Module) -> list[str]:
+    """Names of the inputs that its forward pass wants; one where its signature does not say."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        found = inspect.signature(module.forward).parameters.values()
+    except ValueError:  # it has none to be read
+        return ["input"]
+    return [p.name for p in found if p.kind in kinds and p.default is p.empty] or ["input"]
+
+
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Its parameters that take gradients, each once."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad and p.is_floating_point()}
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers [n], in float64."""
+    return torch.cat([one.detach().double().cpu().reshape(-1) for one in tensors] or [torch.zeros(0)])
+
+
+def plain(module: nn.Module) -> Tensor:
+    """All parameters [n] that are kept as plain tensors, packed ones being their own."""
+    return flat([p.data for p in module.parameters() if type(p.data) is Tensor])
+
+
+def dense(gradient: Tensor | None) -> Tensor | None:
+    """A copy in float64, of a sparse one too."""
+    if gradient is None:
+        return None
+    whole = gradient.to_dense() if gradient.layout != torch.strided else gradient
+    return whole.detach().double().cpu().clone()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Warnings of a layer are its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@dataclass(eq=False)
+class Passes:
+    """A built layer in one mode; each pass begins from its buffers as they were, with the same draws."""
+
+    module: nn.Module
+    training: bool
+    seed: int = 0
+    device: str = "cpu"
+    call: Callable[..., Any] | None = None  # in place of the layer, as compiled
+    names: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = inputs_of(self.module)
+        self.buffers = {name: b.detach().clone() for name, b in self.module.named_buffers()}
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Those that take gradients."""
+        return trained(self.module)
+
+    @property
+    def when(self) -> str:
+        return "training" if self.training else "evaluating"
+
+    def restore(self) -> None:
+        """Put the buffers back."""
+        now = dict(self.module.named_buffers())
+        for name, kept in self.buffers.items():
+            with suppress(Exception):  # one that was replaced by another shape is the layer's own
+                now[name].data.copy_(kept)
+
+    def outs(self, xs: Sequence[Tensor], seed: int | None = None, again: bool = False) -> list[Tensor]:
+        """Its floating outputs; with ``again`` from the buffers that the pass before left."""
+        alive()
+        if not again:
+            self.restore()
+        self.module.train(self.training)
+        with seeded(self.seed if seed is None else seed, self.device), quietly():
+            return tensors_of((self.call or self.module)(*xs))
+
+    def flat(self, xs: Sequence[Tensor], seed: int | None = None, again: bool = False) -> Tensor:
+        """Its outputs [n] in float64, without a graph."""
+        with torch.no_grad():
+            return flat(self.outs([x.detach().clone() for x in xs], seed, again))
+
+    def along(self, outs: Sequence[Tensor], seed: int = 1) -> list[Tensor]:
+        """A drawn upstream gradient of each output."""
+        drawn = torch.Generator().manual_seed(self.seed + seed)
+        return [torch.randn(out.shape, generator=drawn, dtype=torch.float64).to(out) for out in outs]
+
+    def leaves(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of the inputs that take gradients where they can."""
+        return [x.detach().clone().requires_grad_(x.is_floating_point()) for x in xs]
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        for p in self.module.parameters():
+            p.grad = None
+
+    def gradients(self, leaves: Sequence[Tensor]) -> Gradients:
+        """What backward passes have left on parameters and inputs."""
+        found: Gradients = {name: dense(p.grad) for name, p in self.parameters.items()}
+        return found | {self.input(k): dense(x.grad) for k, x in enumerate(leaves) if x.is_floating_point()}
+
+    def input(self, k: int) -> str:
+        """What an input is called."""
+        return "the input" if len(self.names) == 1 else f"the input {self.names[k]}"
+
+    def floating(self, xs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Parameters that take gradients, and inputs that can, by name."""
+        inputs = {self.input(k): x for k, x in enumerate(xs) if x.is_floating_point()}
+        return {**self.parameters, **inputs}
+
+    def backward(
+        self, xs: Sequence[Tensor], along: Sequence[Tensor] | None = None, seed: int = 1
+    ) -> tuple[list[Tensor], Gradients]:
+        """Outputs, and the gradients of one pass back with an upstream gradient that is given or drawn."""
+        self.clear()
+        leaves = self.leaves(xs)
+        outs = self.outs([x.clone() for x in leaves])
+        back(outs, self.along(outs, seed) if along is None else along)
+        return [out.detach() for out in outs], self.gradients(leaves)
+
+
+def back(outs: Sequence[Tensor], along: Sequence[Tensor], retain: bool = False) -> None:
+    """A pass back through all outputs that have one."""
+    pairs = [(out, a) for out, a in zip(outs, along, strict=True) if out.requires_grad]
+    if pairs:
+        with quietly():
+            torch.autograd.backward([out for out, _ in pairs], [a for _, a in pairs], retain_graph=retain)
+
+
+def size(tensor: Tensor) -> float:
+    """Root of the mean square, 1 of nothing but zeros."""
+    return (float(tensor.detach().double().square().mean().sqrt()) if tensor.numel() else 0.0) or 1.0
+
+
+def check_layer(made: object, name: str) -> nn.Module:
+    """The module that a factory gave; raises InputError for what is none."""
+    if not isinstance(made, nn.Module):
+        raise InputError(f"layer {name}: expected a factory of torch.nn.Module, got {type(made).__name__}")
+    return made

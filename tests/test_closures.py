@@ -1,0 +1,89 @@
+"""Closures: an optimizer that wants the loss evaluated is given what evaluates it, and is judged with it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam
+
+from identity_props.conformance import checking, learning
+from identity_props.conformance.checking import check
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference
+from identity_props.laws import LAWS
+from identity_props.stack.loop import needs_closure, take_step
+from identity_props.stack.stack import Stack
+
+
+class Asking(Adam):
+    """Its signature has no default."""
+
+    def step(self, closure):
+        return super().step(closure)
+
+
+class Refusing(Adam):
+    """Its signature does not say so; SAM is written like this."""
+
+    def step(self, closure=None):
+        assert closure is not None, "a closure, please"
+        return super().step(closure)
+
+
+class Broken(SGD):
+    def step(self, closure=None):
+        raise ValueError("broken")
+
+
+class BreaksLater(SGD):
+    """Its second step fails without a closure."""
+
+    def step(self, closure=None):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 2:
+            closure()
+        return super().step(closure)
+
+
+def stepped(optimizer, steps=1):
+    """A parameter that starts at 1, of the loss p^2, after some steps."""
+    parameter = nn.Parameter(torch.ones(1))
+    one = optimizer([parameter], lr=0.1)
+    for _ in range(steps):
+        take_step(one, lambda: parameter.square().sum())
+    return one, float(parameter.detach())
+
+
+@pytest.mark.parametrize("optimizer", [Asking, Refusing])
+def test_an_optimizer_that_wants_a_closure_gets_one(optimizer):
+    one, moved = stepped(optimizer, steps=3)
+    assert needs_closure(one)
+    assert math.isclose(moved, stepped(Adam, steps=3)[1])
+
+
+def test_what_fails_with_a_closure_too_says_why_it_failed_without():
+    with pytest.raises(ValueError, match="broken"):
+        stepped(Broken)
+
+
+def test_one_that_has_stepped_without_a_closure_is_given_none_later():
+    with pytest.raises(TypeError):
+        stepped(BreaksLater, steps=2)
+
+
+NAMES = ("layout", "elementwise", "adam-first-step", "resume", "evaluate", "state-roundtrip")
+
+
+@pytest.mark.parametrize("like", [Reference(), Reference(optimizer=Adam)])
+@pytest.mark.parametrize("optimizer", [Asking, Refusing])
+def test_a_correct_optimizer_that_wants_a_closure_passes(optimizer, like, one_family, monkeypatch):
+    monkeypatch.setattr(checking, "LAWS", {name: law for name, law in LAWS.items() if name in NAMES})
+    monkeypatch.setattr(learning, "budget", lambda d: 4)
+    found = {row.name: row for row in check(Stack(optimizer=optimizer, lr=0.01), like)}
+    del found["learns-identity"]  # not in four steps
+    assert [row for row in found.values() if row.verdict == FAIL] == []
+    assert {found[name].verdict for name in ("moves", "resume", "evaluate")} == {PASS}
+    assert found["layout"].verdict == NOT_APPLICABLE
+    assert "not stepping on given gradients" in found["layout"].note
+    if like.optimizer is not None:
+        assert found["like-optimizer"].verdict == PASS
