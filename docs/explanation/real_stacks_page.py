@@ -66,6 +66,8 @@ def _what(one):
     note = row.get("note", "")
     if row["verdict"] == "pass":
         return f"**{note.partition(' (')[0]}**"
+    if "depend on the loss" in note:
+        return "none known: its steps depend on the loss"
     nearest = note.partition("nearest is ")[2]
     if not nearest:
         return "-" if note in ("", "not asked") else "none known: it raises"
