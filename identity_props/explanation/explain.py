@@ -158,17 +158,18 @@ def explain(
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]
     size = ((recipe and recipe.batch_size) or BATCH) if noisy(model, pixels, seed) else None
-    given = view(model, pixels, unspanned, size)
-    ranks = by_rank(given.train.x, given.train.goal, given.test.x, given.test.goal)
     drawn = as_drawn(model, pixels.train, pixels.goal[0].double(), curve, seed)
     start = None if drawn else recalibrated(model, pixels.train)
     whole = fvu(model, pixels)
     shifted = 0.0 if start is None else max(0.0, whole - fvu(start, pixels))
     settled = settle(start if start is not None and shifted else model, pixels, recipe, seed, on_step)
+    own = drawn or settled.model is model
+    given = view(model, pixels, unspanned, size, whole=own)
+    ranks = by_rank(given.train.x, given.train.goal, given.test.x, given.test.goal)
     if drawn:
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
-        left = given if settled.model is model else view(settled.model, pixels, unspanned, size, every=False)
+        left = given if own else view(settled.model, pixels, unspanned, size, every=False)
         left = replace(left, narrowest=given.narrowest)
         first = (Part(SHIFTED, shifted, SHIFTED_WHAT), *_of_settling(settled, recipe))
         found = (*first, *parts(left, v[:, _slow(eigenvalues, settled.rate)], ranks, settled.noise))

@@ -24,11 +24,11 @@ def by_rank(x: Tensor, goal: Tensor, test: Tensor, test_goal: Tensor) -> Tensor:
     Reduced-rank regression (Izenman 1975): the least squares map, projected on the leading eigenvectors of what it
     predicts; where the goal is x, the leading principal components (Eckart, Young 1936).
     """
-    slope = affine(x, goal)[:-1]
     mean, middle = x.mean(0), goal.mean(0)
-    predicted = (x - mean) @ slope
-    v = torch.linalg.eigh(predicted.T @ predicted / len(x))[1].flip(1)
-    error, along = test_goal - middle, (test - mean) @ slope @ v  # [m, d] along v
+    slope = torch.eye(x.shape[1], dtype=x.dtype) if goal is x else affine(x, goal)[:-1]
+    centred = x - mean
+    v = torch.linalg.eigh(slope.T @ (centred.T @ centred) @ slope / len(x))[1].flip(1)
+    error, along = test_goal - middle, (test - mean) @ (slope @ v)  # [m, d] along v
     gain = (along * (2 * (error @ v) - along)).sum(0)
     left = error.square().sum() - torch.cat([torch.zeros(1, dtype=gain.dtype), gain.cumsum(0)])
     return left.clamp_min(0) / (test_goal.numel() * pixel_variance(test_goal))

@@ -140,18 +140,30 @@ def vary(y: Tensor) -> bool:
     return bool((y - y[0]).abs().max() > 1e-5 * y.abs().max())
 
 
-def affine(features: Tensor, target: Tensor) -> Tensor:
-    """The affine map [p + 1, d], its last row the intercept, with least squares from [n, p] to [n, d].
+class Regression:
+    """Least squares from features [n, p], of which the Gram matrix is factored once.
 
     Centred, under a ridge of 1e-9, solved by Cholesky in float64. Features keep their scale: one that is
     almost never on would be blown up, and a test image that has it with it.
     """
-    mean, goal = features.mean(0), target.mean(0)
-    z = features - mean
-    gram = z.T @ z / len(z)
-    gram.diagonal().add_(RIDGE * gram.diagonal().mean().clamp_min(1e-30))
-    slope = torch.cholesky_solve(z.T @ target / len(z), torch.linalg.cholesky(gram))  # z.T @ goal is 0
-    return torch.cat([slope, (goal - mean @ slope)[None]])
+
+    def __init__(self, features: Tensor) -> None:
+        self.mean = features.mean(0)
+        self.centred = features - self.mean
+        gram = self.centred.T @ self.centred / len(features)
+        gram.diagonal().add_(RIDGE * gram.diagonal().mean().clamp_min(1e-30))
+        self.factor = torch.linalg.cholesky(gram)
+
+    def to(self, target: Tensor) -> Tensor:
+        """The affine map [p + 1, d], its last row the intercept, to a target [n, d]."""
+        moment = self.centred.T @ target / len(target)  # centred.T @ target.mean(0) is 0
+        slope = torch.cholesky_solve(moment, self.factor)
+        return torch.cat([slope, (target.mean(0) - self.mean @ slope)[None]])
+
+
+def affine(features: Tensor, target: Tensor) -> Tensor:
+    """The affine map [p + 1, d], its last row the intercept, with least squares from [n, p] to [n, d]."""
+    return Regression(features).to(target)
 
 
 def apply(readout: Tensor, features: Tensor) -> Tensor:

@@ -10,11 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.explanation.convolved import Convolved, convolved
-from identity_props.explanation.readout import WIDEST, Layer, affine, apply, bypassed, outputs, watched
+from identity_props.explanation.readout import (
+    WIDEST,
+    Layer,
+    Regression,
+    affine,
+    apply,
+    bypassed,
+    outputs,
+    watched,
+)
 from identity_props.explanation.slopes import flat_outputs, last_module, reach, saturation
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import pixel_variance
 
+FEWER = 8192  # training examples, and a quarter of it for test, that gains of flat units are measured on
 SAMPLE = 20_480  # training examples that readouts are fitted on: 26 to a feature at 784 pixels
 
 
@@ -76,13 +86,18 @@ class View:
 
 
 def view(
-    model: nn.Module, pixels: Pixels, unspanned: Tensor, noise: int | None = None, every: bool = True
+    model: nn.Module,
+    pixels: Pixels,
+    unspanned: Tensor,
+    noise: int | None = None,
+    every: bool = True,
+    whole: bool = True,
 ) -> View:
     """What the parts are made from; ``unspanned`` [d, u] are directions that the training data does not have.
 
     Readouts of hidden layers, of ``every`` one or as many as are needed, are fitted on the first 20,480
     training examples. The last is read together with the output where something goes round the layer. ``noise``
-    is the batch size of a network whose training is noisy.
+    is the batch size of a network whose training is noisy. One that is not ``whole`` lacks what saturates or is noise.
     """
     xs = [pixels.train[:SAMPLE].double(), pixels.test.double()]
     goals = (
@@ -91,7 +106,7 @@ def view(
         else [half.double() for half in (pixels.targets[0][:SAMPLE], pixels.targets[1])]
     )
     last, saturated = last_module(model, pixels.test), saturation(model, pixels.train)
-    flat_layers = saturated.hidden
+    flat_layers = saturated.hidden if whole else {}
     ys, inner = zip(*(watched(model, x, flat_layers) for x in xs), strict=True)
     layers: list[tuple[Layer, Layer]] = list(zip(*inner, strict=True))
     variance = pixel_variance(goals[1])
@@ -104,7 +119,12 @@ def view(
     else:
         wide = None
         features = _features(layers, ys, around) or xs
-        read, refit = _readout(features, goals, seen, bool(layers)), _refit(features)
+        of_last = Regression(features[0])
+        read = _readout(of_last, features, goals, seen, bool(layers))
+
+        def refit(wanted: Tensor) -> Tensor:
+            return apply(of_last.to(wanted), features[1])
+
     needed = [one for one in layers if every or one is layers[-1] or one[0].module in flat_layers]
     last_is_read = bool(layers) and not around and wide is None
     readouts = [_fvu_of(one, goals, variance) for one in (needed[:-1] if last_is_read else needed)]
@@ -121,11 +141,13 @@ def view(
         widths=tuple(one.values.shape[1] for one, _ in layers),
         bypassed=around,
         narrowest=_narrowest(model, layers, pixels) if every else None,
-        flattened=_flattened(needed, readouts, goals, variance),
+        flattened=_flattened(needed, goals, variance),
         units=saturated.units,
-        flat=flat_outputs(model, last, pixels.test, saturated.output),
+        flat=flat_outputs(model, last, pixels.test, saturated.output) if whole else None,
         reach=reach(model, last, pixels.test),
-        shrunk=None if noise is None or around or wide else _shrunk(model, last, xs, goals, noise),
+        shrunk=None
+        if noise is None or around or wide or not whole
+        else _shrunk(model, last, xs, goals, noise),
     )
 
 
@@ -144,15 +166,13 @@ def _features(layers: list[tuple[Layer, Layer]], ys: tuple[Tensor, ...], around:
     return [torch.cat(both, 1) for both in zip(ys, values, strict=True)] if around else values
 
 
-def _readout(features: list[Tensor], goals: list[Tensor], seen: list[Tensor], hidden: bool) -> list[Tensor]:
+def _readout(
+    of_last: Regression, features: list[Tensor], goals: list[Tensor], seen: list[Tensor], hidden: bool
+) -> list[Tensor]:
     if not hidden:
         return seen
-    best = affine(features[0], goals[0])
+    best = of_last.to(goals[0])
     return [apply(best, half) for half in features]
-
-
-def _refit(features: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda wanted: apply(affine(features[0], wanted), features[1])
 
 
 def _refit_convolved(
@@ -177,15 +197,20 @@ def _fvu_of(
     return float((apply(best, values[1]) - goals[1]).square().mean()) / variance
 
 
-def _flattened(
-    layers: list[tuple[Layer, Layer]], readouts: list[float], goals: list[Tensor], variance: float
-) -> float:
-    """FVU that is lost where units are flat: what readouts gain from the values before the activation, layer by layer."""
-    gains = [
-        readout - _fvu_of(layer, goals, variance, with_before=True)
-        for layer, readout in zip(layers, readouts, strict=True)
-        if layer[0].before is not None
-    ]
+def _flattened(layers: list[tuple[Layer, Layer]], goals: list[Tensor], variance: float) -> float:
+    """FVU that is lost where units are flat: what readouts gain from the values before the activation, layer by layer.
+
+    Of fewer examples than a readout alone, since there are up to twice as many features.
+    """
+    few, gains = [goals[0][:FEWER], goals[1][: FEWER // 4]], []
+    for train, test in layers:
+        if train.before is None or test.before is None:
+            continue
+        halves = (
+            Layer(train.module, train.values[:FEWER], train.before[:FEWER]),
+            Layer(test.module, test.values[: FEWER // 4], test.before[: FEWER // 4]),
+        )
+        gains.append(_fvu_of(halves, few, variance) - _fvu_of(halves, few, variance, with_before=True))
     return sum(max(0.0, gain) for gain in gains)
 
 
