@@ -62,12 +62,12 @@ def _look_drawn(model: nn.Module) -> bool:
 
 
 def _is_drawn(w: Tensor) -> bool:
+    from scipy.special import kolmogi  # half a second, which a check does without
+
     flat, rows = w.flatten(), w.flatten(1)
     if not float(flat.std()) > 0:
         return False
     values = flat.sort().values
-    from scipy.special import kolmogi  # half a second, which a check does without until it judges
-
     limit = float(kolmogi(DRAWN)) / len(values) ** 0.5
     uniform = (values / values.abs().max() + 1) / 2
     normal = torch.special.ndtr(values / values.std())
