@@ -274,6 +274,13 @@ class SpentOnce(nn.Linear):
         return Consumed.apply(x, self.weight) + self.bias
 
 
+class OtherCompiled(nn.Linear):
+    """Compiled it gives twice as much."""
+
+    def forward(self, x):
+        return super().forward(x) * (2 if torch.compiler.is_compiling() else 1)
+
+
 class Hangs(nn.Linear):
     """A pass never ends."""
 

@@ -203,6 +203,23 @@ def test_buffers_that_each_pass_changes_leave_evaluation_to_be_judged():
     assert "buffers" in bench.reasons[True]
 
 
+class Positive(nn.Module):
+    """Its scale has to be positive."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((64,), 1e-3))
+
+    def forward(self, x):
+        return x * self.scale.sqrt()
+
+
+def test_parameters_that_have_to_be_positive_are_left_where_they_begin():
+    rows = [*check_layer(LayerBench(Positive, ((64,),)))]
+    assert [str(row) for row in rows if row.verdict == FAIL] == []
+    assert rows[1].verdict == PASS
+
+
 @pytest.mark.parametrize("name", ["NotFinite"])
 def test_a_layer_that_does_not_compute_is_one_row(name):
     (row,) = check_layer(of(name))
@@ -260,6 +277,14 @@ def test_a_layer_that_hangs_or_ends_its_process_is_a_row(name, row, kind):
     rows = {one["name"]: one for one in json.loads(done.stdout)["rows"]}
     assert (rows[row]["verdict"], rows[row]["kind"]) == (FAIL, kind)
     assert len(rows) == (1 if row == COMPUTES else 1 + len(LAYER_LAWS))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("layer", "verdict"), [(nn.Linear, PASS), (broken.OtherCompiled, FAIL)])
+def test_a_layer_is_compiled_where_that_is_asked(layer, verdict):
+    row = row_of(LAYER_LAWS["layer-modes"], LayerBench(layer, ((5,),), arguments=SIZES, mode="compiled"))
+    assert row.verdict == verdict, str(row)
+    assert verdict == PASS or "forward, the output, evaluating, compiled" in row.note
 
 
 def test_token_ids_are_found_where_nothing_says_how_many_there_are():

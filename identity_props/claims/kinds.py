@@ -133,7 +133,7 @@ IDENTITY_CRISIS = "Zhang et al., Identity Crisis (ICLR 2020, 1902.04698), whose 
 
 
 def _claim(name: str, statement: str, source: str, evidence: str, **parts: Any) -> Claim:
-    usual = {"expects": "learns", "share": 1 / 2, "succeeded": learns, "dtypes": ROUNDS}
+    usual: dict[str, Any] = {"expects": "learns", "share": 1 / 2, "succeeded": learns, "dtypes": ROUNDS}
     return Claim(name, statement=statement, source=source, evidence=evidence, **usual | parts)
 
 

@@ -75,6 +75,9 @@ DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target"
     "--train", metavar="PKG.MOD:FIT", help="fit(model, x, target) trains a --model that is changed by --try."
 )
 @click.option(
+    "--curve", type=PATH, help="Its losses while it trained, .npy or .csv: flat, it is not trained yet."
+)
+@click.option(
     "--wanted",
     type=click.FloatRange(0, 1, min_open=True),
     default=1e-3,
@@ -120,12 +123,12 @@ def explain(
     from identity_props.report.explain import FILE, document, tables
     from identity_props.stack.stack import Stack
     from identity_props.stack.unchanged import unchanged
-    from identity_props.task.reading import NAMED
+    from identity_props.task.reading import NAMED, read_curve
 
     click.get_current_context().with_resource(names_from_here())
     chosen = {name: given.pop(name) for name in DATA}
     given["scaling"] = given["scaling"] or ("unit" if data in NAMED else "none")
-    asked = Asked(**given)
+    asked = Asked(**given | {"curve": read_curve(given["curve"])})
     click.get_current_context().with_resource(
         flushed_denormals(helpers=True)
     )  # before torch starts its threads

@@ -77,8 +77,8 @@ class Run:
         seeds = tuple(self.seeds[k] for k in order)
         picked = torch.tensor(order)
         floor = None if self.floor is None else self.floor[picked]
-        picks = {"fvu": self.fvu[picked], "fvu_pixels": self.fvu_pixels[picked], "floor": floor}
-        return replace(self, seeds=seeds, state={}, **picks)
+        fvu, of_pixels = self.fvu[picked], self.fvu_pixels[picked]
+        return replace(self, seeds=seeds, fvu=fvu, fvu_pixels=of_pixels, state={}, floor=floor)
 
     @property
     def diverged(self) -> Tensor:

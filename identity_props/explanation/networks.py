@@ -102,6 +102,33 @@ def measured(model: nn.Module, scaled: Pixels) -> float:
     return float((back(y) - goal).square().mean()) / pixel_variance(goal)
 
 
+class Pictured(nn.Module):
+    """A network of pictures [n, 1, h, w] as one of rows: [n, d] to [n, d]."""
+
+    def __init__(self, model: nn.Module, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.shape = model, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.model(x.reshape(-1, 1, *self.shape)).flatten(1)
+        return y
+
+
+def on_rows(model: nn.Module, pixels: Pixels) -> nn.Module:
+    """The model, or where it refuses rows, or gives no rows, and takes pictures of the data's shape, one that hands it them."""
+    if pixels.shape is None or _takes(model, pixels):
+        return model
+    pictured = Pictured(model, pixels.shape)
+    return pictured if _takes(pictured, pixels) else model
+
+
+def _takes(model: nn.Module, pixels: Pixels) -> bool:
+    try:
+        return outputs(model, pixels.test[:2]).shape == pixels.test[:2].shape
+    except InputError:
+        return False
+
+
 def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
     """Replica k of a run, of torch's own layers and in its dtype."""
     model = trial.variant.build(d)

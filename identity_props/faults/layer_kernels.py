@@ -24,10 +24,10 @@ class Kernel(torch.autograd.Function):
         out, *kept = layer.run(x, *parameters)
         ctx.layer = layer
         ctx.save_for_backward(*kept)
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Any:
         return None, *ctx.layer.back(upstream, *ctx.saved_tensors)
 
@@ -133,6 +133,9 @@ class Convolution(Written):
 
 class BatchNorm(Written):
     """Batch normalisation of 3 channels of images, with running averages for eval mode."""
+
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.errors import InputError
-from identity_props.layers.passes import Passes, check_layer, flat, inputs_of, quietly, trained
+from identity_props.layers.passes import Passes, check_layer, inputs_of, plain, quietly, trained
 from identity_props.layers.slopes import moved, slope, ways_of
 from identity_props.stack.guard import RAISED
 from identity_props.stack.stack import MODES, arguments_of, part_name, resolve, seeded
@@ -27,8 +27,8 @@ LARGEST = 4096  # token ids tried where nothing says how many there are
 class LayerBench:
     """A layer under test: ``factory(**arguments)`` makes it, ``shapes`` are those of one example of each input.
 
-    Parameters are displaced by a quarter of a standard normal: what multiplies one that begins at 0, as LoRA's,
-    shows there. Raises InputError for what is no such layer.
+    Inputs are drawn from a standard normal. Parameters are displaced by a quarter of one, unless outputs then are not
+    finite: what multiplies one that begins at 0, as LoRA's, shows there. Raises InputError for what is no such layer.
     """
 
     factory: Callable[..., Any]
@@ -84,8 +84,25 @@ class LayerBench:
         """A new layer on its device and in its dtype, displaced."""
         module = self.made(**others).to(self.device)
         module = module.to(dtype or self.dtype)
-        displace(module, self.seed)
+        if self.displaces:
+            displace(module, self.seed)
         return module
+
+    @cached_property
+    def displaces(self) -> bool:
+        """Whether its outputs stay finite where its parameters are displaced, or are not finite anyway."""
+        module = self.made().to(self.device)
+        dtype = next((p.dtype for p in trained(module).values()), torch.float32)
+        before = self._finite(module, dtype)
+        displace(module, self.seed)
+        return self._finite(module, dtype) or not before
+
+    def _finite(self, module: nn.Module, dtype: torch.dtype) -> bool:
+        passes = Passes(module, False, self.seed, self.device)
+        try:
+            return bool(passes.flat(self.inputs(dtype=dtype)).isfinite().all())
+        except RAISED:  # it says so where it is judged
+            return False
 
     def passes(self, training: bool, dtype: torch.dtype | None = None, **others: Any) -> Passes:
         """Passes of a new layer."""
@@ -216,13 +233,13 @@ class LayerBench:
             found[training] = frozenset(name for name, one in slopes.items() if one is not None)
         return found
 
-    @cached_property
-    def rough(self) -> str:
-        """Why, evaluating, equal numbers in fewer digits may give others: it draws, or its outputs move in steps."""
-        if self.draws(False):
-            return "it draws, evaluating"
-        all_of_them = self.passes(False).floating(self.inputs())
-        return "" if self.smooth(False) == {*all_of_them} else "its outputs move in steps"
+    def rough(self, training: bool) -> str:
+        """Why equal numbers in fewer digits may give others: it draws, or its outputs move in steps."""
+        passes = self.passes(training)
+        if self.reasons[training] or self.draws(training):
+            return self.reasons[training] or f"{passes.when}, it draws"
+        stepped = self.smooth(training) != {*passes.floating(self.inputs())}
+        return f"{passes.when}, its outputs move in steps" if stepped else ""
 
     @cached_property
     def apart(self) -> bool:
@@ -244,12 +261,12 @@ class LayerBench:
 def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
     """Why passes in this mode are no function of inputs and parameters."""
     passes.module.train()
-    before = flat([*passes.module.parameters()])
+    before = plain(passes.module)
     passes.module.train(passes.training)
-    if not torch.equal(before, flat([*passes.module.parameters()])):
+    if not torch.equal(before, plain(passes.module)):
         return f"{passes.when}, it merges or changes its parameters"
     first, second = passes.flat(xs), passes.flat(xs)
-    if not torch.equal(before, flat([*passes.module.parameters()])):
+    if not torch.equal(before, plain(passes.module)):
         return f"{passes.when}, a pass changes its parameters"
     if not torch.equal(first.nan_to_num(), second.nan_to_num()):
         return f"{passes.when}, equal draws do not give equal outputs"

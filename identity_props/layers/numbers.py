@@ -37,9 +37,11 @@ def layer_dtype(bench: LayerBench) -> Discrepancy:
     others = [dtype for dtype in bench.dtypes if dtype != torch.float64]
     if torch.float64 not in bench.dtypes or not others:
         raise NotPromised("it takes " + (", ".join(map(named, bench.dtypes)) or "no dtype") + " alone")
-    if reason := bench.reasons[False] or bench.rough:
-        raise NotPromised(reason)
-    return told(one for dtype in others for one in _in(bench, dtype))
+    rough = {training: bench.rough(training) for training in (False, True)}
+    training = next((mode for mode, reason in rough.items() if not reason), None)
+    if training is None:
+        raise NotPromised("; ".join(dict.fromkeys(rough.values())))
+    return told(one for dtype in others for one in _in(bench, dtype, training))
 
 
 def named(dtype: torch.dtype) -> str:
@@ -47,8 +49,8 @@ def named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _in(bench: LayerBench, dtype: torch.dtype) -> Iterator[Discrepancy]:
-    coarse, fine = bench.passes(False, dtype), bench.passes(False, torch.float64)
+def _in(bench: LayerBench, dtype: torch.dtype, training: bool) -> Iterator[Discrepancy]:
+    coarse, fine = bench.passes(training, dtype), bench.passes(training, torch.float64)
     copy_numbers(coarse, fine)
     xs = bench.inputs(dtype=dtype)
     truth = Truth(bench, fine, xs, dtype)

@@ -50,6 +50,11 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([one.detach().double().cpu().reshape(-1) for one in tensors] or [torch.zeros(0)])
 
 
+def plain(module: nn.Module) -> Tensor:
+    """All parameters [n] that are kept as plain tensors, packed ones being their own."""
+    return flat([p.data for p in module.parameters() if type(p.data) is Tensor])
+
+
 def dense(gradient: Tensor | None) -> Tensor | None:
     """A copy in float64, of a sparse one too."""
     if gradient is None:
