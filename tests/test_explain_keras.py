@@ -211,7 +211,7 @@ def test_what_cannot_be_followed_is_refused(nets, monkeypatch):
 
 @pytest.mark.trainers
 @pytest.mark.parametrize("file", ["net.keras", "net.weights.h5"])
-@pytest.mark.parametrize("kind", ["relu", "rich"])
+@pytest.mark.parametrize("kind", ["relu", "rich", "own"])
 def test_a_trained_model_is_explained_from_the_files_of_keras(kind, file, nets, pixels, capsys):
     model = getattr(nets, kind)()
     model.compile("adam", "mse")

@@ -214,7 +214,8 @@ def _activated(module: nn.Module, layer: Any) -> nn.Module:
 
 def _linear(layer: Any) -> nn.Module:
     kernel = _copied(layer.kernel)
-    made = Linear(*kernel.shape, bias=layer.use_bias, dtype=kernel.dtype)
+    fan_in, fan_out = kernel.shape
+    made = Linear(fan_in, fan_out, bias=layer.use_bias, dtype=kernel.dtype)
     made.weight = nn.Parameter(kernel.T.contiguous(), layer.trainable)
     if layer.use_bias:
         made.bias = nn.Parameter(_copied(layer.bias), layer.trainable)

@@ -55,7 +55,7 @@ def _check(
     path: Path, name: str, saved: tuple[list[str] | None, Shapes], own: tuple[list[str] | None, Shapes]
 ) -> None:
     for there, here in zip(saved, own, strict=True):
-        if there != here:
+        if None not in (there, here) and there != here:
             wanted, got = _first_difference(here, there)
             raise InputError(
                 f"--weights {path}: expected those of {name}, got another architecture's: {got}, not {wanted}"
@@ -87,7 +87,11 @@ def _own(model: Any, with_layers: bool) -> tuple[list[str] | None, Shapes]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"own{ALONE}"
         model.save_weights(file)
-        return _layers(json.loads(model.to_json())) if with_layers else None, _arrays(file)
+        arrays = _arrays(file)
+    try:
+        return _layers(json.loads(model.to_json())) if with_layers else None, arrays
+    except Exception:  # of a class of the user's that does not say what it is made of
+        return None, arrays
 
 
 def _layers(saved: dict[str, Any]) -> list[str]:
@@ -102,7 +106,11 @@ def _layers(saved: dict[str, Any]) -> list[str]:
 
 
 def _word(activation: Any) -> str:
-    return activation if isinstance(activation, str) else str(activation.get("config", activation))
+    """Its name, or its class where it is a layer, whose own name differs from one to the next."""
+    if isinstance(activation, str):
+        return activation
+    config = activation.get("config")
+    return config if isinstance(config, str) else str(activation.get("class_name"))
 
 
 def _arrays(file: Path | IO[bytes]) -> Shapes:
