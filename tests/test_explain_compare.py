@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -9,6 +10,7 @@ from jsonschema import Draft202012Validator
 from identity_props.cli import main
 from identity_props.report.compare import read, rows
 from identity_props.report.schemas import schemas
+from identity_props.task import reading
 from tests.test_fitting import shown
 
 
@@ -17,24 +19,10 @@ def explained(tmp_path_factory):
     """Two explanations that the command wrote of networks with and without an output ReLU, on the same digits."""
     folder = tmp_path_factory.mktemp("explained")
     with pytest.MonkeyPatch.context() as patch:
-        from functools import partial
-
-        from identity_props.task import data
-
-        patch.setattr(data, "digits", partial(data.digits, train=512, test=128))
+        patch.setattr(reading, "digits", partial(reading.digits, train=512, test=128))
         for variant in ("plain-relu", "linear-output"):
-            given = [
-                "explain",
-                "--depth",
-                "2",
-                "--steps",
-                "50",
-                "--variant",
-                variant,
-                "--out",
-                str(folder / variant),
-            ]
-            assert main(given) == 0
+            given = f"explain --depth 2 --steps 50 --variant {variant} --out".split()
+            assert main([*given, str(folder / variant)]) == 0
     return [folder / variant / "explanation.json" for variant in ("plain-relu", "linear-output")]
 
 
