@@ -31,7 +31,9 @@ def slope(at: At, eps: float) -> Slope | None:
 
     Of an affine function it is (f(1) - f(-1)) / 2. Of others it is that of Richardson from central differences at
     h, h/2 and h/4, h = eps^(1/5), off by at most the difference of the two estimates, of order h^4, and by rounding
-    eps / h. An output whose second difference does not shrink as h^2 has a kink there and is left out.
+    eps / h. An output whose second difference does not shrink as h^2 has a kink there and is left out; a smaller kink,
+    of slopes c apart, at a distance a < h/4, hides in what curves: all three differences are off by up to c/2 then,
+    and second differences D by D(h) - 4 D(h/2) = c (3a - h), which is of order h^4 without one, so that it counts too.
     """
     f = {h: at(h) for h in (-1.0, 0.0, 1.0, 2.0)}
     scale = torch.stack([*f.values()]).norm() / f[0.0].numel() ** 0.5 if f[0.0].numel() else torch.tensor(1.0)
@@ -55,10 +57,11 @@ def _curved(at: At, f: Mapping[float, Tensor], eps: float, near: float) -> Slope
     if _in_steps(at, third, f, near):
         return None
     value, coarse = (4 * third - second) / 3, (4 * second - first) / 3
-    curve, finer = ((up + down - 2 * f[0.0]).abs() for up, down in sides[:2])
-    kinked = (finer > 0.4 * curve) & (finer > near)
+    curve, finer, finest = (up + down - 2 * f[0.0] for up, down in sides)
+    kinked = (finer.abs() > 0.4 * curve.abs()) & (finer.abs() > near)
+    bent = torch.maximum((curve - 4 * finer).abs(), 2 * (finer - 4 * finest).abs()) / h
     apart = (first - third).abs() > 0.05 * (value.abs() + value.square().mean().sqrt())
-    error = (value - coarse).abs() + 4 * near / h
+    error = (value - coarse).abs() + bent + 4 * near / h
     return Slope(value, error, ~kinked & ~apart, False)
 
 
