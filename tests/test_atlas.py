@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from identity_props.atlas.exploring import Plan, explore, trial_of
 from identity_props.atlas.reading import QUESTION, Seen, decides, nearest, seen, turns, ways
 from identity_props.atlas.store import Atlas, Settings
 from identity_props.cli import main
+from identity_props.cli.advise import say_hint
+from identity_props.cli.asked import Asked
 from identity_props.engine.together import StackedMuon, train_together
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Trial
@@ -29,6 +33,7 @@ from identity_props.errors import InputError
 from identity_props.stack.crews import crew
 from identity_props.task.models import Variant
 
+ROOT = Path(__file__).parent.parent
 SEEDS = range(3, 6)
 
 
@@ -57,12 +62,12 @@ def test_trials_of_other_rates_end_as_each_of_them_alone(optimizer, variant, sma
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "RMSprop"])
-def test_which_others_train_beside_a_trial_does_not_change_a_bit_of_it(optimizer, small):
+def test_which_others_train_beside_a_trial_changes_it_by_rounding_at_most(optimizer, small):
     trials = [trial(lr, f"torch.optim:{optimizer}", variant="linear") for lr in (1e-3, 1e-2, 3e-2)]
     together = train_together(trials, small, SEEDS)
     for one, run in zip(trials, together, strict=True):
         (alone,) = train_together([one], small, SEEDS)
-        assert torch.equal(run.fvu, alone.fvu)
+        assert torch.allclose(run.fvu, alone.fvu, rtol=1e-5, atol=0)
 
 
 def test_a_trial_that_diverges_stops_and_the_others_go_on_as_if_it_were_not_there(small):
@@ -73,7 +78,8 @@ def test_a_trial_that_diverges_stops_and_the_others_go_on_as_if_it_were_not_ther
     assert lost.diverged.all()
     for run, one in ((kept, trials[1]), (kept_too, trials[3])):
         assert run.steps[-1] == 64
-        assert torch.equal(run.fvu, train_together([one], small, SEEDS)[0].fvu)
+        (alone,) = train_together([one], small, SEEDS)
+        assert torch.allclose(run.fvu, alone.fvu, rtol=1e-5, atol=0)
 
 
 def test_momentum_of_those_that_go_on_is_theirs(small):
@@ -154,7 +160,9 @@ def test_a_range_of_depths_has_both_ends_and_one_of_rates_is_even_on_a_log_axis(
 
 
 def test_the_question_s_preset_has_1500_cells_and_more():
-    assert sum(grid.count(49) for grid in grids("question", {}, 49)) >= 1500
+    count = sum(grid.count(49) for grid in grids("question", {}, 49))
+    assert count >= 1500
+    assert f"{count:,} cells of 16 networks" in (ROOT / "docs/how-to/atlas.md").read_text()
     assert {*PRESETS["question"][0]} <= {*AXES}
 
 
@@ -238,9 +246,40 @@ def test_a_foreign_file_is_named(kept):
         kept.keys()
 
 
-def test_memory_holds_eight_bytes_of_a_finished_cell(kept, pixels):
-    explored(kept, pixels)
-    assert kept.keys().dtype == np.uint64
+class Idle:
+    """A crew whose tasks are done at once, and an atlas that keeps nothing."""
+
+    def submit(self, task, cells, settings):
+        future = Future()
+        future.set_result([bytes(1000) for _ in cells])
+        return future
+
+    def room(self):
+        return 4
+
+    def alive(self):
+        pass
+
+    def add(self, rows):
+        pass
+
+
+def peak(batches):
+    """Bytes of memory that the cells of so many sizes of batches take at most, and how many cells they are."""
+    axes = {"lr": "1e-5:1e2:30", "depth": "1:4", "batch": f"1:{batches}"}
+    plan = Plan([Grid.of(axes, 49)], SETTINGS)
+    tracemalloc.start()
+    try:
+        count = sum(explore(plan, Idle(), Idle(), np.empty(0, np.uint64)))
+        return tracemalloc.get_traced_memory()[1], count
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_cells():
+    few, many = peak(2), peak(20)
+    assert many[1] == 10 * few[1]
+    assert many[0] <= few[0] + 250_000  # rows of the others alone would be 6 MB
 
 
 def test_no_more_tasks_are_given_out_than_there_is_room_for(kept, pixels):
@@ -248,8 +287,6 @@ def test_no_more_tasks_are_given_out_than_there_is_room_for(kept, pixels):
         most = pending = 0
 
         def submit(self, task, *arguments):
-            from concurrent.futures import Future
-
             future = Future()
             future.set_result(task(pixels, *arguments))
             Counted.pending += 1
@@ -291,11 +328,13 @@ def test_the_command_keeps_cells_writes_a_page_and_says_what_decides(few_digits,
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert out.startswith("Of 3 cells")
-    assert "3 cells of 2 networks, some 1 seconds" in err
+    assert "3 cells of 2 networks: some 1 seconds" in err
+    assert "3 of 3 cells" in err
     assert "3 cells trained" in err
     assert "near-identity" in (tmp_path / "map/report.html").read_text()
     assert main([*command, "--json"]) == 0
     out, err = capsys.readouterr()
+    assert "3 cells of 2 networks, 3 of them finished" in err
     assert "0 cells trained" in err
     assert json.loads(out)["cells"] == 3
 
@@ -364,12 +403,12 @@ def test_a_run_that_is_killed_has_lost_only_what_was_in_training_and_the_next_go
     settings = ["--replicas", "2", "--steps", "20", "--jobs", "2", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "identity_props", "atlas", *axes, *settings]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while not [*tmp_path.glob("*.parquet")] and running.poll() is None:
+        while not [*tmp_path.glob("cells-*.parquet")] and running.poll() is None:
             time.sleep(0.05)
         running.kill()
     before = len(Atlas(tmp_path).keys())
     again = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    assert f"{before} cells are there" in again
+    assert f"{before} of them finished" in again
     assert f"{32 - before} cells trained" in again
     assert len([*Atlas(tmp_path).rows()]) == 32  # none twice
 
@@ -523,3 +562,13 @@ def test_explain_is_given_a_hint_of_a_cell_that_fails_and_none_of_one_that_learn
     )
     assert reading.hint({"variant": "residual", "depth": 4, "lr": 0.1}) == ""
     assert reading.hint({"variant": "cubic"}) == ""
+
+
+@pytest.mark.parametrize(("tried", "says"), [(True, "atlas: 16 of 16"), (False, "")])
+def test_explain_ends_with_the_hint_where_it_tries(tried, says, pixels, monkeypatch, capsys):
+    monkeypatch.setattr(reading, "opened", lambda: [cell(depth=4), cell("residual", 4, fvu=1e-4)])
+    asked = Asked("plain-relu", 4, "none", None, None, None, (), 0.1, "constant", 5, tried, 0)
+    say_hint(asked, pixels)
+    assert capsys.readouterr().err.startswith(says)
+    say_hint(replace(asked, model="own:net", optimizer="torch.optim:SGD"), pixels)
+    assert capsys.readouterr().err == ""

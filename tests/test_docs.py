@@ -19,6 +19,7 @@ from identity_props.claims.verdict import trainer
 from identity_props.cli import commands, main
 from identity_props.conformance.checking import check_laws
 from identity_props.conformance.rows import OTHERS, Reference
+from identity_props.explanation import from_keras
 from identity_props.faults import ALL_FAULTS, FAULTS, audit
 from identity_props.laws import LAWS
 from identity_props.laws.families import Family
@@ -51,7 +52,7 @@ def lines(page):
 LINES = sorted({line for page in PAGES for line in lines(page)})
 OURS = [line for line in LINES if line.startswith("identity-props ")]
 PYTEST = [line for line in LINES if line.startswith("pytest ")]
-KNOWN = ("identity-props ", "pytest ", "pip install ", "python3 -m venv ", ". .venv/bin/activate", "python benchmarks/", "ruff ", "mypy", "lint-imports", "mkdocs build")  # fmt: skip
+KNOWN = ("identity-props ", "pytest ", "pip install ", "python3 -m venv ", ". .venv/bin/activate", "python benchmarks/", "python asker.py", "ruff ", "mypy", "lint-imports", "mkdocs build")  # fmt: skip
 
 
 @pytest.mark.parametrize("line", OURS)
@@ -196,6 +197,35 @@ def test_what_the_page_of_trainers_shows_is_so(beside, capsys):
     assert [note.partition(";")[0] for note in notes] == design[1:]
 
 
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, on numpy 2
+def test_the_script_of_the_page_of_keras_is_explained_from_its_file(beside, capsys, few_digits):
+    page = "docs/how-to/explain-a-keras-network.md"
+    from_keras.prepare()
+    if pytest.importorskip("keras").config.backend() != "torch":
+        pytest.skip("Keras is on another backend in this process")
+    beside(page)
+    script = Path("asker.py")
+    small = {
+        "28, 4, 20": "7, 4, 3",
+        "import mnist": "import digits",
+        'mnist(SIDE, "data")': "digits(SIDE, 256, 256)",
+    }
+    for there, here in small.items():
+        assert there in script.read_text()
+        script.write_text(script.read_text().replace(there, here))
+    subprocess.run([sys.executable, script], check=True, capture_output=True)
+    for line in lines(page)[1:]:
+        shown = line.replace("--data mnist --side 28 --data-dir data", "--side 7").replace("9380", "20")
+        assert shown != line
+        assert main([*shlex.split(shown)[1:], "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert sum(part["fvu"] for part in found["parts"]) == pytest.approx(found["fvu"])
+        measured = {part["name"]: part["measured"] for part in found["parts"]}
+        assert measured["step-size floor"] == ("--optimizer" in line)
+        assert any(one["after"] is not None for one in found["advice"]) == ("--try" in line)
+
+
 def test_the_tutorial_s_table_names_every_claim_of_the_default_run():
     (_, table), *_ = blocks("docs/tutorial.md", "text")
     rows = [line.split()[0] for line in table.splitlines()[3:] if not line[0].isdigit()]
@@ -335,7 +365,18 @@ def test_text_of_a_registry_is_shown_as_it_is(hooks):
 
 def test_a_schema_is_a_file_of_the_site(hooks):
     pages = hooks.generated()
-    for name in ("results", "check", "ledger", "gate", "audit", "explanation", "atlas", "advice", "baseline"):
+    for name in (
+        "results",
+        "check",
+        "ledger",
+        "gate",
+        "audit",
+        "explanation",
+        "comparison",
+        "atlas",
+        "advice",
+        "baseline",
+    ):
         Draft202012Validator.check_schema(json.loads(pages[f"reference/schemas/{name}.json"]))
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +14,15 @@ from identity_props.cli import main
 from identity_props.engine.trial import Recipe
 from identity_props.explanation.advice import advised, described, planned, told, tried
 from identity_props.explanation.changed import best_rate, gone_round, without_dropout, without_output
-from identity_props.explanation.explain import explain
+from identity_props.explanation.changes import CHANGES
+from identity_props.explanation.explain import Advice, explain
 from identity_props.explanation.networks import retrained
+from identity_props.report import page
+from identity_props.report.explain import tables
 from identity_props.task.data import digits
 from tests.test_explain import PIXELS, D, bottleneck
 from tests.test_explain_parts import FAULTS, flat_output, normalised, short_output
+from tests.test_fitting import shown
 
 SGD = Recipe("torch.optim:SGD", 1e-7)
 X = PIXELS.train
@@ -28,7 +34,7 @@ def model(*layers):
 
 
 def test_an_output_activation_is_taken_away_and_the_network_left_as_it_is():
-    whole = model(nn.Linear(D, 8), nn.ReLU(), nn.Linear(8, D), nn.Sigmoid())
+    whole = model(nn.Linear(D, 8), nn.ReLU(inplace=True), nn.Linear(8, D), nn.Hardtanh(inplace=True))
     before = copy.deepcopy(whole.state_dict())
     bare = without_output(whole, X)
     assert torch.equal(bare(X), whole[:3](X))
@@ -89,6 +95,17 @@ def test_what_is_advised_first_answers_the_part(part, first):
     assert names(FAULTS[part]())[0][0] == first
 
 
+@pytest.mark.parametrize(
+    ("steps", "floor", "advised_"), [(0.0, 0.5, True), (0.3, 0.5, True), (0.5, 0.1, False)]
+)
+def test_a_decay_is_advised_where_the_rate_hovers_and_not_where_the_error_still_falls(steps, floor, advised_):
+    (decay,) = [change for change in CHANGES if change.name == "decay the rate"]
+    found = explain(bottleneck(), PIXELS)
+    given = {"too few steps": steps, "step-size floor": floor}
+    parts = tuple(replace(one, fvu=given.get(one.name, one.fvu)) for one in found.parts)
+    assert decay.fits(replace(found, parts=parts)) == advised_
+
+
 def test_a_width_is_the_least_whose_best_map_leaves_what_is_wanted():
     found = explain(bottleneck(), PIXELS)
     for wanted in (1e-1, 1e-2, 1e-3, 1e-6):
@@ -129,6 +146,16 @@ def test_what_cannot_be_changed_from_outside_is_by_hand():
     assert [plan.by_hand for plan in plans if plan.name == "widen to 4"] == [True]
 
 
+@pytest.mark.parametrize(
+    ("after", "said"), [((0.4, 0.9), True), ((0.2, 0.9), False), ((None, None), False), ((math.nan,), True)]
+)
+def test_that_nothing_helped_is_said(after, said):
+    found = replace(explain(bottleneck(), PIXELS), advice=tuple(Advice("a", "b", 0.5, one) for one in after))
+    told = "none of those tried halves the error"
+    assert (told in " ".join(shown(tables(found), 100).split())) == said
+    assert (told in page.of_explanation(found, {})) == said
+
+
 FITS = """
 import torch
 from torch import nn
@@ -146,6 +173,15 @@ def broken(model, x, target):
 def sigmoid():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(49, 49), nn.Sigmoid())
+
+class Maps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
 
 def saved():
     model = sigmoid()
@@ -182,6 +218,35 @@ def test_a_function_that_fails_is_refused_in_one_line(fits, capsys):
     assert main([*ASKED, "--train", "fits_here:broken", "--scaling", "standardise"]) == 2
     err = capsys.readouterr().err
     assert "--train: calling it raised ValueError: no" in err
+
+
+def test_a_network_of_pictures_is_handed_pictures(fits, capsys):
+    assert main(["explain", "--model", "fits_here:Maps", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"][0]["name"] == "not trained yet"
+
+
+@pytest.mark.parametrize(
+    ("curve", "share"), [("loss\n2.0\n1.99\n", 1), ("epoch,loss\n0,2.0\n1,0.5\n", 0), (None, 1)]
+)
+def test_a_curve_says_whether_a_network_was_trained(curve, share, fits, tmp_path, capsys):
+    given = []
+    if curve is not None:
+        (tmp_path / "curve.csv").write_text(curve)
+        given = ["--curve", "curve.csv"]
+    assert main(["explain", "--model", "fits_here:sigmoid", *given, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    drawn = document["parts"][0]["fvu"] / document["fvu"]
+    assert (drawn > 0.5) == bool(share)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"), [("c.csv", "1\n", 2), ("c.txt", "1\n2\n", 2), ("absent.csv", None, 3)]
+)
+def test_a_curve_that_cannot_be_read_is_refused(name, text, code, fits, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert main(["explain", "--model", "fits_here:sigmoid", "--curve", name]) == code
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_function_wants_a_model_and_a_try(capsys):

@@ -116,6 +116,16 @@ def test_flat_units_are_told_by_their_slope_whatever_the_activation(activation):
     assert shares(explain(flat_hidden(activation)(), PIXELS))["saturated hidden units"] > 0.7
 
 
+def test_an_activation_that_works_in_place_is_seen_as_any_other():
+    def shares_of(inplace):
+        w, b = torch.eye(D, dtype=torch.float64), torch.zeros(D, dtype=torch.float64)
+        b[:4] = -1e4
+        return shares(explain(with_best_output(layer(w, b), nn.ReLU(inplace)), PIXELS))
+
+    assert shares_of(True) == pytest.approx(shares_of(False))
+    assert shares_of(True)["saturated hidden units"] > 0.5
+
+
 @pytest.mark.parametrize("activation", [nn.Identity, nn.Softplus, nn.LeakyReLU])
 def test_a_healthy_hidden_layer_has_no_saturated_units(activation):
     w = torch.eye(D, dtype=torch.float64) / 255

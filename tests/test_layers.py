@@ -203,6 +203,23 @@ def test_buffers_that_each_pass_changes_leave_evaluation_to_be_judged():
     assert "buffers" in bench.reasons[True]
 
 
+class Positive(nn.Module):
+    """Its scale has to be positive."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((64,), 1e-3))
+
+    def forward(self, x):
+        return x * self.scale.sqrt()
+
+
+def test_parameters_that_have_to_be_positive_are_left_where_they_begin():
+    rows = [*check_layer(LayerBench(Positive, ((64,),)))]
+    assert [str(row) for row in rows if row.verdict == FAIL] == []
+    assert rows[1].verdict == PASS
+
+
 @pytest.mark.parametrize("name", ["NotFinite"])
 def test_a_layer_that_does_not_compute_is_one_row(name):
     (row,) = check_layer(of(name))

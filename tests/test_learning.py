@@ -13,7 +13,7 @@ from identity_props.conformance.assertions import assert_learns_identity
 from identity_props.conformance.checking import planned
 from identity_props.conformance.learning import RATES, find_rate, learning_trial
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
-from identity_props.engine import probe
+from identity_props.engine import probe, recorded
 from identity_props.engine.training import train
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
@@ -152,6 +152,21 @@ def test_recorded_gradients_train_as_plain_ones_do_under_any_optimizer(stack, se
         runs.append(train(trial, small, seeds, Stack(**stack, dtype=torch.float64)))
     for name, p in runs[0].state.items():
         assert torch.allclose(p, runs[1].state[name], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("seeds", [range(1), range(3)], ids=len)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_loss_gradient_by_subtraction_changes_no_bit(seeds, depth, small, monkeypatch):
+    trial = replace(learning_trial(0.01, 6), variant=Variant("plain-relu", depth, "unit"))
+    monkeypatch.setattr(probe, "RECORDED_FROM", 0)
+    runs, replaced = [], []
+    for subtracted in (recorded._subtracted, lambda *given: replaced.append(given)):
+        monkeypatch.setattr(recorded, "_subtracted", subtracted)
+        recorded._record.cache_clear()
+        runs.append(train(trial, small, seeds))
+    recorded._record.cache_clear()
+    assert len(replaced) == 1
+    assert all(torch.equal(p, runs[1].state[name]) for name, p in runs[0].state.items())
 
 
 class Adapted(nn.Module):

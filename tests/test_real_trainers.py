@@ -9,6 +9,7 @@ import tomllib
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,15 +21,46 @@ FOUND = json.loads((DOCS / "real-trainers.json").read_text())
 SCRIPTS = sorted((DOCS / "reproductions").glob("*.py"))
 
 
-@pytest.fixture(scope="module")
-def made():
+def module(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(DOCS))
-        yield importlib.import_module("real_trainers_page")
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return module("real_trainers_page")
 
 
 def test_the_page_is_made_of_what_was_measured(made):
     assert (DOCS / "real-trainers.md").read_text() == made.page(FOUND)
+
+
+def test_picture_and_ledgers_are_made_of_what_was_measured():
+    books = json.loads((DOCS / "real-trainers-ledgers.json").read_text())
+    picture, ledgers = (DOCS / name for name in ("real-trainers.svg", "real-trainers-ledgers.md"))
+    assert picture.read_text() == module("real_trainers_picture").picture(FOUND, ledgers.name)
+    assert ledgers.read_text() == module("real_trainers_accounts").accounts(FOUND, books)
+    assert picture.stat().st_size + ledgers.stat().st_size < 2e6
+
+
+def test_each_cell_of_picture_and_tables_leads_to_a_ledger_that_is_there():
+    places = {*re.findall(r'<tr id="([^"]+)"', (DOCS / "real-trainers-ledgers.md").read_text())}
+    drawn = re.findall(r'href="real-trainers-ledgers\.md#([^"]+)"', (DOCS / "real-trainers.svg").read_text())
+    told = re.findall(r"real-trainers-ledgers\.md#([^)]+)\)", (DOCS / "real-trainers.md").read_text())
+    assert {*drawn} == places
+    assert {*told} == places
+    assert len(drawn) == len(places)
+
+
+def test_each_cell_of_the_picture_is_told_in_words():
+    root = ElementTree.fromstring((DOCS / "real-trainers.svg").read_text())
+    links = [one for one in root.iter() if one.tag.endswith("}a")]
+    assert links
+    for link in links:
+        (title,) = (one.text for one in link if one.tag.endswith("}title"))
+        assert link.get("aria-label") == title
+        assert any(word in title for word in ("pass", "design", "FAIL", "does not apply"))
 
 
 def test_every_deviation_has_a_reason_and_every_reason_a_deviation(made):

@@ -4,6 +4,7 @@ import json
 import math
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from identity_props.explanation.networks import trained
 from identity_props.faults.audit import Alarms
 from identity_props.gate import compare, text
 from identity_props.report import advice, atlas, audit, documents
+from identity_props.report import compare as comparing
 from identity_props.report import explain as explanation
 from identity_props.report.schemas import SCHEMAS, schemas
 from identity_props.stack.stack import Stack
@@ -66,6 +68,11 @@ def of_explanation(pixels):
     return explanation.document(replace(found, advice=advice), documents.context(pixels, Stack(), 0, 1))
 
 
+def of_comparison(pixels):
+    one = json.loads(json.dumps(of_explanation(pixels)))
+    return comparing.document(comparing.Compared((Path("a.json"), Path("b.json")), (one, one)))
+
+
 def of_atlas(pixels):
     return atlas.document(cells(), documents.context(pixels, Stack(), 0, 1))
 
@@ -82,6 +89,7 @@ MADE = {
     "gate": of_gate,
     "audit": of_audit,
     "explanation": of_explanation,
+    "comparison": of_comparison,
     "atlas": of_atlas,
     "advice": of_advice,
     "baseline": lambda pixels: json.loads(text(baseline(outcome()))),

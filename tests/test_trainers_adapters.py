@@ -23,7 +23,7 @@ LANGUAGE = [name for name in ("accelerate", "transformers", "trl") if ASKED in (
 KERAS = [name for name in OURS if name.startswith("keras")]
 EPS = {torch.float64: 1e-14, torch.float32: 1e-5}  # of a weight, some 50 roundings
 NEAR = {"optax": 3e-8, **dict.fromkeys(KERAS, 3e-7)}  # in float64: rates and momenta are kept in float32
-SINGLE = {"fastai"}  # refuse float64: its smoothed loss is float32
+SINGLE = {"fastai", "deepspeed"}  # in float32 alone: a smoothed loss, and gradients, are kept in it
 LOSS = 1e-6  # transformers and Keras sum losses in float32
 
 
@@ -60,6 +60,7 @@ UNOFFERED = {
     "skorch": {"precision", "average"},
     "ignite": {"clip", "precision"},
     "fastai": {"precision", "average"},
+    "deepspeed": {"held", "precision", "average"},
 }
 
 
@@ -116,7 +117,7 @@ def descent(asked):
 @pytest.mark.parametrize("n", [16, 14])
 def test_with_every_option_off_it_is_descent_written_by_hand(name, fit, asked, eps, dtype, n):
     if name in SINGLE and dtype == torch.float64:
-        pytest.skip("it refuses float64")
+        pytest.skip("it computes in float32")
     asks = asked(n, dtype=dtype)
     left = trained_by(fit, asks)
     assert distance(left.weights, [descent(asks)]) <= max(eps, EPS[dtype])
@@ -217,6 +218,7 @@ REFUSED = {
     "optax": {"drop_last": True, "shuffle": True, "precision": "bfloat16", "ranks": 2},
     "ddp": {"stop": 2, "ranks": 2},
     "fsdp": {"precision": "float16", "average": 0.9, "stop": 2, "ranks": 2},
+    "deepspeed": {"precision": "bfloat16", "average": 0.9, "ranks": 2, "held": torch.eye(6)},
     "skorch": {"precision": "bfloat16", "average": 0.9, "ranks": 2},
     "ignite": {"precision": "bfloat16", "clip": 1.0, "ranks": 2},
     "fastai": {"precision": "bfloat16", "average": 0.9, "ranks": 2},
@@ -312,7 +314,7 @@ WINDOW = {
     "lightning": "fixed",
     "accelerate": "fixed",
     "transformers": "mean",
-    **dict.fromkeys([*KERAS, "optax", "ignite", "fastai"], "carried"),
+    **dict.fromkeys([*KERAS, "optax", "deepspeed", "ignite", "fastai"], "carried"),
     **dict.fromkeys(["ddp", "fsdp", "skorch"], "added"),
 }
 

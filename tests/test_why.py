@@ -37,6 +37,20 @@ def test_its_tables_are_what_was_found(why):
     assert all(table in page for table in why.tables(FOUND).values())
 
 
+def test_what_is_learned_from_the_map_is_what_it_shows():
+    pytest.importorskip("pyarrow")
+    atlas = script("atlas")
+    cells = atlas.opened()
+    near = [one.cell for one in cells if one.state == "near-identity"]
+    assert (atlas.turns(cells)[0].axis, atlas.turns(cells)[0].value) == ("variant", "residual")
+    assert not [cell for cell in near if cell.variant == "plain-relu"]
+    asked = [
+        cell for cell in near if (cell.optimizer, cell.scaling, cell.variant) == ("RMSprop", "none", "linear")
+    ]
+    assert {cell.schedule for cell in asked} == {"linear-decay"}
+    assert 10**1.4 <= max(cell.lr for cell in asked) / min(cell.lr for cell in asked) <= 10**1.6
+
+
 @pytest.mark.parametrize("depth", FOUND)
 def test_the_parts_sum_to_the_error_and_named_ones_are_95_percent(depth):
     parts = {part["name"]: part["fvu"] for part in FOUND[depth]["parts"]}

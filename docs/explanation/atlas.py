@@ -76,10 +76,29 @@ def section(cells):
     heads = "| turn | failed cells that become near-identity | near-identity cells that become failed |"
     asked = [one for one in cells if (one.cell.optimizer, one.cell.scaling) == ("RMSprop", "none")]
     near = f"Near-identity cells of RMSprop on grey levels: {_counted(asked)}."
-    zero = [one for one in cells if one.cell.variant == "residual" and one.state == NEAR]
-    dead = f"In {sum(one.median == 0 for one in zero)} of the {len(zero)} near-identity cells of residual networks the error is 0"
-    dead += " to the last bit: their ReLU branches have died, and what goes round them is the identity."
-    return "\n".join([decides(cells), "", near, "", dead, "", heads, "|---|---:|---:|", *rows])
+    return "\n".join(
+        [decides(cells), "", near, "", _plain(cells), "", _dead(cells), "", heads, "|---|---:|---:|", *rows]
+    )
+
+
+def _plain(cells):
+    """What the map says of plain ReLU layers: whether any other knob alone was enough."""
+    relu = [one for one in cells if one.cell.variant == "plain-relu"]
+    near, rates = sum(one.state == NEAR for one in relu), [one.cell.lr for one in relu]
+    kinds = [len({getattr(one.cell, axis) for one in relu}) for axis in ("optimizer", "scaling", "depth")]
+    told = f"**Plain ReLU layers: {near} of {len(relu)} cells are near-identity**, over rates of {min(rates):g} to {max(rates):g}, "
+    return (
+        told
+        + "{} optimizers, {} scalings and {} depths, so this is what tuning them has to offer.".format(*kinds)
+    )
+
+
+def _dead(cells):
+    """Residual networks that are the identity because their branches died."""
+    near = [one for one in cells if one.cell.variant == "residual" and one.state == NEAR]
+    zero = sum(one.median == 0 for one in near)
+    told = f"In {zero} of the {len(near)} near-identity cells of residual networks the median error is 0 to the last bit: "
+    return f"{told}their ReLU branches have died, and what goes round them is the identity."
 
 
 def filled(page, cells):

@@ -51,7 +51,8 @@ PACKAGES = {
     ],
 }
 # of pytorch-optimizer: those that want to be told which parameters are matrices, or how long they train, or to do
-# what their paper does: steps of all shapes alike (MARS), controllers' gains in use (PID), the rate as given (Grokfast)
+# what their paper does: steps of all shapes alike (MARS), controllers' gains in use (PID), the rate as given (Grokfast,
+# Adafactor), averages in the dtype of the weights (FAdam, Adafactor)
 OF_MATRICES = ("adago", "adamuon", "distributedmuon", "muon", "muonclip", "normuon")
 TOLD = {
     "bsam": {"num_data": 512},
@@ -59,6 +60,8 @@ TOLD = {
     "mars": {"optimize_1d": True},
     "pid": {"momentum": 0.9},
     "grokfastadamw": {"normalize_lr": False},
+    "adafactor": {"relative_step": False, "momentum_dtype": torch.float64},
+    "fadam": {"momentum_dtype": torch.float64, "fim_dtype": torch.float64},
 }
 
 

@@ -3,6 +3,7 @@
 MODEL = "*limit*: wants the model, or its named parameters, in place of parameters."
 HESSIAN = "*limit*: wants gradients of gradients, `backward(create_graph=True)`."
 CLOSURE = "*limit*: wants a closure, although the signature of its step can do without."
+MAXIMIZES = "*fault*: with maximize its first difference of gradients, as Adan's, is twice a gradient."
 WHY = {
     "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are;"
     " 1e-9 of a weight, which no loss curve shows.",
@@ -20,10 +21,16 @@ WHY = {
     "LowRank": "*limit*: half of the rank leaves half of the variance of whitened pixels, the law *bottleneck*.",
     "a2grad": "*fault*: takes `lr` and keeps none, so a scheduler finds none.",
     "adahessian": HESSIAN,
+    "adan": MAXIMIZES,
+    "apollodqn": "*design*: a warmup of 500 steps from the rate that it was built with, in which no scheduler's is read.",
+    "bcos": "*fault*: its second moment is foreseen from the momentum that was just updated in place.",
+    "dadaptadan": MAXIMIZES,
+    "ranger": "*fault*: it climbs for its first five steps, while it is not rectified.",
     "sophiah": HESSIAN,
     "adai": "*limit*: slow, its momentum is near 1 where gradients vary little; FVU 3e-6 in 20,000 steps.",
     "adalomo": MODEL,
     "adammini": MODEL,
+    "lamb": "*fault*: corrects its first moment after the trust ratio, so that its first step is ten times as long.",
     "lomo": MODEL,
     "adamg": "*limit*: slow, it finds its own step length; near-identity at step 1,984, 1.5e-6 in 5,000 steps.",
     "alig": CLOSURE + " Sets its own rate, so a scheduler finds none.",
@@ -38,6 +45,6 @@ WHY = {
     "lorarite": "*limit*: trains pairs of LoRA factors alone.",
     "nero": "*limit*: keeps each neuron's weights at mean 0 and constant norm, and I has no such rows.",
     "sara": "*limit*: trains only weights that start below 0.001.",
-    "simplifiedademamix": "*limit*: slow by a little; 1.8e-6 in 5,000 steps.",
+    "simplifiedademamix": "*fault*: averages where the paper sums, and divides by what corrects v: slow.",
     "splus": "*fault*: `eval()` before the first step raises.",
 }

@@ -81,12 +81,14 @@ def main():
     known = {(one["name"], one["ranks"]): one for one in found}
     books = ledgers.kept()
     for run in [] if given.page else runs():
-        if run[1] in given.ranks and (run[0] in given.only or (not given.only and run not in known)):
+        name, ranks = run
+        anew = ranks in given.ranks and (name in given.only or (not given.only and run not in known))
+        if anew:
             known[run] = measured(*run)
             write([*known.values()])
-            if run[1] == 1 and not given.tables:
-                books[run[0]] = ledgers.measured(run[0], run[0] in ON_TWO)
-                ledgers.keep(books)
+        if ranks == 1 and not given.tables and (anew or (not given.only and name not in books)):
+            books[name] = ledgers.measured(name, name in ON_TWO)
+            ledgers.keep(books)
     order = [(name, ranks) for ranks in (1, 2) for name in NAMES]
     write([known[run] for run in order if run in known])
     pages([known[run] for run in order if run in known], ledgers.kept())

@@ -134,6 +134,13 @@ _of(
     do="save where `accelerator.sync_gradients` is true",
 )
 _of(
+    ["deepspeed"],
+    "resume-window",
+    what="*design*: [checkpoints](https://deepspeed.readthedocs.io/en/latest/model-checkpointing.html) hold weights and the"
+    " states of optimizer and scheduler, not gradients that wait; the next window begins with the next micro-batch",
+    do="save where `is_gradient_accumulation_boundary()` is true, after the step",
+)
+_of(
     ["transformers"],
     "training-loss",
     what="*fault*, small: the logged loss is a mean of batch means, `eval_loss` a mean over examples"

@@ -1,7 +1,8 @@
 """An atlas on disk: a folder of Parquet files, one a group of cells as it is finished, or one file.
 
 Each file is written whole or not at all, under a name of its own, so whatever ends a run loses only cells
-that still trained. ``tidied`` merges small files into one. What is read needs 8 bytes a cell of memory.
+that still trained. ``tidied`` merges small files into one. A run holds 8 bytes of each finished cell in
+memory, and merging some 100.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Asked:
     batch_size: int = 128
     train: str | None = None
     wanted: float = 1e-3
+    curve: list[float] | None = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.model is None:
@@ -101,9 +102,11 @@ class Asked:
                 network, start = self._trained(trial, pixels, heard), None
             else:
                 name, heard = self.model, Heard(move, STEPS)
-                network, start = networks.loaded(name, self.weights), networks.loaded(name, None)
+                both = (networks.loaded(name, weights) for weights in (None, self.weights))
+                start, network = (networks.on_rows(one, pixels) for one in both)
             recipe = self.recipe(pixels.d)
-            found = explain(network, pixels.scaled(self.scaling), recipe, name, self.seed, heard)
+            scaled = pixels.scaled(self.scaling)
+            found = explain(network, scaled, recipe, name, self.seed, heard, self.curve)
             if start is not None:
                 trial = advice.described(found, recipe, self.scaling, self.steps or budget(pixels.d))
             if not self.try_:
@@ -113,17 +116,8 @@ class Asked:
             planned = advice.planned(found, trial, pixels, start, fit=fit)
             heard.planned += sum(one.trial.steps for one in planned if not one.by_hand)
             made = []
-            for one in advice.tried(
-                found,
-                trial,
-                pixels,
-                self.seed,
-                heard,
-                start,
-                fit,
-                network if start is not None else None,
-                self.wanted,
-            ):
+            given = (pixels, self.seed, heard, start, fit, network, self.wanted)
+            for one in advice.tried(found, trial, *given):
                 made.append(one)
                 line(f"{'by hand' if one.by_hand else 'tried'}: {one.name}")
             return replace(found, advice=tuple(made))

@@ -75,15 +75,16 @@ def atlas(
     files.make(out)
     kept = store.Atlas(out)
     finished = mapping.finished(kept, mix)
-    seconds = plan.seconds(len(pixels.train)) / (jobs if scheduler is None else 1)
-    left = f"; {len(finished):,} cells are there" if len(finished) else ""
-    say(f"{plan.count():,} cells of {plan.settings.replicas} networks, {mapping.long(seconds)} in all{left}")
+    left, count = mapping.left(plan, finished), plan.count()
+    seconds = plan.seconds(len(pixels.train)) * left / max(count, 1) / (jobs if scheduler is None else 1)
+    told = f", {count - left:,} of them finished" if left < count else ""
+    say(f"{count:,} cells of {plan.settings.replicas} networks{told}: {mapping.long(seconds)}")
     if seconds > mapping.DAY and not yes:
         raise InputError(
             f"cells: expected what takes a day at most, got {mapping.long(seconds)}; --yes starts it all the same"
         )
     plan.check()
-    interrupted = mapping.explored(plan, kept, finished, pixels, jobs, scheduler)
+    interrupted = mapping.explored(plan, kept, finished, left, pixels, jobs, scheduler)
     kept.tidied()
     mapping.told(kept, plan, pixels, jobs, as_json)
     return INTERRUPTED if interrupted else ALL_HOLD

@@ -9,6 +9,7 @@ import click
 
 from identity_props.cli.advise import say_hint
 from identity_props.cli.asked import Asked
+from identity_props.cli.compare import compare
 from identity_props.cli.given import PATH, names_from_here
 from identity_props.cli.pixels import data_of
 from identity_props.cli.terminal import ALL_HOLD, options, say, show
@@ -34,12 +35,12 @@ DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target"
 @click.option(
     "--model",
     metavar="PKG.MOD:NAME",
-    help="Factory of a trained network of your own, in place of training one.",
+    help="Factory of a trained network of your own, of torch or of Keras on torch, in place of training one.",
 )
 @click.option(
     "--weights",
     type=PATH,
-    help="Its weights: safetensors, or a state_dict of torch.save; never unpickled.",
+    help="Its weights: safetensors, a state_dict of torch.save, .keras or .weights.h5; never unpickled.",
 )
 @click.option(
     "--optimizer",
@@ -74,6 +75,9 @@ DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target"
     "--train", metavar="PKG.MOD:FIT", help="fit(model, x, target) trains a --model that is changed by --try."
 )
 @click.option(
+    "--curve", type=PATH, help="Its losses while it trained, .npy or .csv: flat, it is not trained yet."
+)
+@click.option(
     "--wanted",
     type=click.FloatRange(0, 1, min_open=True),
     default=1e-3,
@@ -85,11 +89,22 @@ DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target"
     "--target", type=PATH, metavar="FILE", help="What a file's examples are mapped to, if not to themselves."
 )
 @click.option("--test-target", type=PATH, metavar="FILE", help="Likewise of the examples of --test.")
-@click.option("--out", type=PATH, help="Folder to write explanation.json and report.html to.")
+@click.option(
+    "--compare",
+    "compared",
+    nargs=2,
+    type=PATH,
+    metavar="A.JSON B.JSON",
+    help="Explain nothing: two explanation.json of the same data side by side, part by part.",
+)
+@click.option(
+    "--out", type=PATH, help="Folder to write explanation.json, or comparison.json, and report.html to."
+)
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print explanation.json instead of the tables.")
 def explain(
     data: str,
+    compared: tuple[Path, Path] | None,
     out: Path | None,
     force: bool,
     as_json: bool,
@@ -100,18 +115,20 @@ def explain(
     A --variant is trained here first: --depth 4 --scaling none --data mnist --side 28 is the network of the
     question with --steps 9380. A --model is taken as it is, and maps pixels [n, d] under --scaling to [n, d].
     """
+    if compared is not None:
+        return compare(compared, out, force, as_json)
     from identity_props.claims.running import threads
     from identity_props.engine.training import flushed_denormals
     from identity_props.report import documents, files, page
     from identity_props.report.explain import FILE, document, tables
     from identity_props.stack.stack import Stack
     from identity_props.stack.unchanged import unchanged
-    from identity_props.task.reading import NAMED
+    from identity_props.task.reading import NAMED, read_curve
 
     click.get_current_context().with_resource(names_from_here())
     chosen = {name: given.pop(name) for name in DATA}
     given["scaling"] = given["scaling"] or ("unit" if data in NAMED else "none")
-    asked = Asked(**given)
+    asked = Asked(**given | {"curve": read_curve(given["curve"])})
     click.get_current_context().with_resource(
         flushed_denormals(helpers=True)
     )  # before torch starts its threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from identity_props.cli.terminal import bar, put, say, show
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from identity_props.task.data import Pixels
 
 DAY = 86_400
+TOLD = 100_000  # cells that are read for the page, each of some kB
 
 
 def plan_of(
@@ -53,6 +55,13 @@ def finished(kept: Atlas, mix: bool) -> Any:
     return kept.keys()
 
 
+def left(plan: Plan, finished: Any) -> int:
+    """Cells that are left; of more than are told, all of them, as nobody waits for a count."""
+    if plan.count() > TOLD:
+        return plan.count()
+    return sum(len(group) for group in plan.groups(finished))
+
+
 def long(seconds: float) -> str:
     """A duration in words."""
     unit, size = next(
@@ -62,7 +71,7 @@ def long(seconds: float) -> str:
 
 
 def explored(
-    plan: Plan, kept: Atlas, finished: Any, pixels: Pixels, jobs: int, scheduler: str | None
+    plan: Plan, kept: Atlas, finished: Any, planned: int, pixels: Pixels, jobs: int, scheduler: str | None
 ) -> bool:
     """Train what is left; whether it was interrupted."""
     from identity_props.atlas.exploring import explore
@@ -74,8 +83,10 @@ def explored(
         try:
             with crew(pixels, jobs, threads(jobs, pixels), scheduler) as workers:
                 for count in explore(plan, kept, workers, finished):
+                    if (done + count) * 10 // planned > done * 10 // planned:
+                        line(f"{done + count:,} of {planned:,} cells")
                     done += count
-                    move(done, max(plan.count() - len(finished), done))
+                    move(done, planned)
         except KeyboardInterrupt:
             line(f"interrupted: {done:,} cells more are kept")
             return True
@@ -90,9 +101,12 @@ def told(kept: Atlas, plan: Plan, pixels: Pixels, jobs: int, as_json: bool) -> N
     from identity_props.report import documents, files, page
     from identity_props.stack.stack import Stack
 
-    cells = [*seen(one for one in kept.unique() if one["fingerprint"] == plan.settings.fingerprint)]
+    ours = (one for one in kept.unique() if one["fingerprint"] == plan.settings.fingerprint)
+    cells = [*islice(seen(ours), TOLD)]
     if not cells:
         return
+    if len(cells) == TOLD:
+        say(f"the page and the counts are of {TOLD:,} cells; the files have all of them")
     context = documents.context(pixels, Stack(), plan.settings.seed, jobs)
     made = report.document(cells, context)
     html = files.replace_file(kept.path / page.FILE, report.page(cells, pixels, context))

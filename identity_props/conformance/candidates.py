@@ -46,8 +46,8 @@ def arguments_of(algorithm: Algorithm, group: Group) -> Arguments:
             continue
         shown = (group.get(alias) for alias in (name, *ALIASES.get(name, ())))
         own = next((value for value in (_like(value, default) for value in shown) if value is not None), None)
-        pair = _pair(group) if name == "betas" and own is None and len(default) == 2 else None
-        found[name] = own if own is not None else pair or default
+        apart = _betas(group, len(default)) if name == "betas" and own is None else None
+        found[name] = own if own is not None else apart or default
     return found
 
 
@@ -68,6 +68,16 @@ def shows(group: Group, name: str) -> bool:
     return any(alias in group for alias in (name, *ALIASES.get(name, ()))) or (
         name == "betas" and _pair(group) is not None
     )
+
+
+def _betas(group: Group, many: int) -> tuple[float, ...] | None:
+    """Betas that go by names of their own, the third beside two."""
+    if many == 2:
+        return _pair(group)
+    two, third = group.get("betas"), group.get("beta3")
+    if many == 3 and isinstance(two, tuple | list) and len(two) == 2 and isinstance(third, float):
+        return (*two, third)
+    return None
 
 
 def _pair(group: Group) -> tuple[float, float] | None:
@@ -105,10 +115,11 @@ class Candidate:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
         return max(seen.near, self.algorithm.rounding)
 
-    def unshown(self, seen: Seen) -> int:
-        """How many of its algorithm's arguments a part does not show: the fewer, the rather it is meant."""
-        usual = ("lr", "weight_decay", *SWITCHED)
-        return sum(not shows(seen.groups[0], name) for name in self.algorithm.defaults if name not in usual)
+    def meant(self, seen: Seen) -> tuple[int, int]:
+        """Least where a part shows all of its algorithm's arguments, of those where they are the most."""
+        names = [name for name in self.algorithm.defaults if name not in ("lr", "weight_decay", *SWITCHED)]
+        missing = [name for name in names if not shows(seen.groups[0], name)]
+        return len(missing), -len(names)
 
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""

@@ -74,7 +74,12 @@ def _computes(bench: LayerBench) -> Row:
     if not sum(out.numel() for out in outs):
         return Row(COMPUTES, FAIL, kind="wrong output", note="it gives no floating numbers")
     if not all(bool(out.isfinite().all()) for out in outs):
-        return Row(COMPUTES, FAIL, kind="diverges", note="forward: its output is not finite")
+        return Row(
+            COMPUTES,
+            FAIL,
+            kind="diverges",
+            note="forward: its output is not finite, of inputs from a standard normal",
+        )
     for name, gradient in gradients.items():
         if gradient is not None and not bool(gradient.isfinite().all()):
             return Row(

@@ -109,12 +109,12 @@ def _rate_free(part: Part, matches: list[Candidate]) -> Recognised:
 def _known(seen: Seen) -> list[Candidate]:
     """Those that it is, among all that are published, with each way to decay where it decays.
 
-    Of several that are the same there, as Adam and AdaBound, first those whose arguments it has.
+    Of several that are the same there, as Adam, AdaBound and QHAdam, first those whose arguments it has.
     """
     fitting = those_that_fit(published(seen), seen)
     if not fitting and any(group.get("weight_decay") for group in seen.groups):
         fitting = those_that_fit(decayed(published(seen)), seen)
-    return sorted(fitting, key=lambda one: one.unshown(seen))
+    return sorted(fitting, key=lambda one: one.meant(seen))
 
 
 # What it is not -----------------------------------------------------------------------------------

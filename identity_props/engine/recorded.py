@@ -184,6 +184,9 @@ def _lean(module: GraphModule) -> GraphModule:
         if known and node.meta["val"].numel() <= KEPT:
             arguments = map_arg((node.args, node.kwargs), constants.__getitem__)
             constants[node] = node.target(*arguments[0], **arguments[1])
+    for node in [*nodes]:
+        if node.target is aten.mse_loss_backward.default and node.args[0] in constants:
+            _subtracted(node, constants[node.args[0]])
     for node, value in constants.items():
         module.register_buffer(node.name, value, persistent=False)
         with module.graph.inserting_before(node):
@@ -203,6 +206,19 @@ def _changes_nothing(node: Node) -> bool:
         return False
     before, after = (one.meta["val"] for one in (*node.all_input_nodes, node))
     return [*before.shape, *before.stride()] == [*after.shape, *after.stride()]
+
+
+def _subtracted(node: Node, outer: Tensor) -> None:
+    """The gradient of a mean of squares as two passes in place of four, bit for bit: (a - b) 2 / n."""
+    _, prediction, target, mean = node.args
+    first = float(outer.flatten()[0])
+    if not bool((outer == first).all()) or (mean and first != 1):
+        return
+    factor = 2 / node.meta["val"].numel() if mean else 2 * first
+    with node.graph.inserting_before(node):
+        difference = node.graph.call_function(torch.sub, (prediction, target))
+        node.replace_all_uses_with(node.graph.call_method("mul_", (difference, factor)))
+    node.graph.erase_node(node)
 
 
 def _direct(operator: Any) -> Any:

@@ -27,8 +27,9 @@ class Bare(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         held: list[Tensor] = []
 
-        def keep(module: nn.Module, given: Any, out: Tensor) -> None:
+        def keep(module: nn.Module, given: Any, out: Tensor) -> Tensor:
             held[:] = [out]
+            return out.clone()  # which an activation may change in place
 
         with hooked(self.last[0].register_forward_hook(keep)):
             y = self.model(x)

@@ -72,6 +72,12 @@ def _reaches_unit(found: Explanation) -> bool:
     return found.reach is not None and found.reach[0] <= 0 and found.reach[1] >= 1
 
 
+def _hovers(found: Explanation) -> bool:
+    """Whether a decay removed more than as many steps did: where the error still falls, a rate that falls is no help."""
+    fvu = {part.name: part.fvu for part in found.parts}
+    return fvu["step-size floor"] > fvu["too few steps"]
+
+
 def _decayed(trial: Trial, pixels: Pixels) -> Trial:
     return replace(trial, recipe=replace(trial.recipe, schedule="linear-decay"))
 
@@ -178,7 +184,7 @@ CHANGES = (
     ),
     Change(
         ANOTHER_RATE,
-        {"too few steps": 0.8, "slow directions": 0.6, "output layer": 0.6},
+        {"too few steps": 0.8, "lost in hidden layers": 0.4, "slow directions": 0.6, "output layer": 0.6},
         "the best of six after 64 steps",
         partial(_at_rate, 10.0),
         of_recipe=True,
@@ -188,6 +194,7 @@ CHANGES = (
         {"step-size floor": 1, "lost in hidden layers": 0.5, "slow directions": 0.3, "output layer": 0.5},
         "a constant rate keeps adaptive steps, and those on batches, from ever settling",
         _decayed,
+        fits=_hovers,
         of_recipe=True,
     ),
 )

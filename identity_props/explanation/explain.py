@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from identity_props.engine.trial import Recipe
 from identity_props.explanation.averages import recalibrated
+from identity_props.explanation.from_keras import followed, is_keras
 from identity_props.explanation.limits import as_drawn, by_rank
 from identity_props.explanation.parts import DRAWN as DRAWN
 from identity_props.explanation.parts import Part as Part
@@ -145,11 +146,14 @@ def explain(
 ) -> Explanation:
     """Split the test error of a trained module, [n, d] to [n, d] on ``pixels`` as scaled for it, into parts.
 
+    A Keras model on torch is followed, see ``from_keras``.
     ``recipe`` is what it was trained with: without one nothing is trained, and no rate is known. ``curve`` are its
     losses while it was trained, if they were kept. The module
     itself is left as it is. ``on_step`` hears each of the 2 (16 + 64) steps of the short run, and half as many more where
     training is noisy. Raises InputError for a module that is not finite, elsewhere, or of another width.
     """
+    if is_keras(model):
+        model = followed(model, name)
     check_network(model, pixels.test)
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]

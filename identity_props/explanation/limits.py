@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
-from scipy.special import kolmogi
 from torch import Tensor, nn
 
 from identity_props.explanation.readout import affine, outputs
@@ -67,6 +66,8 @@ def _is_drawn(w: Tensor) -> bool:
     if not float(flat.std()) > 0:
         return False
     values = flat.sort().values
+    from scipy.special import kolmogi  # half a second, which a check does without until it judges
+
     limit = float(kolmogi(DRAWN)) / len(values) ** 0.5
     uniform = (values / values.abs().max() + 1) / 2
     normal = torch.special.ndtr(values / values.std())

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import SCHEDULES, Run, Trial
 from identity_props.errors import InputError, MissingError
+from identity_props.explanation import from_keras, keras_weights
 from identity_props.explanation.readout import dtype_of, outputs
 from identity_props.explanation.settling import loss_of, pairs, set_rate
 from identity_props.stack.loop import take_step
@@ -100,6 +102,33 @@ def measured(model: nn.Module, scaled: Pixels) -> float:
     return float((back(y) - goal).square().mean()) / pixel_variance(goal)
 
 
+class Pictured(nn.Module):
+    """A network of pictures [n, 1, h, w] as one of rows: [n, d] to [n, d]."""
+
+    def __init__(self, model: nn.Module, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.shape = model, shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.model(x.reshape(-1, 1, *self.shape)).flatten(1)
+        return y
+
+
+def on_rows(model: nn.Module, pixels: Pixels) -> nn.Module:
+    """The model, or where it refuses rows, or gives no rows, and takes pictures of the data's shape, one that hands it them."""
+    if pixels.shape is None or _takes(model, pixels):
+        return model
+    pictured = Pictured(model, pixels.shape)
+    return pictured if _takes(pictured, pixels) else model
+
+
+def _takes(model: nn.Module, pixels: Pixels) -> bool:
+    try:
+        return outputs(model, pixels.test[:2]).shape == pixels.test[:2].shape
+    except InputError:
+        return False
+
+
 def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
     """Replica k of a run, of torch's own layers and in its dtype."""
     model = trial.variant.build(d)
@@ -110,25 +139,38 @@ def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
 def loaded(name: str, weights: Path | None) -> nn.Module:
     """What the factory ``pkg.mod:name`` builds, with weights from a file, or its own where there is none.
 
-    Raises InputError for a factory that fails, weights that do not fit it, or what ``read_weights`` refuses.
+    A Keras model on torch is followed, and its own files are read through Keras. Raises InputError for a factory that
+    fails, weights that do not fit it, or what ``read_weights`` refuses.
     """
+    from_keras.prepare()
     factory = resolve(name)
     try:
-        model = factory if isinstance(factory, nn.Module) else factory()
+        model = _made(factory)
     except Exception as error:  # a user's factory may raise anything
         raise InputError(f"--model {name}: calling it raised {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
+    if from_keras.is_keras(model):
+        from_keras.check_backend(name)
+    elif not isinstance(model, nn.Module):
         raise InputError(f"--model {name}: expected a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
-        state = read_weights(weights)
-        try:
-            model.load_state_dict(state)
-        except Exception as error:  # of other names, shapes or kinds
-            problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
-            raise InputError(
-                f"--weights {weights}: expected those of {name}, got others: {problem}"
-            ) from error
-    return model
+        (keras_weights.read_into if keras_weights.of_keras(weights) else _read_into)(model, name, weights)
+    return from_keras.followed(model, name) if from_keras.is_keras(model) else model
+
+
+def _made(factory: Any) -> Any:
+    """What a factory builds; one that is a model itself is left as it is, so that weights are read into a copy."""
+    if from_keras.is_keras(factory):
+        return factory  # of which `followed` copies the weights
+    return copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory()
+
+
+def _read_into(model: nn.Module, name: str, path: Path) -> None:
+    state = read_weights(path)
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # of other names, shapes or kinds
+        problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
+        raise InputError(f"--weights {path}: expected those of {name}, got others: {problem}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

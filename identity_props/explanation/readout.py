@@ -93,12 +93,13 @@ def watched(
     def record(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if not (given and isinstance(given[0], Tensor) and len(given[0]) and given[0][0].numel() <= WIDEST):
             return
-        seen.setdefault(module, []).append(given[0].flatten(1))
+        seen.setdefault(module, []).append(given[0].flatten(1).clone())  # before anything changes it in place
         if flat and module in flat and given_last:
             before.setdefault(module, []).append(given_last[0].flatten(1)[:, flat[module]])
 
     def leave(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        given_last[:] = [out]
+        if isinstance(out, Tensor):
+            given_last[:] = [out.clone()]
 
     with ExitStack() as hooks:
         for module in model.modules():

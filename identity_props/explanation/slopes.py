@@ -65,8 +65,6 @@ class Passage:
     def slope(self) -> Tensor | None:
         """|slope| [n, p], unit by unit; None where the two are not of one size."""
         z, a = self.before, self.after
-        if z is a:
-            return torch.ones_like(z).flatten(1).detach()
         if z.flatten(1).shape != a.flatten(1).shape or not (z.requires_grad and a.requires_grad):
             return None
         # signs, or a softmax, whose outputs sum to 1, would seem flat
@@ -88,7 +86,7 @@ def passages(
         if at is not None or within is not None:
             out = (out if at is None else torch.full_like(out, at)).detach().requires_grad_()
         held[:] = [out]
-        return out
+        return out.clone()  # which an activation may change in place
 
     def enter(module: nn.Module, given: Any) -> None:
         if held and given and isinstance(given[0], Tensor):

@@ -106,7 +106,10 @@ def view(
         features = _features(layers, ys, around) or xs
         read, refit = _readout(features, goals, seen, bool(layers)), _refit(features)
     needed = [one for one in layers if every or one is layers[-1] or one[0].module in flat_layers]
-    readouts = [_fvu_of(one, goals, variance) for one in needed]
+    last_is_read = bool(layers) and not around and wide is None
+    readouts = [_fvu_of(one, goals, variance) for one in (needed[:-1] if last_is_read else needed)]
+    if last_is_read:
+        readouts.append(float((read[1] - goals[1]).square().mean()) / variance)
     halves = [Half(*columns) for columns in zip(xs, ys, goals, seen, read, strict=True)]
     return View(
         train=halves[0],

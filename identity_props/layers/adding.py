@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.layers.base import NotPromised, layer_law, told
+from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import EXAMPLES, LayerBench
 from identity_props.layers.derivatives import documented
 from identity_props.layers.passes import Gradients, Passes, back
@@ -72,13 +72,6 @@ def same_outputs(
         size = max(float(one.norm()), float(wanted.norm())) or 1.0
         off = 64 * float((third - wanted).norm()) / size
         yield Discrepancy(float((one - wanted).norm()) / size, near + off, what)
-
-
-def judged_modes(bench: LayerBench) -> list[Passes]:
-    """Passes in the modes in which they repeat; raises NotPromised where they do in none."""
-    if not bench.modes:
-        raise NotPromised("; ".join(bench.reasons.values()))
-    return [bench.passes(training) for training in bench.modes]
 
 
 def _added(gradients: Sequence[Gradients]) -> Gradients:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy
 from identity_props.layers.bench import LayerBench
+from identity_props.layers.passes import Passes
 
 
 class NotPromised(Exception):  # noqa: N818 - it is no error
@@ -45,6 +46,13 @@ def _weight(one: Discrepancy) -> tuple[bool, bool, float]:
     if not one.holds:
         return True, one.what.startswith(FORWARD), 0.0
     return False, False, one.measured / one.tolerance if one.tolerance else 0.0
+
+
+def judged_modes(bench: LayerBench) -> list[Passes]:
+    """Passes in the modes in which they repeat; raises NotPromised where they do in none."""
+    if not bench.modes:
+        raise NotPromised("; ".join(bench.reasons.values()))
+    return [bench.passes(training) for training in bench.modes]
 
 
 LAYER_LAWS: dict[str, LayerLaw] = {}

@@ -27,8 +27,8 @@ LARGEST = 4096  # token ids tried where nothing says how many there are
 class LayerBench:
     """A layer under test: ``factory(**arguments)`` makes it, ``shapes`` are those of one example of each input.
 
-    Parameters are displaced by a quarter of a standard normal: what multiplies one that begins at 0, as LoRA's,
-    shows there. Raises InputError for what is no such layer.
+    Inputs are drawn from a standard normal. Parameters are displaced by a quarter of one, unless outputs then are not
+    finite: what multiplies one that begins at 0, as LoRA's, shows there. Raises InputError for what is no such layer.
     """
 
     factory: Callable[..., Any]
@@ -84,8 +84,25 @@ class LayerBench:
         """A new layer on its device and in its dtype, displaced."""
         module = self.made(**others).to(self.device)
         module = module.to(dtype or self.dtype)
-        displace(module, self.seed)
+        if self.displaces:
+            displace(module, self.seed)
         return module
+
+    @cached_property
+    def displaces(self) -> bool:
+        """Whether its outputs stay finite where its parameters are displaced, or are not finite anyway."""
+        module = self.made().to(self.device)
+        dtype = next((p.dtype for p in trained(module).values()), torch.float32)
+        before = self._finite(module, dtype)
+        displace(module, self.seed)
+        return self._finite(module, dtype) or not before
+
+    def _finite(self, module: nn.Module, dtype: torch.dtype) -> bool:
+        passes = Passes(module, False, self.seed, self.device)
+        try:
+            return bool(passes.flat(self.inputs(dtype=dtype)).isfinite().all())
+        except RAISED:  # it says so where it is judged
+            return False
 
     def passes(self, training: bool, dtype: torch.dtype | None = None, **others: Any) -> Passes:
         """Passes of a new layer."""

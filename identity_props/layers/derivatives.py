@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.layers.base import NotPromised, layer_law, told
+from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Passes, quietly
 from identity_props.layers.slopes import Slope, direction_of, displaced, moved, slices, slope, told_axes
@@ -27,10 +27,10 @@ SOURCE = "the definition of the derivative; Richardson 1911 for the error of a d
 )
 def parameter_gradient(bench: LayerBench) -> Discrepancy:
     """Rounding where outputs are affine in a parameter, as the difference is then exact at any step. Elsewhere the
-    distance of two Richardson estimates, and rounding over the step. Gradients of sums over n outputs are off by
-    rounding too.
+    distance of the coarsest from the finest difference, and rounding over the step. Gradients of sums over n outputs
+    are off by rounding too.
     """
-    return _worst(bench, [found for passes in _modes(bench) for found in _of_parameters(bench, passes)])
+    return _worst([found for passes in judged_modes(bench) for found in _of_parameters(bench, passes)])
 
 
 @layer_law(
@@ -44,25 +44,17 @@ def input_gradient(bench: LayerBench) -> Discrepancy:
     """As of parameter-gradient."""
     if bench.kind == "tokens":
         raise NotPromised("its inputs are token ids")
-    return _worst(bench, [found for passes in _modes(bench) for found in _of_inputs(bench, passes)])
+    return _worst([found for passes in judged_modes(bench) for found in _of_inputs(bench, passes)])
 
 
-def _modes(bench: LayerBench) -> list[Passes]:
-    if not bench.modes:
-        raise NotPromised("; ".join(bench.reasons.values()))
-    return [bench.passes(training) for training in bench.modes]
-
-
-def _worst(bench: LayerBench, found: Sequence[Discrepancy]) -> Discrepancy:
+def _worst(found: Sequence[Discrepancy]) -> Discrepancy:
     if not found:
         raise NotPromised("its outputs do not move smoothly, or nothing of it trains")
     return told(found)
 
 
-def _of_parameters(
-    bench: LayerBench, passes: Passes, xs: Sequence[Tensor] | None = None
-) -> Iterator[Discrepancy]:
-    xs = bench.inputs() if xs is None else xs
+def _of_parameters(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
+    xs = bench.inputs()
     fixed = documented(passes)
     for name, p in passes.parameters.items():
         found = against(passes, xs, name, p, bench, fixed.get(name))
@@ -72,10 +64,8 @@ def _of_parameters(
             yield _kept(passes, xs, name, fixed[name])
 
 
-def _of_inputs(
-    bench: LayerBench, passes: Passes, xs: Sequence[Tensor] | None = None
-) -> Iterator[Discrepancy]:
-    xs = bench.inputs() if xs is None else xs
+def _of_inputs(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
+    xs = bench.inputs()
     for k, x in enumerate(xs):
         found = against(passes, xs, passes.input(k), x, bench)
         if found is not None:
@@ -213,8 +203,8 @@ def _where(
 )
 def second_order(bench: LayerBench) -> Discrepancy:
     """As of parameter-gradient, for the gradient along a drawn direction in place of the outputs."""
-    found = [one for passes in _modes(bench) for one in _second(bench, passes)]
-    return _worst(bench, found)
+    found = [one for passes in judged_modes(bench) for one in _second(bench, passes)]
+    return _worst(found)
 
 
 def _second(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:

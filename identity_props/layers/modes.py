@@ -12,8 +12,8 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.laws.base import changed
 from identity_props.laws.walking import NotOfferedError, offered
-from identity_props.layers.adding import compared, judged_modes, near, same_outputs
-from identity_props.layers.base import NotPromised, layer_law, told
+from identity_props.layers.adding import compared, near, same_outputs
+from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Gradients, Passes, back, trained
 from identity_props.stack.stack import compiled

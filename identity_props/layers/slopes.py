@@ -27,19 +27,20 @@ class Slope:
 
 
 def slope(at: At, eps: float) -> Slope | None:
-    """The derivative at 0; None where outputs move in steps, as of rounded weights, or are not finite.
+    """The derivative at 0; None where outputs move in steps, as of rounded weights, or are not finite near it.
 
-    Of an affine function it is (f(1) - f(-1)) / 2. Of others it is that of Richardson from central differences at
-    h, h/2 and h/4, h = eps^(1/5), off by at most the difference of the two estimates, of order h^4, and by rounding
-    eps / h. An output whose second difference does not shrink as h^2 has a kink there and is left out; a smaller kink,
-    of slopes c apart, at a distance a < h/4, hides in what curves: all three differences are off by up to c/2 then,
-    and second differences D by D(h) - 4 D(h/2) = c (3a - h), which is of order h^4 without one, so that it counts too.
+    Of an affine function it is (f(1) - f(-1)) / 2. Of others it is Richardson's estimate from central differences at h,
+    h/2 and h/4, h = eps^(1/5), said to be off by as much as the first and the last of those differ, of order h^2, which
+    holds of a small kink between them too, and by rounding eps / h. An output whose second difference does not shrink
+    as h^2 has a kink there, and is left out. A smaller one, of slopes c apart, at a distance a < h/4 hides in what
+    curves: all three differences are off by up to c/2 alike, and second differences D by D(h) - 4 D(h/2) = c (3a - h),
+    which is of order h^4 without one, so that it counts too.
     """
-    f = {h: at(h) for h in (-1.0, 0.0, 1.0, 2.0)}
-    scale = torch.stack([*f.values()]).norm() / f[0.0].numel() ** 0.5 if f[0.0].numel() else torch.tensor(1.0)
-    near = ROUNDED * eps * float(scale)
-    if not all(bool(one.isfinite().all()) for one in f.values()):
+    f = {h: at(h) for h in (0.0, -1.0, 1.0, 2.0)}
+    finite = [one for one in f.values() if bool(one.isfinite().all())]
+    if not finite or finite[0] is not f[0.0] or not f[0.0].numel():
         return None
+    near = ROUNDED * eps * float(torch.stack(finite).norm()) / f[0.0].numel() ** 0.5
     bends = torch.stack([f[1.0] + f[-1.0] - 2 * f[0.0], f[2.0] + f[0.0] - 2 * f[1.0]])
     everywhere = torch.ones_like(f[0.0], dtype=torch.bool)
     if bool((bends.abs() <= near).all()):
@@ -54,15 +55,15 @@ def _curved(at: At, f: Mapping[float, Tensor], eps: float, near: float) -> Slope
     first, second, third = (
         (up - down) / (2 * step) for (up, down), step in zip(sides, (h, h / 2, h / 4), strict=True)
     )
-    if _in_steps(at, third, f, near):
+    if not bool(third.isfinite().all()) or _in_steps(at, third, f, near):
         return None
-    value, coarse = (4 * third - second) / 3, (4 * second - first) / 3
+    value = (4 * third - second) / 3
     curve, finer, finest = (up + down - 2 * f[0.0] for up, down in sides)
     kinked = (finer.abs() > 0.4 * curve.abs()) & (finer.abs() > near)
+    spread = (first - third).abs()
     bent = torch.maximum((curve - 4 * finer).abs(), 2 * (finer - 4 * finest).abs()) / h
-    apart = (first - third).abs() > 0.05 * (value.abs() + value.square().mean().sqrt())
-    error = (value - coarse).abs() + bent + 4 * near / h
-    return Slope(value, error, ~kinked & ~apart, False)
+    apart = spread > 0.05 * (value.abs() + value.square().mean().sqrt())
+    return Slope(value, spread + bent + 4 * near / h, ~kinked & ~apart, False)
 
 
 def _in_steps(at: At, fine: Tensor, f: Mapping[float, Tensor], near: float) -> bool:

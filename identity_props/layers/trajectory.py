@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.layers.base import NotPromised, layer_law, told
+from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import documented
 from identity_props.layers.passes import Passes, back, size
@@ -102,9 +102,7 @@ def _off(done: Callable[[Tensor], Tensor], displacement: Tensor) -> float:
 
 def linear_of(bench: LayerBench) -> Linear:
     """The layer in training, where its passes say something there, else evaluating; raises NotPromised."""
-    if not bench.modes:
-        raise NotPromised("; ".join(bench.reasons.values()))
-    passes = bench.passes(bench.modes[-1])
+    *_, passes = judged_modes(bench)
     documented(passes)
     if not passes.parameters:
         raise NotPromised("nothing of it trains")
@@ -140,10 +138,11 @@ def linear_in_parameters(bench: LayerBench) -> Discrepancy:
     linear = linear_of(bench)
     _check_linear(bench, linear)
     near = _near(bench, linear)
-    found = {"parameters": linear.off(FAR * _drawn(bench, linear))}
+    far = min(FAR, torch.finfo(bench.dtype).max ** (1 / 4))  # what float16 holds of sums of products
+    found = {"parameters": linear.off(far * _drawn(bench, linear))}
     if bench.kind == "float" and linear.off_in_inputs(1.0) <= near:
-        found["inputs"] = linear.off_in_inputs(FAR)
-    when = f"{linear.passes.when}, {FAR:g} away"
+        found["inputs"] = linear.off_in_inputs(far)
+    when = f"{linear.passes.when}, {far:.0f} away"
     return told(
         Discrepancy(off, near, f"forward, {name}, {when}: |f(u + v) - f(u) - f(v) + f| / |f|")
         for name, off in found.items()
@@ -192,7 +191,7 @@ def _followed(bench: LayerBench, linear: Linear) -> Discrepancy:
     reach = float((linear.origin - aim).norm()) / top  # how far the largest mode moves
     near = 8 * (STEPS + 1) * bench.eps * (math.sqrt(n) + math.sqrt(len(linear.start)))
     coarse = float(linear.origin.norm()) * math.sqrt(len(linear.start)) / float(jacobian.norm())
-    allowed = near * (reach + size(linear.start) * math.sqrt(len(linear.start)) + bench.eps**0 * coarse)
+    allowed = near * (reach + size(linear.start) * math.sqrt(len(linear.start)) + coarse)
     return told(_parts(linear, expected, measured, allowed))
 
 

@@ -11,43 +11,26 @@ from rich.table import Table
 
 from identity_props.atlas.axes import NAMES
 from identity_props.atlas.reading import STATES, Seen, Way, shown
+from identity_props.report.dialect import an_object, count, figure, list_of, number, of_type, one_of
 
 SCHEMA = "identity-props/advice/1"
-Schema = dict[str, Any]
-
-
-def closed(description: str, **fields: Schema) -> Schema:
-    """JSON Schema of an object that has these fields, but for knobs that are not given, and no others."""
-    required = [name for name in fields if fields[name] != KNOB]
-    shape = {"type": "object", "additionalProperties": False, "required": required}
-    return shape | {"description": description, "properties": fields}
-
-
-def of(kind: str, description: str) -> Schema:
-    """JSON Schema of a figure; one that is not finite or not there is null."""
-    return {"type": [kind, "null"] if kind == "number" else kind, "description": description}
-
-
-KNOB: Schema = {"type": ["string", "number"], "description": "its value"}
-_KNOBS = closed("knobs by name", **dict.fromkeys(NAMES, KNOB))
+_KNOBS = an_object(
+    {name: of_type(["string", "number"], "its value") for name in NAMES}, "knobs by name", NAMES
+)
 _END = {
     "cell": _KNOBS,
-    "state": {"enum": [*STATES], "description": "how its median replica ended"},
-    "steps": of("integer", "its budget"),
-    "replicas": of("integer", "networks"),
-    "learned": of("integer", "networks that ended near-identity"),
-    "sure": of("number", "share of all seeds that learn, at least, with 95%"),
-    "fvu": of("number", "median FVU in grey levels"),
-    "reached": of("number", "step at which the median replica was first seen near-identity"),
+    "state": one_of("how its median replica ended", *STATES),
+    "steps": count("its budget"),
+    "replicas": count("networks"),
+    "learned": count("networks that ended near-identity"),
+    "sure": number("share of all seeds that learn, at least, with 95%"),
+    "fvu": figure("median FVU in grey levels"),
+    "reached": figure("step at which the median replica was first seen near-identity"),
 }
 SHAPE = {
     "asked": _KNOBS,
-    "nearest": closed("the cell that agrees with most of it", **_END),
-    "ways": {
-        "type": "array",
-        "description": "cells that learn, the nearest first",
-        "items": closed("a way", turn=_KNOBS, **_END),
-    },
+    "nearest": an_object(_END, "the cell that agrees with most of it"),
+    "ways": list_of(an_object({"turn": _KNOBS, **_END}), "cells that learn, the nearest first"),
 }
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from identity_props.atlas.axes import Cell, optimizer_of
 from identity_props.atlas.reading import NEAR, STATES, Seen, Turn, decides, shown, turns
-from identity_props.report.advice import closed, of
+from identity_props.report.dialect import an_object, count, list_of, text
 from identity_props.report.maps import SIGNS, figure, heat
 from identity_props.report.page import Figure, Section, Table, rendered
 from identity_props.task.data import Pixels
@@ -174,18 +174,18 @@ def _turns(found: Sequence[Turn]) -> Table:
 
 
 _TURN = {
-    "axis": of("string", "the knob"),
-    "value": of("string", "what it is turned to"),
-    "moved": of("integer", "failed cells that become near-identity"),
-    "failed": of("integer", "failed cells that have such a neighbour"),
-    "broken": of("integer", "near-identity cells that become failed"),
-    "learned": of("integer", "near-identity cells that have such a neighbour"),
+    "axis": text("the knob"),
+    "value": text("what it is turned to"),
+    "moved": count("failed cells that become near-identity"),
+    "failed": count("failed cells that have such a neighbour"),
+    "broken": count("near-identity cells that become failed"),
+    "learned": count("near-identity cells that have such a neighbour"),
 }
 SHAPE = {
-    "cells": of("integer", "cells of the atlas"),
-    "states": closed("how many ended how", **{state: of("integer", "cells") for state in STATES}),
-    "says": of("string", "what decides, in words"),
-    "turns": {"type": "array", "description": "by how much they move", "items": closed("a turn", **_TURN)},
+    "cells": count("cells of the atlas"),
+    "states": an_object({state: count("cells") for state in STATES}, "how many ended how"),
+    "says": text("what decides, in words"),
+    "turns": list_of(an_object(_TURN), "by how many cells they move"),
 }
 
 

@@ -40,7 +40,7 @@ def tables(found: Explanation) -> RenderableType:
     advice = _grid(
         "What to do",
         ("change", "FVU before", "after", "why"),
-        f"FVU in grey levels, one seed, the same budget{_how(found)}",
+        f"FVU in grey levels, one seed, the same budget{_how(found)}{helpless(found)}",
     )
     for one in found.advice:
         advice.add_row(one.name, f"{one.before:.2e}", after(one), one.why)
@@ -83,6 +83,13 @@ def _how(found: Explanation) -> str:
         return ""
     known = all(part.measured or "decayed" in part.what for part in found.parts)
     return "; --try trains each" if known else "; --try trains each, with --optimizer, --lr and --steps"
+
+
+def helpless(found: Explanation) -> str:
+    """That nothing of what was tried halves the error, where that is so."""
+    tried = [one for one in found.advice if one.after is not None]
+    helped = any(one.after is not None and one.after <= one.before / 2 for one in tried)
+    return "; none of those tried halves the error" if tried and not helped else ""
 
 
 def after(one: Advice) -> str:

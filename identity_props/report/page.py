@@ -13,7 +13,7 @@ from markupsafe import Markup
 from identity_props.conformance.rows import Row, by_weight, statement
 from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
-from identity_props.report.explain import after
+from identity_props.report.explain import after, helpless
 from identity_props.report.portraits import Figure as Figure
 from identity_props.report.portraits import portrait
 from identity_props.task.data import Pixels
@@ -155,7 +155,7 @@ def _advice(found: Explanation) -> Table:
         (one.name, _number(one.before), after(one) if one.after is None else _number(one.after), one.why)
         for one in found.advice
     )
-    caption = "Each change with the same seed and as many steps; FVU in grey levels."
+    caption = f"Each change with the same seed and as many steps; FVU in grey levels{helpless(found)}."
     return Table(caption, ("change", "FVU before", "FVU after", "why"), rows, frozenset({1, 2}))
 
 

@@ -3,135 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from identity_props.gate.baseline import SHAPE
-from identity_props.report import advice, atlas, audit, documents
+from identity_props.report import advice, atlas, audit, comparison, documents
+from identity_props.report.dialect import (
+    DIALECT,
+    Schema,
+    an_object,
+    count,
+    figure,
+    list_of,
+    number,
+    of_type,
+    one_of,
+    text,
+    three,
+)
 from identity_props.report.explain import SCHEMA as EXPLANATION
 from identity_props.stack.stack import PARTS
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-Schema = dict[str, Any]
-
-
-def _of(kind: str | list[str], description: str, **more: Any) -> Schema:
-    return {"type": kind, "description": description, **more}
-
-
-def _object(
-    properties: Mapping[str, Schema], description: str = "", optional: tuple[str, ...] = ()
-) -> Schema:
-    """An object that has these and no others, all of them but the optional ones."""
-    shape = {"type": "object", "properties": dict(properties), "additionalProperties": False}
-    required = [name for name in properties if name not in optional]
-    return shape | {"required": required} | ({"description": description} if description else {})
-
-
-def _list(items: Schema, description: str) -> Schema:
-    return _of("array", description, items=items)
-
-
-def _word(description: str, *words: str) -> Schema:
-    return {"enum": [*words], "description": description}
-
-
-def _text(description: str) -> Schema:
-    return _of("string", description)
-
-
-def _count(description: str) -> Schema:
-    return _of("integer", description, minimum=0)
-
-
-def _number(description: str) -> Schema:
-    return _of("number", description)
-
-
-def _figure(description: str) -> Schema:
-    """A number, or null where it is not finite or not there."""
-    return _of(["number", "null"], description)
-
-
-def _three(description: str) -> Schema:
-    names = {"min": "least", "median": "middle", "max": "largest"}
-    return _object({name: _figure(f"the {word} replica") for name, word in names.items()}, description)
-
-
 # What documents have in common ----------------------------------------------------------------------
 
-_VERSIONS = _object(
+_VERSIONS = an_object(
     {
-        name: _of(["string", "null"], "version, or null")
+        name: of_type(["string", "null"], "version, or null")
         for name in ("identity_props", "python", *documents.PACKAGES)
     },
     "installed versions",
 )
-_MACHINE = _object(
+_MACHINE = an_object(
     {
-        "system": _text("operating system"),
-        "processor": _text("kind of processor"),
-        "cores": _count("cores that the process may use"),
-        "gpu": _text("name of the GPU, where it trained on one"),
+        "system": text("operating system"),
+        "processor": text("kind of processor"),
+        "cores": count("cores that the process may use"),
+        "gpu": text("name of the GPU, where it trained on one"),
     },
     "where it ran",
     optional=("gpu",),
 )
 _PARTS = (*PARTS, "device", "dtype", "mode")
-_STACK = _object(
-    {name: _text(f"its {name}") for name in _PARTS} | {"ranks": _count("processes that train data-parallel")},
+_STACK = an_object(
+    {name: text(f"its {name}") for name in _PARTS} | {"ranks": count("processes that train data-parallel")},
     "the parts that trained",
 )
-_TRAINER = _object(
+_TRAINER = an_object(
     {
-        "trainer": _text("its name or command"),
-        "version": _of(["string", "null"], "that of its framework, where it is one of ours"),
-        "ranks": _count("processes that train data-parallel"),
+        "trainer": text("its name or command"),
+        "version": of_type(["string", "null"], "that of its framework, where it is one of ours"),
+        "ranks": count("processes that train data-parallel"),
     },
     "the trainer",
 )
-_LAYER = _object(
+_LAYER = an_object(
     {
-        "layer": _text("its factory and arguments"),
-        "input": _text("kind and shape of one example of each input"),
-        "like": _text("the layer that it is declared to be like, or none"),
-        "device": _text("where it runs"),
-        "mode": _text("eager or compiled"),
-        "ranks": _count("processes, one"),
+        "layer": text("its factory and arguments"),
+        "input": text("kind and shape of one example of each input"),
+        "like": text("the layer that it is declared to be like, or none"),
+        "device": text("where it runs"),
+        "mode": text("eager or compiled"),
+        "ranks": count("processes, one"),
     },
     "the layer",
 )
-_TRAINING = _object(
+_TRAINING = an_object(
     {
-        "examples": _count("orthonormal examples"),
-        "batch_size": _count("examples of a micro-batch on a rank, or sequences"),
-        "accumulate": _count("micro-batches of a step"),
-        "epochs": _count("asked for"),
-        "ranks": _count("processes that train data-parallel"),
-        "resume_at": _of(["integer", "null"], "micro-batch after which it is stopped and resumed, or null"),
-        "evaluate": _of("boolean", "whether it evaluates after each epoch"),
-        "shuffle": _of("boolean", "whether it shuffles"),
-        "drop_last": _of("boolean", "whether it drops an incomplete last batch"),
-        "tokens": _of("boolean", "whether it trains a language model"),
-        "seed": _count("of the examples, and of the order"),
+        "examples": count("orthonormal examples"),
+        "batch_size": count("examples of a micro-batch on a rank, or sequences"),
+        "accumulate": count("micro-batches of a step"),
+        "epochs": count("asked for"),
+        "ranks": count("processes that train data-parallel"),
+        "resume_at": of_type(
+            ["integer", "null"], "micro-batch after which it is stopped and resumed, or null"
+        ),
+        "evaluate": of_type("boolean", "whether it evaluates after each epoch"),
+        "shuffle": of_type("boolean", "whether it shuffles"),
+        "drop_last": of_type("boolean", "whether it drops an incomplete last batch"),
+        "tokens": of_type("boolean", "whether it trains a language model"),
+        "seed": count("of the examples, and of the order"),
     },
     "what it is asked",
 )
-_DATA = _object(
+_DATA = an_object(
     {
-        "name": _text("digits, mnist or that of a file"),
-        "shape": _of(["array", "null"], "height and width of an image, or null", items=_count("pixels")),
-        "train": _count("training images"),
-        "test": _count("test images"),
-        "fingerprint": _text("hash of the pixels"),
+        "name": text("digits, mnist or that of a file"),
+        "shape": of_type(["array", "null"], "height and width of an image, or null", items=count("pixels")),
+        "train": count("training images"),
+        "test": count("test images"),
+        "fingerprint": text("hash of the pixels"),
     },
     "what it trained on",
 )
-_SEED = _count("seed of the first replica")
+_SEED = count("seed of the first replica")
 _CONTEXT = {
     "versions": _VERSIONS,
     "machine": _MACHINE,
-    "jobs": _count("processes that train"),
-    "threads": _count("threads of each"),
+    "jobs": count("processes that train"),
+    "threads": count("threads of each"),
     "seed": _SEED,
     "data": _DATA,
     "stack": _STACK,
@@ -139,90 +106,92 @@ _CONTEXT = {
 
 # The documents --------------------------------------------------------------------------------------
 
-_CLAIM = _object(
+_CLAIM = an_object(
     {
-        "name": _text("of the claim"),
-        "statement": _text("what it says"),
-        "verdict": _word("by the binomial test", "holds", "fails", "undecided"),
-        "expects": _text("learns, fails, sooner, diverges, same, floor or nears"),
-        "required_share": _number("share of all seeds that has to do it"),
-        "replicas": _count("networks trained"),
-        "successes": _count("those that did what is claimed"),
-        "fvu": _three("FVU on test images in the space trained in"),
-        "fvu_pixels": _three("FVU in grey levels"),
-        "steps_to_identity": _three("first measured step with FVU 0.001 or less, null if it never came"),
-        "budget_steps": _count("optimizer steps allowed"),
-        "seconds": _number("time of training"),
+        "name": text("of the claim"),
+        "statement": text("what it says"),
+        "verdict": one_of("by the binomial test", "holds", "fails", "undecided"),
+        "expects": text("learns, fails, sooner, diverges, same, floor or nears"),
+        "required_share": number("share of all seeds that has to do it"),
+        "replicas": count("networks trained"),
+        "successes": count("those that did what is claimed"),
+        "fvu": three("FVU on test images in the space trained in"),
+        "fvu_pixels": three("FVU in grey levels"),
+        "steps_to_identity": three("first measured step with FVU 0.001 or less, null if it never came"),
+        "budget_steps": count("optimizer steps allowed"),
+        "seconds": number("time of training"),
     }
 )
-_ROW = _object(
+_ROW = an_object(
     {
-        "name": _text("of the law or comparison"),
-        "verdict": _word("of the row", "pass", "fail", "design", "not applicable", "not run"),
-        "measured": _figure("distance from what is expected"),
-        "allowed": _figure("distance that rounding may make"),
-        "kind": _text("how it fails, empty where it does not"),
-        "note": _text("of what the figures are, or why the row does not apply"),
-        "lr": _figure("rate that it learned at"),
-        "steps": _figure("median first step near-identity"),
+        "name": text("of the law or comparison"),
+        "verdict": one_of("of the row", "pass", "fail", "design", "not applicable", "not run"),
+        "measured": figure("distance from what is expected"),
+        "allowed": figure("distance that rounding may make"),
+        "kind": text("how it fails, empty where it does not"),
+        "note": text("of what the figures are, or why the row does not apply"),
+        "lr": figure("rate that it learned at"),
+        "steps": figure("median first step near-identity"),
     }
 )
-_CHANGE = _object(
+_CHANGE = an_object(
     {
-        "name": _text("claim/rate or claim/end, or what differs between the runs"),
-        "verdict": _word("of the row", "same", "changed", "broken"),
-        "word": _text("same, slower, faster, worse, better, or why it cannot be compared"),
-        "factor": _figure("median over that of the baseline"),
-        "p": _figure("of the rank test"),
-        "found": _figure("factor that would be seen with probability .99"),
-        "note": _text("what differs, or why it cannot be compared"),
-        "method": _word("what p is by, empty where there is none", "exact", "saddlepoint", ""),
+        "name": text("claim/rate or claim/end, or what differs between the runs"),
+        "verdict": one_of("of the row", "same", "changed", "broken"),
+        "word": text("same, slower, faster, worse, better, or why it cannot be compared"),
+        "factor": figure("median over that of the baseline"),
+        "p": figure("of the rank test"),
+        "found": figure("factor that would be seen with probability .99"),
+        "note": text("what differs, or why it cannot be compared"),
+        "method": one_of("what p is by, empty where there is none", "exact", "saddlepoint", ""),
     }
 )
-_FINDING = _object(
+_FINDING = an_object(
     {
-        "name": _text("of the fault or clean twin"),
-        "kind": _word("what was planted", "fault", "twin"),
-        "what": _text("what it does wrong, or the parts of a twin"),
-        "source": _text("where it was seen"),
-        "laws": _list(_text("law"), "laws that saw it"),
-        "claims": _list(_text("claim"), "claims that saw it"),
-        "gate": _list(_text("claim/figure, word and factor"), "gate rows that saw it"),
-        "equivalent": _text("why nothing can see it, else empty"),
-        "verdict": _word("of the row", "seen", "missed", "seen broadly", "clean", "false alarm", "unseen"),
+        "name": text("of the fault or clean twin"),
+        "kind": one_of("what was planted", "fault", "twin"),
+        "what": text("what it does wrong, or the parts of a twin"),
+        "source": text("where it was seen"),
+        "laws": list_of(text("law"), "laws that saw it"),
+        "claims": list_of(text("claim"), "claims that saw it"),
+        "gate": list_of(text("claim/figure, word and factor"), "gate rows that saw it"),
+        "equivalent": text("why nothing can see it, else empty"),
+        "verdict": one_of("of the row", "seen", "missed", "seen broadly", "clean", "false alarm", "unseen"),
     }
 )
-_ALARMS = _object(
+_ALARMS = an_object(
     {
-        "name": _text("what judged"),
-        "alarms": _count("times that it was wrong"),
-        "tried": _count("times that it judged"),
-        "note": _text("which, and at what seed"),
-        "bound": _number("rate below which the true one lies, at 95%"),
+        "name": text("what judged"),
+        "alarms": count("times that it was wrong"),
+        "tried": count("times that it judged"),
+        "note": text("which, and at what seed"),
+        "bound": number("rate below which the true one lies, at 95%"),
     }
 )
-_PART = _object(
+_PART = an_object(
     {
-        "name": _text("of the part"),
-        "fvu": _number("share of the FVU"),
-        "what": _text("in words, with counts"),
-        "measured": _of("boolean", "whether it could be, as what the network trained with is known"),
+        "name": text("of the part"),
+        "fvu": number("share of the FVU"),
+        "what": text("in words, with counts"),
+        "measured": of_type("boolean", "whether it could be, as what the network trained with is known"),
     }
 )
-_ADVICE = _object(
+_ADVICE = an_object(
     {
-        "name": _text("the change"),
-        "why": _text("which part it answers"),
-        "before": _number("FVU in grey levels as it is"),
-        "after": _figure("FVU once changed; null if not tried or not finite"),
-        "by_hand": _of("boolean", "whether it is a change of a model's own layers, which --try leaves alone"),
+        "name": text("the change"),
+        "why": text("which part it answers"),
+        "before": number("FVU in grey levels as it is"),
+        "after": figure("FVU once changed; null if not tried or not finite"),
+        "by_hand": of_type(
+            "boolean", "whether it is a change of a model's own layers, which --try leaves alone"
+        ),
     }
 )
 
 
 def _document(schema: str, title: str, properties: Mapping[str, Schema]) -> Schema:
     named = {"schema": {"const": schema, "description": "name and version of this schema"}, **properties}
-    return {"$schema": DIALECT, "title": title} | _object(named)
+    return {"$schema": DIALECT, "title": title} | an_object(named)
 
 
 SCHEMAS: dict[str, Schema] = {
@@ -231,8 +200,10 @@ SCHEMAS: dict[str, Schema] = {
         "What run prints with --json and writes to results.json",
         _CONTEXT
         | {
-            "interrupted": _of("boolean", "whether it was cut short, and holds the finished claims alone"),
-            "claims": _list(_CLAIM, "one a claim"),
+            "interrupted": of_type(
+                "boolean", "whether it was cut short, and holds the finished claims alone"
+            ),
+            "claims": list_of(_CLAIM, "one a claim"),
         },
     ),
     "check": _document(
@@ -246,7 +217,7 @@ SCHEMAS: dict[str, Schema] = {
                 "anyOf": [_STACK, _TRAINER, _LAYER],
                 "description": "the parts that trained, the trainer, or the layer",
             },
-            "rows": _list(_ROW, "one a law or comparison"),
+            "rows": list_of(_ROW, "one a law or comparison"),
         },
     ),
     "ledger": _document(
@@ -255,43 +226,43 @@ SCHEMAS: dict[str, Schema] = {
         {
             "versions": _VERSIONS,
             "machine": _MACHINE,
-            "stack": _object(_TRAINER["properties"], "the trainer"),
+            "stack": an_object(_TRAINER["properties"], "the trainer"),
             "training": _TRAINING,
-            "dtype": _text("that it computes in"),
-            "by": _word("what a row of weights is of", "steps", "epochs", "tokens"),
-            "weights": _list(
-                _list(_figure("weight; null where it is unclear"), "one an example, or token"),
+            "dtype": text("that it computes in"),
+            "by": one_of("what a row of weights is of", "steps", "epochs", "tokens"),
+            "weights": list_of(
+                list_of(figure("weight; null where it is unclear"), "one an example, or token"),
                 "one a step, or one an epoch, in units of 1 / the examples that a step is meant to hold: 1 is right",
             ),
-            "ends": _list(_count("rows of weights"), "their number by the end of each epoch"),
-            "leaks": _list(_number("0 is right"), "what became of each example off its own direction"),
-            "moved": _list(_number("0 is right"), "how far directions moved that are held out of training"),
-            "near": _number("what rounding may make of a 0"),
-            "mixed": _list(_count("place"), "examples whose leak is more"),
-            "unclear": _list(_count("place"), "examples whose account fits no weights and steps"),
-            "differing": _count("weights that are not the same bit for bit on all ranks"),
-            "steps": _of(["integer", "null"], "optimizer steps that it reports, or null"),
-            "lengths": _list(_count("tokens"), "of each sequence; empty where examples are accounted for"),
-            "masked": _list(_count("place"), "tokens whose label is masked"),
-            "says": _list(_text("a sentence"), "what all this shows, in words"),
+            "ends": list_of(count("rows of weights"), "their number by the end of each epoch"),
+            "leaks": list_of(number("0 is right"), "what became of each example off its own direction"),
+            "moved": list_of(number("0 is right"), "how far directions moved that are held out of training"),
+            "near": number("what rounding may make of a 0"),
+            "mixed": list_of(count("place"), "examples whose leak is more"),
+            "unclear": list_of(count("place"), "examples whose account fits no weights and steps"),
+            "differing": count("weights that are not the same bit for bit on all ranks"),
+            "steps": of_type(["integer", "null"], "optimizer steps that it reports, or null"),
+            "lengths": list_of(count("tokens"), "of each sequence; empty where examples are accounted for"),
+            "masked": list_of(count("place"), "tokens whose label is masked"),
+            "says": list_of(text("a sentence"), "what all this shows, in words"),
         },
     ),
     "gate": _document(
         documents.GATE_SCHEMA,
         "What gate prints with --json",
         {
-            "passed": _of("boolean", "whether the gate passes"),
-            "left_out": _list(_text("claim"), "claims of the baseline that --claims does not name"),
-            "rows": _list(_CHANGE, "one a claim and figure, and one a difference between the runs"),
+            "passed": of_type("boolean", "whether the gate passes"),
+            "left_out": list_of(text("claim"), "claims of the baseline that --claims does not name"),
+            "rows": list_of(_CHANGE, "one a claim and figure, and one a difference between the runs"),
         },
     ),
     "audit": _document(
         audit.SCHEMA,
         "What audit prints with --json",
         {
-            "passed": _of("boolean", "whether every fault is seen by a law and every twin clean"),
-            "findings": _list(_FINDING, "one a fault or clean twin"),
-            "alarms": _list(_ALARMS, "one a judgement of torch's own parts, with --seeds"),
+            "passed": of_type("boolean", "whether every fault is seen by a law and every twin clean"),
+            "findings": list_of(_FINDING, "one a fault or clean twin"),
+            "alarms": list_of(_ALARMS, "one a judgement of torch's own parts, with --seeds"),
         },
     ),
     "explanation": _document(
@@ -299,27 +270,32 @@ SCHEMAS: dict[str, Schema] = {
         "What explain prints with --json and writes to explanation.json",
         _CONTEXT
         | {
-            "name": _text("of the network"),
-            "fvu": _number("FVU on test images in the space the network works in"),
-            "fvu_pixels": _number("FVU in grey levels"),
-            "mse": _number("mean squared error in grey levels"),
-            "near_identity": _of("boolean", "whether FVU is 0.001 or less"),
-            "parts": _list(_PART, "of the error, in the order taken; they sum to fvu"),
-            "readouts": _list(_number("FVU"), "of the best affine readout of each hidden layer"),
-            "narrowest": _of(
+            "name": text("of the network"),
+            "fvu": number("FVU on test images in the space the network works in"),
+            "fvu_pixels": number("FVU in grey levels"),
+            "mse": number("mean squared error in grey levels"),
+            "near_identity": of_type("boolean", "whether FVU is 0.001 or less"),
+            "parts": list_of(_PART, "of the error, in the order taken; they sum to fvu"),
+            "readouts": list_of(number("FVU"), "of the best affine readout of each hidden layer"),
+            "narrowest": of_type(
                 ["integer", "null"], "features of the narrowest layer, null if none is narrower than data"
             ),
-            "by_rank": _list(_number("FVU"), "of the best affine map of rank 0, 1, ... on test"),
-            "by_pixel": _list(_number("squared error"), "of each output in grey levels; the mean is mse"),
-            "by_frequency": _list(
-                _list(
-                    _number("power"), "of the error, then of the target less its mean, in grey levels squared"
+            "by_rank": list_of(number("FVU"), "of the best affine map of rank 0, 1, ... on test"),
+            "by_pixel": list_of(number("squared error"), "of each output in grey levels; the mean is mse"),
+            "by_frequency": list_of(
+                list_of(
+                    number("power"), "of the error, then of the target less its mean, in grey levels squared"
                 ),
                 "at 0, 1, ... cycles a picture; empty where there is none",
             ),
-            "dead_outputs": _list(_count("output pixel"), "output units that are 0 on all data"),
-            "advice": _list(_ADVICE, "changes worth trying"),
+            "dead_outputs": list_of(count("output pixel"), "output units that are 0 on all data"),
+            "advice": list_of(_ADVICE, "changes worth trying"),
         },
+    ),
+    "comparison": _document(
+        comparison.SCHEMA,
+        "What explain prints with --compare and --json, and writes to comparison.json",
+        comparison.shape(_CONTEXT["data"]),
     ),
     "atlas": _document(atlas.SCHEMA, "What atlas prints with --json", _CONTEXT | atlas.SHAPE),
     "advice": _document(advice.SCHEMA, "What advise prints with --json", advice.SHAPE),

@@ -6,9 +6,11 @@ future at once. A task that raises is not tried again; one whose worker is lost 
 
 from __future__ import annotations
 
+import math
 import pickle
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from identity_props.stack.processes import Leash, Unnamed, workers
 
 PACKAGES = {"identity_props": "identity-props", "torch": "torch", "numpy": "numpy"}
 WAIT = 10.0  # seconds for a scheduler to answer
+LOOK_EVERY = 2.0  # seconds, for workers that came or went: of a thousand it is a long answer
 
 
 class Crew(Protocol):
@@ -173,6 +176,7 @@ class Cluster:
 
     def __init__(self, held: Any, scheduler: str, threads: int) -> None:
         self.address, self.threads = scheduler, threads
+        self.workers, self.looked = 0, -math.inf  # how many there were, and when that was seen
         self.client = _client(scheduler)
         try:
             _check(self.client)
@@ -204,10 +208,12 @@ class Cluster:
 
     def room(self) -> int:
         self.alive()
-        try:
-            return 2 * max(1, len(self.client.nthreads()))
-        except OSError as error:  # a closed connection, or no answer in time
-            raise self._gone() from error
+        if time.monotonic() - self.looked > LOOK_EVERY:
+            try:
+                self.workers, self.looked = len(self.client.nthreads()), time.monotonic()
+            except OSError as error:  # a closed connection, or no answer in time
+                raise self._gone() from error
+        return 2 * max(1, self.workers)
 
     def alive(self) -> None:
         if self.client.status != "running":

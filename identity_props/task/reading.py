@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from identity_props.errors import InputError
+from identity_props.errors import InputError, MissingError
 from identity_props.task.data import Pixels, digits, mnist
 from identity_props.task.files import READERS, SHOWN, Rows, kinds, read
 
@@ -69,6 +69,23 @@ def load(
     if Path(name).suffix not in READERS and not os.path.exists(name):
         raise InputError(f"data: expected digits, mnist or a file ({kinds()}), got {name!r}")
     return read_data(name, **given)
+
+
+def read_curve(file: str | Path | None) -> list[float] | None:
+    """Losses in the order of training: a list of .npy, or the last column of a table; None of None."""
+    if file is None:
+        return None
+    if not os.path.isfile(file):
+        raise MissingError(f"{file}: expected a file of losses, there is none")
+    if Path(file).suffix not in (".npy", ".csv", ".tsv"):
+        raise InputError(
+            f"{file}: expected losses as .npy, .csv or .tsv, got {Path(file).suffix or 'no suffix'}"
+        )
+    (held,) = READERS[Path(file).suffix](Path(file)).values()
+    losses = held[0].reshape(len(held[0]), -1)[:, -1] if held[0].size else held[0]
+    if losses.dtype.kind not in "iuf" or len(losses) < 2 or not np.isfinite(losses).all():
+        raise InputError(f"{file}: expected two finite losses or more, got others")
+    return [float(loss) for loss in losses]
 
 
 # Halves -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ NAMES = {  # with the package that each has to find
     "optax": "optax",
     "ddp": "torch",
     "fsdp": "torch",
+    "deepspeed": "deepspeed",
     "skorch": "skorch",
     "ignite": "ignite",
     "fastai": "fastai",

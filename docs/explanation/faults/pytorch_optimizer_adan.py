@@ -1,4 +1,4 @@
-"""Adan of pytorch-optimizer does not maximize: its first difference of gradients is twice a gradient."""
+"""Adan of pytorch-optimizer, and DAdaptAdan, do not maximize: the first difference of gradients is twice a gradient."""
 
 import torch
 from pytorch_optimizer import Adan

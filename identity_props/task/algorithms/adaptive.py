@@ -133,6 +133,11 @@ def _lars_outside(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     return moved(w, _velocity(memory, _lars_direction(w, g, a), a), a)
 
 
+def _lars_of_matrices(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Vectors, such as biases, move as SGD moves them, without decay."""
+    return _lars_outside(w, g, memory, a) if w.ndim > 1 else moved(w, _velocity(memory, g, a), a)
+
+
 def _velocity(memory: Memory, update: Tensor, a: Arguments) -> Tensor:
     memory["velocity"] = a["momentum"] * memory.get("velocity", 0.0) + update
     found: Tensor = memory["velocity"]
@@ -189,6 +194,7 @@ LAYERWISE = (
         "v = momentum v + trust |w| / (|g| + weight_decay |w|) (g + weight_decay w), w -= lr v",
         {"lr": 1e-2, "momentum": 0.9, "weight_decay": 5e-4, "trust_coefficient": 1e-3},
         each(_lars_outside),
+        variants={"vectors as SGD moves them, as biases usually are": each(_lars_of_matrices)},
     ),
     Algorithm(
         "lamb",

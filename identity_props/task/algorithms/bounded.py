@@ -19,7 +19,7 @@ from identity_props.task.algorithms.base import (
     moved,
     running,
 )
-from identity_props.task.algorithms.conventions import active, decoupled
+from identity_props.task.algorithms.conventions import active, decoupled, of_any
 from identity_props.task.algorithms.moments import (
     ADAM_DEFAULTS,
     EPS_UNCORRECTED,
@@ -184,7 +184,7 @@ ADAGC = Algorithm(
         **{**ADAM_DEFAULTS, "weight_decay": 0.1},
         **{"beta": 0.98, "lambda_abs": 1.0, "lambda_rel": 1.05, "warmup_steps": 100},
     },
-    step=decoupled(adagc),
+    step=decoupled(of_any(adagc)),
     whole=True,
 )
 

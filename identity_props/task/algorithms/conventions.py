@@ -38,6 +38,16 @@ def active(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.g is not None]
 
 
+def of_any(step: Step) -> Step:
+    """No step where nothing has a gradient, of those that measure all together."""
+
+    def stepped(cells: Sequence[Cell], arguments: Arguments) -> None:
+        if active(cells):
+            step(cells, arguments)
+
+    return stepped
+
+
 # Decay --------------------------------------------------------------------------------------------
 
 

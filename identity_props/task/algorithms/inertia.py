@@ -19,7 +19,7 @@ from identity_props.task.algorithms.base import (
     moved,
     running,
 )
-from identity_props.task.algorithms.conventions import active, coupled, decoupled
+from identity_props.task.algorithms.conventions import active, coupled, decoupled, of_any
 from identity_props.task.algorithms.moments import (
     ADAM_DEFAULTS,
     EPS_UNCORRECTED,
@@ -102,7 +102,7 @@ def srmm(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
 SRMM = Algorithm(
     name="srmm",
     title="SRMM",
-    paper="Lyu, Needell 2022, 2201.01652, stochastic regularized majorization-minimization",
+    paper="Lyu 2022, 2201.01652, stochastic regularized majorization-minimization",
     equation="s = (t mod length + 1)^-beta; h <- (1 - s) h + s g; w <- (1 - s) w_mean + s w - lr h, which is the next w_mean",
     defaults={"lr": 0.01, "beta": 0.5, "memory_length": 100},
     step=each(srmm),
@@ -136,7 +136,7 @@ ADAI = Algorithm(
     paper="Xie et al. 2022, 2006.15815, algorithm 2",
     equation="b = clip(1 - b0 v^ / mean v^, 0, 1 - eps); m <- b m + (1 - b) g; w <- w - lr m / (1 - prod b)",
     defaults={"lr": 1e-3, "betas": (0.1, 0.99), "eps": 1e-3, "weight_decay": 0.0},
-    step=decoupled(adai),
+    step=decoupled(of_any(adai)),
     whole=True,
 )
 

@@ -17,7 +17,7 @@ from identity_props.task.algorithms.base import (
     moved,
     running,
 )
-from identity_props.task.algorithms.conventions import active, decoupled
+from identity_props.task.algorithms.conventions import active, decoupled, of_any
 from identity_props.task.algorithms.moments import (
     ADAM_DEFAULTS,
 )
@@ -151,8 +151,8 @@ AVAGRAD = Algorithm(
     paper="Savarese et al. 2019, 1912.01823, algorithm 2",
     equation="r = 1 / (sqrt(v_before) + eps); w <- w - lr r / sqrt(mean r^2) m",
     defaults={**ADAM_DEFAULTS, "lr": 0.1, "eps": 0.1},
-    step=decoupled(avagrad(corrected=False)),
-    variants={"moments corrected, at rest at first": decoupled(avagrad(corrected=True))},
+    step=decoupled(of_any(avagrad(corrected=False))),
+    variants={"moments corrected, at rest at first": decoupled(of_any(avagrad(corrected=True)))},
     whole=True,
 )
 
