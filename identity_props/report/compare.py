@@ -142,7 +142,7 @@ def table(found: Compared) -> Fitted:
 def rows(found: Compared) -> list[tuple[str, ...]]:
     """Cells of the parts that either has, and of the whole."""
     a, b = (one["fvu"] for one in found.documents)
-    parts = [
+    parts: list[tuple[str, ...]] = [
         (row.name, _figure(row.a), _share(row.a, a), _figure(row.b), _share(row.b, b), _signed(row))
         for row in found.parts
         if not row.a == row.b == 0
