@@ -3,6 +3,9 @@
 import re
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from identity_props.conformance.layered import row_of
 from identity_props.conformance.rows import FAIL
@@ -11,6 +14,7 @@ from identity_props.faults.findings import findings
 from identity_props.faults.layer_audit import bench_of, failing
 from identity_props.faults.layers import LAYER_FAULTS, LAYER_TWINS
 from identity_props.layers import LAYER_LAWS
+from identity_props.layers.slopes import slope
 
 
 def test_there_are_25_faults_or_more_each_with_a_report():
@@ -50,3 +54,20 @@ def test_the_audit_sees_what_was_recorded():
 @pytest.mark.parametrize("name", LAYER_TWINS)
 def test_no_law_accuses_a_clean_layer_of_50_seeds(name):
     assert [seed for seed in range(50) if failing(LAYER_TWINS[name], seed)] == []
+
+
+@given(
+    at=st.floats(1e-3, 1.0),
+    kink=st.floats(0.0, 10.0),
+    curve=st.floats(0.1, 10.0),
+    side=st.sampled_from((-1, 1)),
+)
+def test_a_kink_that_hides_in_a_curve_is_left_out_or_within_the_error(at, kink, curve, side):
+    step = 2.0**-10
+
+    def outputs(multiple):
+        bend = max(side * multiple - at * step, 0.0)
+        return torch.tensor([curve * multiple**2 + kink * bend, 1.0], dtype=torch.float64)
+
+    found = slope(outputs, 2.0**-52)
+    assert found is None or not bool(found.smooth[0]) or abs(float(found.value[0])) <= float(found.error[0])

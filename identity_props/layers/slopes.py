@@ -32,7 +32,9 @@ def slope(at: At, eps: float) -> Slope | None:
     Of an affine function it is (f(1) - f(-1)) / 2. Of others it is Richardson's estimate from central differences at h,
     h/2 and h/4, h = eps^(1/5), said to be off by as much as the first and the last of those differ, of order h^2, which
     holds of a small kink between them too, and by rounding eps / h. An output whose second difference does not shrink
-    as h^2 has a kink there, and is left out.
+    as h^2 has a kink there, and is left out. A smaller one, of slopes c apart, at a distance a < h/4 hides in what
+    curves: all three differences are off by up to c/2 alike, and second differences D by D(h) - 4 D(h/2) = c (3a - h),
+    which is of order h^4 without one, so that it counts too.
     """
     f = {h: at(h) for h in (0.0, -1.0, 1.0, 2.0)}
     finite = [one for one in f.values() if bool(one.isfinite().all())]
@@ -56,11 +58,12 @@ def _curved(at: At, f: Mapping[float, Tensor], eps: float, near: float) -> Slope
     if not bool(third.isfinite().all()) or _in_steps(at, third, f, near):
         return None
     value = (4 * third - second) / 3
-    curve, finer = ((up + down - 2 * f[0.0]).abs() for up, down in sides[:2])
-    kinked = (finer > 0.4 * curve) & (finer > near)
+    curve, finer, finest = (up + down - 2 * f[0.0] for up, down in sides)
+    kinked = (finer.abs() > 0.4 * curve.abs()) & (finer.abs() > near)
     spread = (first - third).abs()
+    bent = torch.maximum((curve - 4 * finer).abs(), 2 * (finer - 4 * finest).abs()) / h
     apart = spread > 0.05 * (value.abs() + value.square().mean().sqrt())
-    return Slope(value, spread + 4 * near / h, ~kinked & ~apart, False)
+    return Slope(value, spread + bent + 4 * near / h, ~kinked & ~apart, False)
 
 
 def _in_steps(at: At, fine: Tensor, f: Mapping[float, Tensor], near: float) -> bool:
