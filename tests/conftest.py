@@ -50,9 +50,9 @@ def one_family(monkeypatch):
 @pytest.fixture
 def few_digits(monkeypatch):
     """A sixteenth of the digits, for commands whose figures do not matter."""
-    from identity_props.task import data
+    from identity_props.task import reading
 
-    monkeypatch.setattr(data, "digits", partial(data.digits, train=512, test=128))
+    monkeypatch.setattr(reading, "digits", partial(reading.digits, train=512, test=128))
 
 
 @pytest.fixture
