@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package of this checko
 import torch
 from torch import Tensor, nn
 
-from identity_props.claims.registry import CLAIMS, MNIST_VARIANCE, SEED_STEPS, rmsprop
+from identity_props.claims.base import MNIST_VARIANCE
+from identity_props.claims.registry import CLAIMS, SEED_STEPS, rmsprop
 from identity_props.claims.running import judge_all
 from identity_props.claims.verdict import judge
 from identity_props.conformance.checking import planned

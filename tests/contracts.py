@@ -242,7 +242,14 @@ class Registers(SGD):
         self.known += [p for group in self.param_groups for p in group["params"]]
 
 
-class CapturesTwice(SGD):
+class Captures(SGD):
+    """Takes the same step where it is capturable, on a CPU too."""
+
+    def __init__(self, params, lr, capturable=False, **arguments):
+        super().__init__(params, lr, **arguments)
+
+
+class CapturesTwice(Captures):
     """Takes two steps where it is capturable."""
 
     def __init__(self, params, lr, capturable=False, **arguments):

@@ -33,7 +33,7 @@ def test_json_goes_to_stdout_alone(few_digits, capsys):
 
 
 def test_a_claim_that_does_not_hold_gives_exit_code_one(few_digits, monkeypatch, capsys):
-    monkeypatch.setattr("identity_props.claims.registry.NEAR_IDENTITY", 0.0)
+    monkeypatch.setattr("identity_props.claims.base.NEAR_IDENTITY", 0.0)
     assert main([*QUICK]) == 1
     assert "0 of 2 claims hold" in capsys.readouterr().out
 
@@ -43,7 +43,7 @@ def test_a_claim_that_does_not_hold_gives_exit_code_one(few_digits, monkeypatch,
     [
         (["run", "--claims", "lineer"], 2, "'lineer' matches none of linear-1"),
         (["run", "--side", "9"], 2, "'9' is not one of '7', '14', '28'"),
-        (["run", "--data", "cifar"], 2, "'cifar' is not one of 'digits', 'mnist'"),
+        (["run", "--data", "cifar"], 2, "data: expected digits, mnist or a file (.csv, .npy, "),
         (["run", "--replicas", "0"], 2, "0 is not in the range x>=1"),
         (["run", "--replicas", "many"], 2, "'many' is not a valid integer"),
         (["run", "--seed", "-1"], 2, "-1 is not in the range 0<=x<="),

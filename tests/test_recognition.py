@@ -207,7 +207,11 @@ def test_a_slip_that_any_can_have_is_named(name, slip):
 
 @pytest.mark.parametrize("slip", DECAY_SLIPS)
 def test_decay_that_goes_wrong_is_named(slip):
-    found = recognise(paper("adam", DECAY_SLIPS[slip](ALGORITHMS["adam"].step)))
+    class Named(paper("adam", DECAY_SLIPS[slip](ALGORITHMS["adam"].step)).func):
+        def __init__(self, params, lr, weight_decay=0.0):
+            super().__init__(params, lr=lr, weight_decay=weight_decay)
+
+    found = recognise(Named)
     assert found.verdict == WRONG, found.note
     assert slip in found.note
 

@@ -40,6 +40,7 @@ GIVEN = {
     "stop": 1,
     "resume": True,
     "ranks": 2,
+    "packing": 4,
     "tokens": Tokens((torch.tensor([0, 1]),), (torch.tensor([1, 2]),)),
 }
 
@@ -256,7 +257,7 @@ def test_weights_of_a_network_are_a_copy():
 
 
 def test_plain_offers_all_at_once_that_runs_in_one_process(tmp_path):
-    apart = ("ranks", "resume", "tokens", "frozen")
+    apart = ("ranks", "resume", "tokens", "packing", "frozen")
     options = {name: value for name, value in GIVEN.items() if name not in apart} | {"stop": 2}
     found = trained_by(plain.fit, ask(**options, folder=tmp_path))
     assert found.averaged is not None
