@@ -173,6 +173,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_learned_is_refused_in_one_line(name, tmp_path, capsys):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
     folder = saved(tmp_path, name.partition(".")[0])
     with pytest.raises(InputError, match=REFUSED[name]) as refused:
         read_data(folder / name)
