@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -55,11 +56,12 @@ def test_a_reproduction_has_fifteen_lines_at_most_and_nothing_of_ours(script):
     *_, code = script.read_text().split('"""')
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     assert "identity_props" not in code
+    assert re.search(r"^ *(assert|raise) ", code, re.MULTILINE)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_fault_is_still_there(script):
-    """A release that mends one fails here: then the page is to be made anew."""
+    """The script asserts it. A release that mends one fails here: then the page is to be made anew."""
     pytest.importorskip(next(package for package in PACKAGES if script.stem.startswith(package)))
     runpy.run_path(str(script))
