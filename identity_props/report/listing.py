@@ -50,8 +50,11 @@ def _laws() -> Told:
     from identity_props.layers import LAYER_LAWS
     from identity_props.trainers import TRAINER_LAWS
 
-    kinds = (LAWS, _of_stacks), (TRAINER_LAWS, _of_trainers), (LAYER_LAWS, _of_layers)
-    return {name: told(law) for laws, told in kinds for name, law in laws.items()}  # type: ignore[attr-defined]
+    return {
+        **{name: _of_stacks(law) for name, law in LAWS.items()},
+        **{name: _of_trainers(law) for name, law in TRAINER_LAWS.items()},
+        **{name: _of_layers(law) for name, law in LAYER_LAWS.items()},
+    }
 
 
 def _of_stacks(law: Law) -> Two:
