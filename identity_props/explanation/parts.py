@@ -12,13 +12,16 @@ from identity_props.explanation.readout import affine
 from identity_props.explanation.views import View
 
 NEVER, NOT_IN_INPUT = "never seen", "not in the input"
-DRAWN, NOISE = "not trained yet", "noise in training"
+DRAWN, NOISE, SAMPLED = "not trained yet", "noise in training", "noise in evaluation"
+DECAYED = "weight decay"
 ORDER = (
+    SAMPLED,
     DRAWN,
     "shifted statistics",
     "too few steps",
     "step-size floor",
     NOISE,
+    DECAYED,
     NEVER,
     NOT_IN_INPUT,
     "too narrow",

@@ -37,17 +37,27 @@ def hooked(*handles: Any) -> Iterator[None]:
 
 
 def last_module(model: nn.Module, x: Tensor) -> nn.Module | None:
-    """The parametrised module that is called last, which the output activation follows."""
-    called: list[nn.Module] = []
+    """The parametrised module that is entered last, which the output activation follows.
 
-    def note(module: nn.Module, given: Any, out: Any) -> None:
+    Not the one that is left last: a network that has a parameter of its own is left after all that is in it.
+    """
+    entered: list[nn.Module] = []
+    gave: list[nn.Module] = []
+
+    def enter(module: nn.Module, given: Any) -> None:
+        entered.append(module)
+
+    def leave(module: nn.Module, given: Any, out: Any) -> None:
         if isinstance(out, Tensor):
-            called.append(module)
+            gave.append(module)
 
-    hooks = [module.register_forward_hook(note) for module in parametrised(model)]
+    modules = parametrised(model)
+    hooks = [m.register_forward_pre_hook(enter) for m in modules] + [
+        m.register_forward_hook(leave) for m in modules
+    ]
     with hooked(*hooks), evaluating(model), torch.no_grad():
         model(x[:2].to(dtype_of(model)))
-    return called[-1] if called else None
+    return next((module for module in reversed(entered) if module in gave), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +89,13 @@ def passages(
     """Those on the way of x [n, d], or with the outputs of all modules set to ``at``; of the last ``within`` alone."""
     found: list[Passage] = []
     held: list[Tensor] = []
+    entered: list[nn.Module] = []
 
     def leave(module: nn.Module, given: Any, out: Any) -> Any:
+        if entered and entered[-1] is not module:
+            return None  # what is around other modules is no layer
         if not isinstance(out, Tensor):
+            held.clear()  # as of a recurrent layer: what comes next does not follow from what was before
             return None
         if at is not None or within is not None:
             out = (out if at is None else torch.full_like(out, at)).detach().requires_grad_()
@@ -89,6 +103,7 @@ def passages(
         return out.clone()  # which an activation may change in place
 
     def enter(module: nn.Module, given: Any) -> None:
+        entered.append(module)
         if held and given and isinstance(given[0], Tensor):
             found.append(Passage(module, held[0], given[0]))
 
