@@ -106,7 +106,8 @@ def older_states(stack: Stack, case: Case) -> Discrepancy:
         each.on(HALF)
     saved = deepcopy(one.optimizer.state_dict())
     _reload(stack, whole, deepcopy(saved))
-    lost = {name for group in saved["param_groups"] for name in LATER if group.pop(name, one) is not one}
+    groups = saved.get("param_groups", ())  # what wraps another keeps them elsewhere
+    lost = {name for group in groups for name in LATER if group.pop(name, one) is not one}
     if not lost:
         raise NotOfferedError(f"not offered: {', '.join(LATER)}")
     told = ", ".join(sorted(lost))
