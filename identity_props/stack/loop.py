@@ -14,12 +14,16 @@ _WANTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # whether one that h
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
-    """One training step; an optimizer whose ``step`` wants a closure is given one."""
+    """One training step; an optimizer whose ``step`` wants a closure is given one.
+
+    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone.
+    """
 
     def closure() -> Any:  # torch says float and means a tensor
         optimizer.zero_grad()
         value = loss()
-        value.backward()
+        if torch.is_grad_enabled():
+            value.backward()
         return value
 
     if needs_closure(optimizer):
