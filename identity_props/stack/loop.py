@@ -17,12 +17,14 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> N
     """One training step; an optimizer whose ``step`` wants a closure is given one.
 
     Gradients are there before, unless the signature says that it starts with the closure: SAM's step begins from them.
+    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone.
     """
 
     def closure() -> Any:  # torch says float and means a tensor
         optimizer.zero_grad()
         value = loss()
-        value.backward()
+        if torch.is_grad_enabled():
+            value.backward()
         return value
 
     if not _starts_with_closure(optimizer):
