@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -26,3 +26,8 @@ def _told(y: Any) -> str:
     if isinstance(y, tuple | list):
         return f"{type(y).__name__} of {', '.join(map(_told, y))}"
     return type(y).__name__
+
+
+def rows_of_units(given: Any) -> TypeGuard[Tensor]:
+    """Whether a module is given units [n, ...] that an affine map could read, and no indices, as an embedding is."""
+    return isinstance(given, Tensor) and given.is_floating_point() and given.ndim > 1 and len(given) > 0

@@ -75,10 +75,15 @@ def _reaches_unit(found: Explanation) -> bool:
     return found.reach is not None and found.reach[0] <= 0 and found.reach[1] >= 1
 
 
+def _falls_short(found: Explanation) -> bool:
+    """Whether some error is out of reach of its output, whose units may depend on each other."""
+    return any(part.name == "range" and part.fvu > 0 for part in found.parts)
+
+
 def _hovers(found: Explanation) -> bool:
-    """Whether a decay removed more than as many steps did: where the error still falls, a rate that falls is no help."""
+    """Whether a decay removed half of what as many steps did, or more: where the error still falls, it is no help."""
     fvu = {part.name: part.fvu for part in found.parts}
-    return fvu["step-size floor"] > fvu["too few steps"]
+    return fvu["step-size floor"] > fvu["too few steps"] / 2
 
 
 def _decayed(trial: Trial, pixels: Pixels) -> Trial:
@@ -149,7 +154,7 @@ CHANGES = (
         "an output unit without an activation cannot die, be flat or end",
         partial(_variant, "linear-output", ("plain-relu",)),
         without_output,
-        lambda found: found.rectified or found.reach is not None,
+        lambda found: found.rectified or found.reach is not None or _falls_short(found),
     ),
     Change(
         "scale into range",

@@ -41,6 +41,7 @@ from identity_props.explanation.limits import as_drawn, by_rank
 from identity_props.explanation.parts import DECAYED, SAMPLED, in_order, parts, untrained
 from identity_props.explanation.parts import DRAWN as DRAWN
 from identity_props.explanation.parts import Part as Part
+from identity_props.explanation.reachable import unreached
 from identity_props.explanation.readout import affine, check_network, dtype_of, evaluating
 from identity_props.explanation.settling import PROBE, Settled, fvu, noisy, settle
 from identity_props.explanation.still import draws, squares, stilled
@@ -185,7 +186,8 @@ def explain(
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
         left = given if own else confined(view(settled.model, pixels, unspanned, size, every=False), ranks)
-        left = replace(left, narrowest=given.narrowest)
+        apart = unreached(model if own else settled.model, pixels)
+        left = replace(left, narrowest=given.narrowest, unreached=apart)
         first = (
             Part(SHIFTED, shifted, SHIFTED_WHAT),
             *_of_settling(settled, recipe),
@@ -309,6 +311,6 @@ def _of_settling(settled: Settled, recipe: Recipe | None) -> tuple[Part, Part]:
     if recipe.schedule != "constant":
         decayed = "not measured: its rate has decayed, and more steps at 0 move nothing"
         return Part(STEPS_LEFT, 0.0, decayed, False), Part(FLOOR, 0.0, "none, the rate has decayed")
-    why = f"{PROBE} steps more with a rate that decays to 0 remove it, and at the unchanged rate they do not"
-    steps = f"{PROBE} steps more at the unchanged rate remove it"
+    why = f"{settled.steps} steps more with a rate that decays to 0 remove it, and at the unchanged rate they do not"
+    steps = f"{settled.steps} steps more at the unchanged rate remove it, of the mean squared error alone"
     return Part(STEPS_LEFT, settled.unfinished, steps), Part(FLOOR, settled.floor, why)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from identity_props.explanation.answers import rows_of_units
 from identity_props.explanation.readout import CHUNK, dtype_of, evaluating, vary
 
 FLAT = 0.1  # of an activation's largest slope, averaged over the data: a tanh at a spread of 8, a ReLU on for 1 in 10
@@ -104,7 +105,7 @@ def passages(
 
     def enter(module: nn.Module, given: Any) -> None:
         entered.append(module)
-        if held and given and isinstance(given[0], Tensor):
+        if held and given and rows_of_units(given[0]):
             found.append(Passage(module, held[0], given[0]))
 
     modules = parametrised(model)
@@ -188,7 +189,8 @@ def _at(model: nn.Module, last: nn.Module, x: Tensor, value: float) -> Tensor:
     """Outputs [2, d] where the last module gives ``value`` everywhere."""
 
     def replaced(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-        return torch.full_like(out, value)
+        most = torch.finfo(out.dtype).max  # of float16 less than what is asked for
+        return torch.full_like(out, min(max(value, -most), most))
 
     with hooked(last.register_forward_hook(replaced)), evaluating(model), torch.no_grad():
         y: Tensor = model(x[:2].to(dtype_of(model)))
