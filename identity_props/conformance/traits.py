@@ -14,7 +14,8 @@ from identity_props.conformance.facts import FACTS, rounds_at_random
 from identity_props.conformance.trying import LARGE, LR, SHAPE, STEPS, Walk, draws_steps, same, tried
 from identity_props.laws.precision import LOST
 from identity_props.stack.guard import RAISED, HangError, go_on
-from identity_props.stack.stack import Stack, seeded, without_eps
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
 UNKNOWN = "unknown"  # the trait of an optimizer that hangs

@@ -30,7 +30,8 @@ from identity_props.laws.base import (
     snapshot,
     worst,
 )
-from identity_props.stack.stack import Stack, rate_of, seeded, takes
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack, rate_of, takes
 from identity_props.task.models import Variant
 
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)

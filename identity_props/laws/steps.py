@@ -26,7 +26,8 @@ from identity_props.laws.base import (
     worst,
     worst_of,
 )
-from identity_props.stack.stack import Stack, at_home, resolve, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack, at_home, resolve
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
 RATE = 1 / 128
