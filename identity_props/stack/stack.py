@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from functools import wraps
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import mse_loss
@@ -224,17 +226,29 @@ def stack_of(
 
 @contextmanager
 def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Draws of torch's global generators come from ``seed`` here, and the caller's go on as they were.
+    """Draws of the global generators come from ``seed`` here, and the caller's go on as they were.
 
-    Of the CPU's, and of a GPU's where the device is one.
+    Of torch's on the CPU, and on a GPU where the device is one, of Python's and of numpy's.
     """
     gpus = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+    with torch.random.fork_rng(devices=gpus), _others_seeded(seed):
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _others_seeded(seed: int) -> Iterator[None]:
+    pythons, numpys = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(pythons)
+        np.random.set_state(numpys)
 
 
 def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None) -> Stack:
