@@ -288,6 +288,20 @@ def names(optimizer: Callable[..., Any], argument: str) -> bool:
         return False
 
 
+def annotated(optimizer: Callable[..., Any], argument: str) -> str:
+    """How an optimizer's signature annotates an argument; empty where it does not."""
+    if not names(optimizer, argument):
+        return ""
+    said = inspect.signature(optimizer).parameters[argument].annotation
+    return (
+        said
+        if isinstance(said, str)
+        else ""
+        if said is inspect.Parameter.empty
+        else getattr(said, "__name__", "")
+    )
+
+
 def _two_steps(optimizer: Callable[..., Any], arguments: Mapping[str, Any]) -> Tensor:
     """A parameter of ones [2, 3] after two steps in float64, NaN where it takes none."""
     parameter = nn.Parameter(torch.ones(2, 3, dtype=torch.float64))
