@@ -97,4 +97,4 @@ FOOT = "learn: replicas. sure: share of all seeds that learn, at least, with 95%
 
 
 def _figure(value: float) -> str:
-    return f"{value:.1e}" if math.isfinite(value) else "none"
+    return f"{value:.1e}" if math.isfinite(value) else "infinite"

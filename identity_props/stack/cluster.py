@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 import time
@@ -154,6 +155,7 @@ def _client(scheduler: str) -> Any:
         raise MissingError(
             "scheduler: expected dask.distributed, got none: pip install 'identity-props[cluster]'"
         ) from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what happens is told in our words
     try:
         return Client(scheduler, timeout=WAIT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # TimeoutError is one of the first
