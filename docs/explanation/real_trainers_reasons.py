@@ -78,6 +78,13 @@ _of(
 )
 _of(
     KERAS,
+    "unequal",
+    what=f"*design*: gradients are averaged over micro-batches, {SGD}",
+    known="keras#20241",
+    do="batches of equal size",
+)
+_of(
+    KERAS,
     "momentum-rate",
     what=f"*design*: the rate is inside the velocity, {SGD}",
     do="lower the rate more slowly than in torch",
@@ -240,6 +247,7 @@ _of(
 _of(
     ["fastai"],
     "resume-epoch",
+    "resume-inside",
     what="*design*: model and optimizer are [saved](https://docs.fast.ai/learner.html#learner.save), streams are not; the"
     " order begins anew",
     do="`set_seed(seed + epoch)` before each start",
