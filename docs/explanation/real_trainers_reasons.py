@@ -216,6 +216,14 @@ _of(
     do="stop at epochs' ends: within one, `deterministic=True` loses the order too",
 )
 _of(
+    ["ignite"],
+    "ranks-order",
+    what="*fault*: on ranks `auto_dataloader(shuffle=True)` makes a sampler that nothing tells the epoch, so that each has the"
+    " same order; on one rank each has a new one (ignite_order.py)",
+    known="not found in Ignite; mended in its templates: code-generator#130",
+    do="`setup_common_training_handlers(trainer, train_sampler=loader.sampler)`, which tells it: tried",
+)
+_of(
     ["fastai"],
     "unequal",
     what="*design*: `n_acc` is a [number of examples](https://docs.fast.ai/callback.training.html#gradientaccumulation): it"
