@@ -251,7 +251,7 @@ def rendered(title: str, lead: str, sections: Sequence[Section], context: dict[s
     """The page, with what it was made with as its last section."""
     made = Table("What this was made with.", ("what", "value"), tuple(_flat(context)))
     told = [*sections, Section("made", "Versions, seed and machine", tables=(made,))]
-    page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(18)}
+    page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(20)}
     return _template().render(**page)
 
 
