@@ -263,3 +263,11 @@ def test_plain_offers_all_at_once_that_runs_in_one_process(tmp_path):
     found = trained_by(plain.fit, ask(**options, folder=tmp_path))
     assert found.averaged is not None
     assert found.evaluated is not None
+
+
+def test_a_network_with_modes_puts_out_half_as_much_in_evaluation_mode():
+    network, x = ask(modes=True).network(), X
+    out = ask().network()(x)
+    assert torch.equal(network(x), out)
+    assert torch.equal(network.eval()(x), out / 2)
+    assert torch.equal(network.train()(x), out)

@@ -43,7 +43,7 @@ class Halved(nn.Linear):
     """A linear layer whose output is half as large in evaluation mode."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = super().forward(x)
+        out = nn.functional.linear(x, self.weight)
         return out if self.training else out / 2
 
 
