@@ -1,5 +1,7 @@
 """Terminals and pages of any width: no figure is cut, and what lists the registries imports little."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -9,11 +11,14 @@ from rich.table import Table
 
 from identity_props.cli import main
 from identity_props.conformance.rows import OTHERS, Row, statement
+from identity_props.faults import ALL_FAULTS
 from identity_props.laws import LAWS
-from identity_props.report import page, pictures
+from identity_props.layers import LAYER_LAWS
+from identity_props.report import listing, page, pictures
 from identity_props.report.fitting import Fitted
 from identity_props.report.tables import check_table
 from identity_props.stack.stack import Stack
+from identity_props.task import keeping
 from identity_props.trainers import TRAINER_LAWS
 
 
@@ -82,17 +87,63 @@ def test_borders_of_a_bar_lie_within_its_picture():
     assert 'height="28"' in drawn
 
 
-LISTS = """
+SAYS = """
 import sys
 from identity_props.cli import main
-assert [main([name]) for name in ("laws", "faults")] == [0, 0]
-print(*sorted({"scipy", "hypothesis", "torchvision", "jinja2", "jsonschema"} & sys.modules.keys()), file=sys.stderr)
-assert main(["claims"]) == 0
-print(*sorted({"scipy.stats", "hypothesis", "torchvision", "jinja2"} & sys.modules.keys()), file=sys.stderr)
+assert [main([name]) for name in {names}] == [0] * {count}
+heavy = {{"torch", "scipy.stats", "hypothesis", "torchvision", "jinja2", "jsonschema"}}
+print(*sorted(heavy & sys.modules.keys()), file=sys.stderr)
 """
 
 
 @pytest.mark.processes
-def test_what_lists_the_registries_imports_torch_and_little_else():
-    done = subprocess.run([sys.executable, "-c", LISTS], capture_output=True, text=True, check=True)
-    assert done.stderr.split() == []
+def test_what_lists_the_registries_imports_torch_the_first_time_and_little_else(tmp_path):
+    def run(*names):
+        code = SAYS.format(names=names, count=len(names))
+        home = os.environ | {"HOME": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=home
+        )
+
+    first, again = run("laws", "faults"), run("laws", "faults")
+    assert (first.stderr.split(), again.stderr.split()) == (["torch"], [])
+    assert first.stdout == again.stdout
+    assert run("claims").stderr.split() == ["torch"]
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A list that is kept in a folder of its own."""
+    monkeypatch.setattr(keeping, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache" / "listing.json"
+
+
+def test_what_is_listed_is_kept_until_the_source_is_another(kept, monkeypatch):
+    made = listing.listed()
+    assert [*made["laws"]] == [*LAWS, *TRAINER_LAWS, *LAYER_LAWS]
+    assert [*made["faults"]] == [*ALL_FAULTS]
+    monkeypatch.setattr(listing, "_laws", lambda: {"another": ([], [])})
+    assert listing.listed()["laws"].keys() == made["laws"].keys()
+    monkeypatch.setattr(listing, "_source", lambda: "another")
+    assert [*listing.listed()["laws"]] == ["another"]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"source": 1}'])
+def test_a_list_that_is_damaged_is_made_anew(damage, kept):
+    made = listing.listed()
+    kept.write_text(damage)
+    assert listing.listed() == made
+    assert json.loads(kept.read_text())["listed"].keys() == made.keys()
+
+
+def test_a_source_that_changes_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "PACKAGE", tmp_path)
+    (tmp_path / "one.py").write_text("x")
+    before = listing._source()
+    (tmp_path / "one.py").write_text("y")
+    assert listing._source() != before
+
+
+def test_a_list_is_made_where_nothing_can_be_kept(kept):
+    kept.parent.touch()  # a file where the folder should be
+    assert listing.listed()["faults"].keys() == ALL_FAULTS.keys()

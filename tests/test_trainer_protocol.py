@@ -41,6 +41,7 @@ GIVEN = {
     "resume": True,
     "ranks": 2,
     "packing": 4,
+    "modes": True,
     "tokens": Tokens((torch.tensor([0, 1]),), (torch.tensor([1, 2]),)),
 }
 
@@ -91,7 +92,7 @@ def test_a_value_that_every_training_has_need_not_be_read():
 def test_what_was_read_is_told():
     reads = set()
     trained_by(minimal, ask(), reads)
-    assert reads == {"start", "examples", "lr", "batch_size", "epochs", "frozen"}
+    assert reads == {"start", "examples", "lr", "batch_size", "epochs", "frozen", "modes"}
 
 
 def test_it_is_told_though_the_trainer_raises():

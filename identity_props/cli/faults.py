@@ -10,12 +10,9 @@ from identity_props.cli.terminal import ALL_HOLD, put
 @click.command(name="faults")
 def list_faults() -> int:
     """List the faults that audit plants: what each does wrong, and where it was seen."""
-    from identity_props.faults import ALL_FAULTS, TrainerFault
+    from identity_props.report.listing import FAULTS, listed
 
-    for fault in ALL_FAULTS.values():
-        put(f"{fault.name}: {fault.what}")
-        put(f"  source  {fault.source}")
-        put(f"  twin    {'plain' if isinstance(fault, TrainerFault) else fault.twin.name}")
-        if fault.equivalent:
-            put(f"  unseen  {fault.equivalent}")
+    for lines, _ in listed()[FAULTS].values():
+        for line in lines:
+            put(line)
     return ALL_HOLD

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from types import MethodType
@@ -220,21 +219,6 @@ def stack_of(
         lr=lr,
         features=features_of(features),
     )
-
-
-@contextmanager
-def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Draws of torch's global generators come from ``seed`` here, and the caller's go on as they were.
-
-    Of the CPU's, and of a GPU's where the device is one.
-    """
-    gpus = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)
-        for gpu in gpus:
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None) -> Stack:

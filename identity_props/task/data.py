@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from identity_props.errors import InputError, MissingError
-from identity_props.task.rendering import CACHE, rendered
+from identity_props.task.keeping import CACHE
+from identity_props.task.rendering import rendered
 
 SIDES = (7, 14, 28)
 DATA_VARIABLE = "IDENTITY_PROPS_DATA"

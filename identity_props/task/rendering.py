@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import random
 import zlib
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import PIL
@@ -23,8 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from identity_props.task.keeping import CACHE, keep
+
 Images = NDArray[np.uint8]  # [n, 28, 28]
-CACHE = Path(os.path.expanduser("~/.cache/identity-props"))
 WORTH_KEEPING = 1000  # images, a quarter of a second
 CANVAS, WARPED, GRID = 80, 60, 6  # glyph drawn, warped size, cells a side of the warping mesh
 STROKES = (0, 1, 2)
@@ -55,11 +54,7 @@ def _kept(n: int, seed: str) -> Images:
         pixels = np.frombuffer(zlib.decompress(file.read_bytes()), np.uint8)
         return pixels.reshape(n, 28, 28).copy()  # which may be written to
     images = draw(n, seed)
-    with suppress(OSError):  # a cache that cannot be written is no reason to stop
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=CACHE, suffix=".part", delete=False) as part:
-            part.write(zlib.compress(images.tobytes()))
-        Path(part.name).replace(file)
+    keep(file, zlib.compress(images.tobytes()))
     return images
 
 
