@@ -360,7 +360,6 @@ def test_a_short_run_trains_towards_the_target():
     w, pixels = known_map()
     near = w + 0.01 * torch.randn(D, D, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = explain(perfect(w=near), pixels, Recipe("torch.optim:Adam", 1e-3, batch_size=None))
-    assert found.parts[2].name == "too few steps"
     assert shares(found)["too few steps"] + shares(found)["step-size floor"] > 0.3
 
 

@@ -271,3 +271,15 @@ def test_a_browser_shows_it_at_phone_width_without_errors(pages, kind, tmp_path)
     assert shown
     assert milliseconds <= 5000  # a second at most on idle cores, which it shares with other tests
     assert console == []
+
+
+def test_parts_that_are_nothing_are_named_in_a_sentence_and_have_no_row(explanation):
+    found = Read(page.of_explanation(explanation, CONTEXT)).text
+    none = [part.name for part in explanation.parts if part.measured and not part.fvu]
+    assert none
+    assert f"Nothing is: {', '.join(none)}." in found
+
+
+def test_a_network_that_nothing_known_helps_is_told_so(explanation):
+    found = Read(page.of_explanation(replace(explanation, advice=()), CONTEXT)).text
+    assert "none is expected to remove a twentieth of it" in found
