@@ -38,7 +38,7 @@ from identity_props.explanation.limits import as_drawn, by_rank
 from identity_props.explanation.parts import DRAWN as DRAWN
 from identity_props.explanation.parts import Part as Part
 from identity_props.explanation.parts import in_order, parts, untrained
-from identity_props.explanation.readout import affine, check_network, dtype_of, evaluating
+from identity_props.explanation.readout import check_network, dtype_of, evaluating, gram
 from identity_props.explanation.settling import PROBE, Settled, fvu, noisy, settle
 from identity_props.explanation.views import View, view
 from identity_props.explanation.where import by_frequency, by_pixel
@@ -169,14 +169,14 @@ def explain(
     if drawn:
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
-        left = given if own else view(settled.model, pixels, unspanned, size, every=False)
+        left = given if own else view(settled.model, pixels, unspanned, size, every=False, data=given.data)
         left = replace(left, narrowest=given.narrowest)
         first = (Part(SHIFTED, shifted, SHIFTED_WHAT), *_of_settling(settled, recipe))
         found = (*first, *parts(left, v[:, _slow(eigenvalues, settled.rate)], ranks, settled.noise))
     back, goal = _grey(pixels), given.test.goal
     error = back(given.test.y) - back(goal)
-    best = None if pixels.targets is None else affine(given.train.x, given.train.goal)[:-1]
-    slope = affine(given.train.x, given.train.y - given.train.goal)[:-1]
+    best = None if pixels.targets is None else given.data.regression.to(given.train.goal)[:-1]
+    slope = given.data.regression.to(given.train.y - given.train.goal)[:-1]
     along = (v.T @ slope).square().sum(1)  # squared norm of the deviation, a direction
     return Explanation(
         name=name,
@@ -209,7 +209,7 @@ def explain(
 def spectrum(train: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [d], descending, and eigenvectors [d, d], as columns, of E[x x^T] over train [n, d]."""
     x = train.double()
-    eigenvalues, v = torch.linalg.eigh(x.T @ x / len(x))
+    eigenvalues, v = torch.linalg.eigh(gram(x) / len(x))
     return eigenvalues.flip(0).clamp_min(0), v.flip(1)
 
 
