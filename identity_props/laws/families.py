@@ -9,7 +9,7 @@ from torch import Tensor
 
 from identity_props.laws import Case, scaled_alike
 
-REPLICAS = 40  # data sets a family: the 25 examples of the profile ci are 1,000 cases
+REPLICAS = 40  # data sets a family: 25 examples are 1,000 cases
 
 
 @dataclass(frozen=True)

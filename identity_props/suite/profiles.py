@@ -20,10 +20,10 @@ def register() -> None:
 def _register() -> None:
     # parents are named: Hypothesis picks a default of its own where it sees a CI variable
     settings.register_profile(
-        "dev", settings.get_profile("default"), max_examples=10, deadline=None, phases=QUICK
+        "dev", settings.get_profile("default"), max_examples=25, deadline=None, phases=QUICK
     )
     dev = settings.get_profile("dev")
-    settings.register_profile("ci", dev, max_examples=25, derandomize=True, print_blob=True, database=None)
+    settings.register_profile("ci", dev, derandomize=True, print_blob=True, database=None)
     settings.register_profile("nightly", dev, max_examples=1000, print_blob=True)
     settings.register_profile("explicit", dev, phases=(Phase.explicit,))
     settings.load_profile("ci" if os.environ.get("CI") else "dev")
