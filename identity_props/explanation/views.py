@@ -106,7 +106,7 @@ class View:
     reach: tuple[Tensor, Tensor] | None = None
     shrunk: list[Tensor] | None = None
 
-    @property
+    @cached_property
     def dead(self) -> Tensor:
         """Output units [d] that are 0 on all data."""
         return (self.train.y == 0).all(0) & (self.test.y == 0).all(0)
