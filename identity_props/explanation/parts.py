@@ -246,7 +246,7 @@ def _of_live(seen: View, repair: _Repair, slow: Tensor, live: float) -> tuple[Pa
     fit = seen.data.regression.to(excess)
     error = (seen.test.y - seen.test.goal) * entries
     unbiased = error - fit[-1] * entries
-    straight = unbiased - (seen.test.x @ slow @ (slow.T @ fit[:-1])) * entries
+    straight = unbiased - (seen.test.x @ (slow @ (slow.T @ fit[:-1]))) * entries
     bias = min(max(seen.fvu(error) - seen.fvu(unbiased), 0.0), live)
     along = min(max(seen.fvu(unbiased) - seen.fvu(straight), 0.0), live - bias)
     refitted = error - seen.refit(excess) * entries

@@ -166,9 +166,14 @@ class Regression:
     def __init__(self, features: Tensor) -> None:
         self.mean, self.moves = features.mean(0), _varies(features)
         self.centred = features[:, self.moves].sub_(self.mean[self.moves])
-        moments = gram(self.centred) / len(features)
-        moments.diagonal().add_(RIDGE * (moments.diagonal().sum() / len(self.moves)).clamp_min(1e-30))
-        self.factor = torch.linalg.cholesky(moments)
+        self.gram = gram(self.centred) / len(features)
+        self.factor = self._factored()
+
+    def _factored(self) -> Tensor:
+        power = self.gram.diagonal().sum() / len(self.moves)
+        ridge = torch.full_like(self.gram.diagonal(), RIDGE * float(power.clamp_min(1e-30)))
+        factor: Tensor = torch.linalg.cholesky(self.gram + ridge.diag())
+        return factor
 
     def to(self, target: Tensor) -> Tensor:
         """The affine map [p + 1, d], its last row the intercept, to a target [n, d]."""
@@ -180,10 +185,11 @@ class Regression:
         return torch.cat([slope, (mean - self.mean @ slope)[None]])
 
     def first(self, p: int) -> Regression:
-        """That of the first p features alone: their factor is the leading block of the whole."""
+        """That of the first p features alone, whose Gram matrix is part of the whole."""
         kept, other = int(self.moves[:p].sum()), copy.copy(self)
         other.mean, other.moves, other.centred = self.mean[:p], self.moves[:p], self.centred[:, :kept]
-        other.factor = self.factor[:kept, :kept]
+        other.gram = self.gram[:kept, :kept]
+        other.factor = other._factored()
         return other
 
 

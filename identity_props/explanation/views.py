@@ -108,7 +108,7 @@ class View:
     shrunk: list[Tensor] | None = None
     unreached: float = 0.0
 
-    @property
+    @cached_property
     def dead(self) -> Tensor:
         """Output units [d] that are 0 on all data."""
         return (self.train.y == 0).all(0) & (self.test.y == 0).all(0)
