@@ -27,7 +27,7 @@ SGD, Adam = torch.optim.SGD, torch.optim.Adam
 
 @pytest.fixture(autouse=True)
 def _one_family(request):
-    if "conform_and_are_like" not in request.node.name:
+    if "every family" not in request.node.name:
         request.getfixturevalue("one_family")
 
 
@@ -45,8 +45,9 @@ def failed(found):
     return {name for name, row in found.items() if row.verdict == FAIL}
 
 
+@pytest.mark.parametrize("families", ["one family", pytest.param("every family", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("optimizer", "lr"), [(SGD, 1.0), (Adam, 1 / 32), (torch.optim.RMSprop, 1 / 32)])
-def test_torch_s_own_optimizers_conform_and_are_like_themselves(optimizer, lr):
+def test_torch_s_own_optimizers_conform_and_are_like_themselves(optimizer, lr, families):
     found = rows(Stack(optimizer=optimizer, lr=lr), Reference(optimizer=optimizer))
     assert failed(found) == set()
     assert set(found) == {MOVES, "like-optimizer", *LAWS, LEARNS}

@@ -13,7 +13,7 @@ from identity_props.engine.trial import Recipe
 from identity_props.explanation.advice import advised, described
 from identity_props.explanation.explain import explain
 from identity_props.explanation.limits import as_drawn, by_rank
-from identity_props.explanation.readout import affine, bypassed
+from identity_props.explanation.readout import Regression, affine, bypassed, gram
 from identity_props.explanation.slopes import reach
 from identity_props.explanation.undecayed import decay_of, without_decay
 from identity_props.explanation.where import by_frequency, by_pixel
@@ -551,3 +551,33 @@ def test_weight_decay_is_not_blamed_for_what_steps_with_it_repair(other):
 def test_weight_decay_is_what_the_recipe_says_or_the_optimizers_default(given, decay):
     assert decay_of(given) == decay
     assert decay_of(without_decay(given)) == 0
+
+
+# Readouts -------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**32 - 1), dead=st.integers(0, D), still=st.integers(0, D))
+def test_a_readout_is_least_squares_whatever_is_constant(seed, dead, still):
+    """Slope 0 from a feature that is constant and to a target that is; else the residual is orthogonal to all."""
+    draw = torch.Generator().manual_seed(seed)
+    x, y = (torch.randn(8 * D, D, generator=draw, dtype=torch.float64) for _ in range(2))
+    x[:, :dead], y[:, :still] = 3, 2
+    best = affine(x, y)
+    assert best[:dead].abs().sum() + best[:-1, :still].abs().sum() < 1e-9
+    assert torch.allclose(best[-1, :still], torch.full((still,), 2.0, dtype=torch.float64))
+    left = y - x @ best[:-1] - best[-1]
+    assert float((x.T @ left).abs().max()) < 1e-5
+    assert float(left.sum(0).abs().max()) < 1e-9
+
+
+def test_of_the_first_features_alone_a_readout_is_that_of_those():
+    x = torch.randn(8 * D, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 1] = 0
+    both, first = Regression(x).first(3).to(x), affine(x[:, :3], x)
+    assert torch.allclose(both, first, atol=1e-7)
+
+
+@pytest.mark.parametrize("p", [0, 1, 5, 8])
+def test_a_gram_matrix_is_that_of_all_columns(p):
+    x = torch.randn(20, p, generator=torch.Generator().manual_seed(p), dtype=torch.float64)
+    assert torch.allclose(gram(x), x.T @ x)

@@ -42,7 +42,7 @@ from identity_props.explanation.parts import DECAYED, SAMPLED, in_order, parts, 
 from identity_props.explanation.parts import DRAWN as DRAWN
 from identity_props.explanation.parts import Part as Part
 from identity_props.explanation.reachable import unreached
-from identity_props.explanation.readout import affine, check_network, dtype_of, evaluating
+from identity_props.explanation.readout import check_network, dtype_of, evaluating, gram
 from identity_props.explanation.settling import PROBE, Settled, fvu, noisy, settle
 from identity_props.explanation.still import draws, squares, stilled
 from identity_props.explanation.undecayed import undecayed
@@ -185,7 +185,8 @@ def explain(
     if drawn:
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
-        left = given if own else confined(view(settled.model, pixels, unspanned, size, every=False), ranks)
+        seen = given if own else view(settled.model, pixels, unspanned, size, every=False, data=given.data)
+        left = confined(seen, ranks)
         apart = unreached(model if own else settled.model, pixels)
         left = replace(left, narrowest=given.narrowest, unreached=apart)
         first = (
@@ -198,8 +199,8 @@ def explain(
     back, goal = _grey(pixels), given.test.goal
     error = back(given.test.y) - back(goal)
     squared = squares(as_given, pixels, back, seed) if drawn_anew else by_pixel(error)
-    best = None if pixels.targets is None else affine(given.train.x, given.train.goal)[:-1]
-    slope = affine(given.train.x, given.train.y - given.train.goal)[:-1]
+    best = None if pixels.targets is None else given.data.regression.to(given.train.goal)[:-1]
+    slope = given.data.regression.to(given.train.y - given.train.goal)[:-1]
     along = (v.T @ slope).square().sum(1)  # squared norm of the deviation, a direction
     return Explanation(
         name=name,
@@ -232,7 +233,7 @@ def explain(
 def spectrum(train: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [d], descending, and eigenvectors [d, d], as columns, of E[x x^T] over train [n, d]."""
     x = train.double()
-    eigenvalues, v = torch.linalg.eigh(x.T @ x / len(x))
+    eigenvalues, v = torch.linalg.eigh(gram(x) / len(x))
     return eigenvalues.flip(0).clamp_min(0), v.flip(1)
 
 

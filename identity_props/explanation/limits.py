@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from identity_props.explanation.readout import affine, outputs
+from identity_props.explanation.readout import affine, gram, outputs
 from identity_props.explanation.slopes import parametrised
 from identity_props.task.metrics import pixel_variance
 
@@ -25,11 +25,12 @@ def by_rank(x: Tensor, goal: Tensor, test: Tensor, test_goal: Tensor) -> Tensor:
     predicts; where the goal is x, the leading principal components (Eckart, Young 1936).
     """
     mean, middle = x.mean(0), goal.mean(0)
+    itself, error = goal is x and test_goal is test, test_goal - middle
     slope = torch.eye(x.shape[1], dtype=x.dtype) if goal is x else affine(x, goal)[:-1]
-    centred = x - mean
-    v = torch.linalg.eigh(slope.T @ (centred.T @ centred) @ slope / len(x))[1].flip(1)
-    error, along = test_goal - middle, (test - mean) @ (slope @ v)  # [m, d] along v
-    gain = (along * (2 * (error @ v) - along)).sum(0)
+    v = torch.linalg.eigh(slope.T @ gram(x - mean) @ slope / len(x))[1].flip(1)
+    wanted = error @ v  # [m, d] along v
+    along = wanted if itself else (test - mean) @ (slope @ v)
+    gain = (along * (2 * wanted - along)).sum(0)
     left = error.square().sum() - torch.cat([torch.zeros(1, dtype=gain.dtype), gain.cumsum(0)])
     return left.clamp_min(0) / (test_goal.numel() * pixel_variance(test_goal))
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from identity_props.explanation.readout import affine
 from identity_props.explanation.views import View
 
 NEVER, NOT_IN_INPUT = "never seen", "not in the input"
@@ -244,7 +243,7 @@ def _of_live(seen: View, repair: _Repair, slow: Tensor, live: float) -> tuple[Pa
     on = (train.y != 0) | (train.goal == 0)
     entries = repair.groups["live"] & repair.taken
     excess = (train.y - train.read) * (on & repair.taken & ~(seen.dead & ~seen.bounded))
-    fit = affine(train.x, excess)
+    fit = seen.data.regression.to(excess)
     error = (seen.test.y - seen.test.goal) * entries
     unbiased = error - fit[-1] * entries
     straight = unbiased - (seen.test.x @ slow @ (slow.T @ fit[:-1])) * entries

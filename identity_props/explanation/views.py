@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -26,21 +27,55 @@ from identity_props.task.metrics import pixel_variance
 
 FEWER = 8192  # training examples, and a quarter of it for test, that gains of flat units are measured on
 SAMPLE = 20_480  # training examples that readouts are fitted on: 26 to a feature at 784 pixels
+Later = Callable[[], Tensor]  # computed when it is asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What views of one data set share, whatever the network: train and test, all [n, d] in float64.
+
+    ``x`` in, ``goal`` what it is mapped to, ``unspanned`` [d, u] directions that train does not have.
+    """
+
+    x: tuple[Tensor, Tensor]
+    goal: tuple[Tensor, Tensor]
+    unspanned: Tensor
+
+    @cached_property
+    def regression(self) -> Regression:
+        """From x, fitted on train."""
+        return Regression(self.x[0])
+
+    def seen(self, half: int) -> Tensor:
+        """What any affine map of x could give, on train or test."""
+        x = self.x[half]
+        if self.goal[0] is self.x[0]:
+            return x - x @ self.unspanned @ self.unspanned.T
+        return apply(self.regression.to(self.goal[0]), x)
 
 
 @dataclass(frozen=True, eq=False)
 class Half:
     """Half of the data as a network sees it, all [n, d] in float64.
 
-    ``x`` in, ``y`` out, ``goal`` what it is mapped to, ``seen`` what any affine map of the input could give, ``read``
-    the best affine readout of the last hidden layer, fitted on train, or ``seen`` where there is none.
+    ``x`` in, ``y`` out, ``goal`` what it is mapped to. What takes long is computed when it is asked for, once.
     """
 
     x: Tensor
     y: Tensor
     goal: Tensor
-    seen: Tensor
-    read: Tensor
+    see: Later
+    reading: Later
+
+    @property
+    def seen(self) -> Tensor:
+        """What any affine map of the input could give."""
+        return self.see()
+
+    @property
+    def read(self) -> Tensor:
+        """The best affine readout of the last hidden layer, fitted on train, or ``seen`` where there is none."""
+        return self.reading()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +97,7 @@ class View:
     hidden: int
     variance: float
     refit: Callable[[Tensor], Tensor]
+    data: Data
     widths: tuple[int, ...] = ()
     bypassed: bool = False
     narrowest: int | None = None
@@ -94,46 +130,39 @@ def view(
     noise: int | None = None,
     every: bool = True,
     whole: bool = True,
+    data: Data | None = None,
 ) -> View:
     """What the parts are made from; ``unspanned`` [d, u] are directions that the training data does not have.
 
-    Readouts of hidden layers, of ``every`` one or as many as are needed, are fitted on the first 20,480
+    Readouts of hidden layers, of ``every`` one or of none but the last, are fitted on the first 20,480
     training examples. The last is read together with the output where something goes round the layer. ``noise``
     is the batch size of a network whose training is noisy. One that is not ``whole`` lacks what saturates or is noise.
+    ``data`` is that of an earlier view of the same pixels.
     """
-    xs = [pixels.train[:SAMPLE].double(), pixels.test.double()]
-    goals = (
-        xs
-        if pixels.targets is None
-        else [half.double() for half in (pixels.targets[0][:SAMPLE], pixels.targets[1])]
-    )
+    data = data or _data(pixels, unspanned)
+    xs, goals = data.x, data.goal
     last, saturated = last_module(model, pixels.test), saturation(model, pixels.train)
     flat_layers = saturated.hidden if whole else {}
     ys, inner = zip(*(watched(model, x, flat_layers) for x in xs), strict=True)
     layers: list[tuple[Layer, Layer]] = list(zip(*inner, strict=True))
     variance = pixel_variance(goals[1])
-    seen = _seen(pixels, xs, goals, unspanned)
     around = bool(layers) and bypassed(model, layers[-1][0].module, pixels.test)
+    see: list[Later] = [cache(partial(data.seen, half)) for half in range(2)]
+    read: list[Later]
     wide = convolved(model, last, pixels, goals[0]) if last is not None else None
     is_last = bool(layers) and layers[-1][0].module is last
     if wide is not None and not (is_last and around):
-        read, refit = [wide.apply(x) for x in xs], _refit_convolved(wide, model, last, pixels)
+        read, refit = [cache(partial(wide.apply, x)) for x in xs], _refit_convolved(wide, model, last, pixels)
         around = False
     else:
         wide = None
-        features = _features(layers, ys, around) or xs
-        of_last = Regression(features[0])
-        read = _readout(of_last, features, goals, seen, bool(layers))
-
-        def refit(wanted: Tensor) -> Tensor:
-            return apply(of_last.to(wanted), features[1])
-
-    needed = [one for one in layers if every or one is layers[-1] or one[0].module in flat_layers]
+        read, refit = _readout(data, _features(layers, ys, around), see)
     last_is_read = bool(layers) and not around and wide is None
-    readouts = [_fvu_of(one, goals, variance) for one in (needed[:-1] if last_is_read else needed)]
-    if last_is_read:
-        readouts.append(float((read[1] - goals[1]).square().mean()) / variance)
-    halves = [Half(*columns) for columns in zip(xs, ys, goals, seen, read, strict=True)]
+    others = (layers[:-1] if last_is_read else layers) if every else []
+    readouts = [_fvu_of(Regression(one.values), test.values, goals, variance) for one, test in others]
+    if every and last_is_read:
+        readouts.append(float((read[1]() - goals[1]).square().mean()) / variance)
+    halves = [Half(*columns) for columns in zip(xs, ys, goals, see, read, strict=True)]
     return View(
         train=halves[0],
         test=halves[1],
@@ -141,10 +170,11 @@ def view(
         hidden=len(layers) + (wide is not None and not is_last),
         variance=variance,
         refit=refit,
+        data=data,
         widths=tuple(one.values.shape[1] for one, _ in layers),
         bypassed=around,
         narrowest=_narrowest(model, layers, pixels) if every else None,
-        flattened=_flattened(needed, goals, variance),
+        flattened=_flattened(layers, goals, variance),
         units=saturated.units,
         flat=flat_outputs(model, last, pixels.test, saturated.output) if whole else None,
         reach=reach(model, last, pixels.test),
@@ -154,11 +184,11 @@ def view(
     )
 
 
-def _seen(pixels: Pixels, xs: list[Tensor], goals: list[Tensor], unspanned: Tensor) -> list[Tensor]:
+def _data(pixels: Pixels, unspanned: Tensor) -> Data:
+    x = pixels.train[:SAMPLE].double(), pixels.test.double()
     if pixels.targets is None:
-        return [x - x @ unspanned @ unspanned.T for x in xs]
-    best = affine(xs[0], goals[0])
-    return [apply(best, x) for x in xs]
+        return Data(x, x, unspanned)
+    return Data(x, (pixels.targets[0][:SAMPLE].double(), pixels.targets[1].double()), unspanned)
 
 
 def _features(layers: list[tuple[Layer, Layer]], ys: tuple[Tensor, ...], around: bool) -> list[Tensor] | None:
@@ -170,12 +200,23 @@ def _features(layers: list[tuple[Layer, Layer]], ys: tuple[Tensor, ...], around:
 
 
 def _readout(
-    of_last: Regression, features: list[Tensor], goals: list[Tensor], seen: list[Tensor], hidden: bool
-) -> list[Tensor]:
-    if not hidden:
-        return seen
-    best = of_last.to(goals[0])
-    return [apply(best, half) for half in features]
+    data: Data, features: list[Tensor] | None, see: list[Later]
+) -> tuple[list[Later], Callable[[Tensor], Tensor]]:
+    """What is read out of features on train and test, and the best affine map of them to what is given on train, on test."""
+    of_last = cache(lambda: data.regression if features is None else Regression(features[0]))
+    best = cache(lambda: of_last().to(data.goal[0]))
+    last = data.x if features is None else features
+
+    def refit(wanted: Tensor) -> Tensor:
+        return apply(of_last().to(wanted), last[1])
+
+    if features is None:
+        return see, refit
+    return [cache(partial(_applied, best, half)) for half in features], refit
+
+
+def _applied(readout: Later, features: Tensor) -> Tensor:
+    return apply(readout(), features)
 
 
 def _refit_convolved(
@@ -188,32 +229,26 @@ def _refit_convolved(
     return refit
 
 
-def _fvu_of(
-    layer: tuple[Layer, Layer], goals: list[Tensor], variance: float, with_before: bool = False
-) -> float:
-    """FVU on test of the best affine readout of a layer, or of it and what its flat units were given."""
-    train, test = layer
-    values = [train.values, test.values]
-    if with_before and train.before is not None and test.before is not None:
-        values = [torch.cat([train.values, train.before], 1), torch.cat([test.values, test.before], 1)]
-    best = affine(values[0], goals[0])
-    return float((apply(best, values[1]) - goals[1]).square().mean()) / variance
+def _fvu_of(fitted: Regression, test: Tensor, goals: tuple[Tensor, Tensor], variance: float) -> float:
+    """FVU on test of the best affine readout of features, [m, p] there."""
+    return float((apply(fitted.to(goals[0]), test) - goals[1]).square().mean()) / variance
 
 
-def _flattened(layers: list[tuple[Layer, Layer]], goals: list[Tensor], variance: float) -> float:
+def _flattened(layers: list[tuple[Layer, Layer]], goals: tuple[Tensor, Tensor], variance: float) -> float:
     """FVU that is lost where units are flat: what readouts gain from the values before the activation, layer by layer.
 
     Of fewer examples than a readout alone, since there are up to twice as many features.
     """
-    few, gains = [goals[0][:FEWER], goals[1][: FEWER // 4]], []
+    few, gains = (goals[0][:FEWER], goals[1][: FEWER // 4]), []
     for train, test in layers:
         if train.before is None or test.before is None:
             continue
-        halves = (
-            Layer(train.module, train.values[:FEWER], train.before[:FEWER]),
-            Layer(test.module, test.values[: FEWER // 4], test.before[: FEWER // 4]),
+        values, p = test.values[: FEWER // 4], test.values.shape[1]
+        both = Regression(torch.cat([train.values[:FEWER], train.before[:FEWER]], 1))
+        with_before = torch.cat([values, test.before[: FEWER // 4]], 1)
+        gains.append(
+            _fvu_of(both.first(p), values, few, variance) - _fvu_of(both, with_before, few, variance)
         )
-        gains.append(_fvu_of(halves, few, variance) - _fvu_of(halves, few, variance, with_before=True))
     return sum(max(0.0, gain) for gain in gains)
 
 
@@ -225,7 +260,11 @@ def _narrowest(model: nn.Module, layers: list[tuple[Layer, Layer]], pixels: Pixe
 
 
 def _shrunk(
-    model: nn.Module, last: nn.Module | None, xs: list[Tensor], goals: list[Tensor], size: int
+    model: nn.Module,
+    last: nn.Module | None,
+    xs: tuple[Tensor, Tensor],
+    goals: tuple[Tensor, Tensor],
+    size: int,
 ) -> list[Tensor] | None:
     """What the best readout of what the last module is given loses by the noise that it is trained under, [n, d] and [m, d]."""
     if last is None:
