@@ -185,11 +185,9 @@ def explain(
     if drawn:
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
-        if own:
-            left, apart = given, unreached(model, pixels)
-        else:
-            again = view(settled.model, pixels, unspanned, size, every=False, data=given.data)
-            left, apart = confined(again, ranks), unreached(settled.model, pixels)
+        seen = given if own else view(settled.model, pixels, unspanned, size, every=False, data=given.data)
+        left = confined(seen, ranks)
+        apart = unreached(model if own else settled.model, pixels)
         left = replace(left, narrowest=given.narrowest, unreached=apart)
         first = (
             Part(SHIFTED, shifted, SHIFTED_WHAT),
