@@ -117,7 +117,7 @@ def test_the_bound_on_false_alarms_is_clopper_and_pearsons():
 
 def test_false_alarms_of_laws_are_counted_by_seed_and_named(monkeypatch):
     found = [((audit.LAWS_OF_CHECK, seed), ["freeze", "layout"] if seed == 1 else []) for seed in (2, 0, 1)]
-    monkeypatch.setattr(audit, "_spread", lambda work, tasks, jobs: iter(found))
+    monkeypatch.setattr(audit, "_spread", lambda *_: iter(found))
     (alarms,) = audit.false_alarms(3, jobs=1)
     assert (alarms.alarms, alarms.tried, alarms.note) == (1, 3, "freeze, layout at seed 1")
 
@@ -125,7 +125,7 @@ def test_false_alarms_of_laws_are_counted_by_seed_and_named(monkeypatch):
 def test_findings_come_as_soon_as_their_clean_twin_is_known(monkeypatch):
     empty = audit.Examined((), (), {})
     order = [("fault", "mask-cached"), ("twin", "sgd"), ("fault", "decay-after")]
-    monkeypatch.setattr(audit, "_spread", lambda work, tasks, jobs: ((task, empty) for task in order))
+    monkeypatch.setattr(audit, "_spread", lambda *_: ((task, empty) for task in order))
     names = [one.name for one in audit.audit(matching("mask-cached,decay-after"), jobs=1)]
     assert names == ["sgd", "mask-cached", "decay-after"]
 
@@ -169,7 +169,7 @@ def test_patterns_pick_faults_and_one_that_matches_none_is_refused():
 
 
 def called(monkeypatch, findings, *arguments):
-    monkeypatch.setattr(audit, "audit", lambda faults, jobs: iter(findings))
+    monkeypatch.setattr(audit, "audit", lambda *_: iter(findings))
     return CliRunner().invoke(commands, ["audit", *arguments], standalone_mode=False)
 
 
