@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow")
-from identity_props.atlas import reading, store
+from identity_props.atlas import advising, store
+from identity_props.atlas.advising import advised, nearest, of_one, ways
 from identity_props.atlas.axes import AXES, NAMES, PRESETS, Cell, Grid, grids
 from identity_props.atlas.exploring import Plan, explore, trial_of
-from identity_props.atlas.reading import QUESTION, Seen, decides, nearest, seen, turns, ways
+from identity_props.atlas.reading import QUESTION, Seen, decides, seen, turns
 from identity_props.atlas.store import Atlas, Settings
 from identity_props.cli import main
 from identity_props.cli.advise import say_hint
@@ -30,6 +31,7 @@ from identity_props.engine.together import StackedMuon, train_together
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
+from identity_props.report import advice as report
 from identity_props.stack.crews import crew
 from identity_props.task.models import Variant
 
@@ -367,14 +369,19 @@ def test_the_command_keeps_cells_writes_a_page_and_says_what_decides(few_digits,
 def test_bad_input_is_one_line_and_nothing_starts(
     arguments, message, few_digits, tmp_path, capsys, monkeypatch
 ):
-    from identity_props.stack import crews
+    from identity_props.stack import cluster
 
-    monkeypatch.setattr(crews, "WAIT", 0.2)
+    monkeypatch.setattr(cluster, "WAIT", 0.2)
     assert main(["atlas", *SMALL, "--out", str(tmp_path / "map"), *arguments]) in (2, 3)
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err.splitlines()[-1]
     assert not [*Path(tmp_path).rglob("*.parquet")]
+
+
+def test_axes_that_are_none_leave_no_folder(few_digits, tmp_path):
+    assert main(["atlas", *SMALL, "--init", "zero", "--out", str(tmp_path / "map")]) == 2
+    assert not (tmp_path / "map").exists()
 
 
 def test_versions_are_not_mixed_unless_that_is_told(few_digits, tmp_path, capsys):
@@ -488,6 +495,7 @@ def test_advice_turns_the_fewest_knobs_and_then_goes_by_how_sure():
     assert [str(way) for way in ways(cells, asked)] == [
         "variant residual",
         "variant linear",
+        "variant linear, schedule linear-decay",
         "schedule linear-decay, lr 0.01",
     ]
     assert [way.to.sure for way in ways(cells, asked)[:2]] == pytest.approx(
@@ -499,9 +507,48 @@ def test_a_cell_that_learns_needs_no_turn():
     assert ways([cell(fvu=1e-4)], {"lr": 0.12})[0].turned == {}
 
 
+def test_a_way_with_more_turns_is_told_beside_one_with_fewer_where_it_is_surer():
+    cells = [
+        cell(fvu=1e-4, learned=9),
+        cell("residual", fvu=1e-4),
+        cell("linear", lr=0.01, fvu=1e-4, learned=9),
+    ]
+    asked = {"variant": "plain-relu", "lr": 0.1}
+    assert [str(way) for way in ways(cells, asked)] == ["", "variant residual"]
+
+
+def test_what_was_not_asked_is_told_as_it_is_in_the_cell_and_all_cells_that_agree_are_counted():
+    cells = [cell(), cell(lr=0.01), cell(lr=0.01, schedule="linear-decay"), cell("residual", fvu=1e-4)]
+    found = advised(cells, {"variant": "plain-relu"})
+    assert found.ends == {"near-identity": 0, "between": 0, "failed": 3, "diverged": 0}
+    assert [way.beside for way in found.ways] == [{"schedule": "constant", "lr": 0.1}]
+    assert "plain" not in f"{found.ways[0]}"
+    assert "3 cells are so, 3 failed" in report.told(found)
+    only = report.told(advised(cells, {"variant": "plain-relu", "schedule": "linear-decay"}))
+    assert "one cell is so, lr 0.01: failed, median FVU 5.0e-01, 0 of 16 learn" in only
+    other = report.told(advised(cells, {"variant": "plain-relu", "depth": 6, "lr": 0.03}))
+    assert "no cell is so; the nearest has depth 1, lr 0.01, schedule constant: failed" in other
+
+
+def test_of_rates_that_agree_the_nearest_is_meant():
+    cells = [cell(lr=0.1), cell(lr=0.12, fvu=1e-4)]
+    assert (
+        advised(cells, {"lr": 0.11}).ends["near-identity"] + advised(cells, {"lr": 0.1}).ends["failed"] == 2
+    )
+
+
+def test_data_sets_and_budgets_are_not_mixed():
+    cells = [cell(), replace(cell(fvu=1e-4), side=14), replace(cell(fvu=1e-4), steps=4000)]
+    assert of_one(cells, {"side": 7, "steps": 1250}) == cells[:1]
+    with pytest.raises(InputError, match="side: expected one of the atlas, 7, 14, got none"):
+        of_one(cells, {})
+    with pytest.raises(InputError, match="steps: expected one of the atlas, 1250, 4000, got none"):
+        of_one(cells, {"side": 7})
+
+
 def test_what_no_atlas_has_is_named():
     with pytest.raises(InputError, match="optimizer: expected one of the atlas, RMSprop, got Lion"):
-        nearest([cell()], {"optimizer": "Lion"})
+        advised([cell()], {"optimizer": "Lion"})
 
 
 ASKED = [
@@ -526,7 +573,7 @@ def test_advice_comes_of_the_atlas_of_the_question_and_without_torch(capsys):
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("failed")
+    assert done.stdout.startswith("digits, 7 x 7 pixels, 1,250 steps: ")
     assert QUESTION.stat().st_size <= 2e6
     assert main(["advise", *ASKED, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -547,6 +594,10 @@ def test_advice_comes_of_the_atlas_of_the_question_and_without_torch(capsys):
         ),
         (["--variant", "cubic"], "variant: expected one of the atlas"),
         (["--lr", "0"], "Invalid value for '--lr'"),
+        (["--lr", "inf"], "lr: expected a finite rate above 0, got inf"),
+        (["--lr", "nan"], "lr: expected a finite rate above 0, got nan"),
+        (["--depth", "4", "--data", "mnist"], "data: expected one of the atlas, digits, got mnist"),
+        (["--depth", "4", "--side", "28"], "side: expected one of the atlas, 7, got 28"),
     ],
 )
 def test_bad_questions_are_one_line(arguments, message, capsys):
@@ -556,19 +607,23 @@ def test_bad_questions_are_one_line(arguments, message, capsys):
 
 def test_explain_is_given_a_hint_of_a_cell_that_fails_and_none_of_one_that_learns(monkeypatch):
     cells = [cell(depth=4), cell("residual", 4, fvu=1e-4)]
-    monkeypatch.setattr(reading, "opened", lambda: cells)
-    assert reading.hint({"variant": "plain-relu", "depth": 4, "lr": 0.1}).endswith(
+    monkeypatch.setattr(advising, "opened", lambda: cells)
+    assert advising.hint({"variant": "plain-relu", "depth": 4, "lr": 0.1}).endswith(
         "which is variant residual"
     )
-    assert reading.hint({"variant": "residual", "depth": 4, "lr": 0.1}) == ""
-    assert reading.hint({"variant": "cubic"}) == ""
+    assert advising.hint({"variant": "residual", "depth": 4, "lr": 0.1}) == ""
+    assert advising.hint({"variant": "cubic"}) == ""
 
 
-@pytest.mark.parametrize(("tried", "says"), [(True, "atlas: 16 of 16"), (False, "")])
+@pytest.mark.parametrize(
+    ("tried", "says"), [(True, "atlas of 1,250 steps in batches of 32: 16 of 16"), (False, "")]
+)
 def test_explain_ends_with_the_hint_where_it_tries(tried, says, pixels, monkeypatch, capsys):
-    monkeypatch.setattr(reading, "opened", lambda: [cell(depth=4), cell("residual", 4, fvu=1e-4)])
+    monkeypatch.setattr(advising, "opened", lambda: [cell(depth=4), cell("residual", 4, fvu=1e-4)])
     asked = Asked("plain-relu", 4, "none", None, None, None, (), 0.1, "constant", 5, tried, 0)
     say_hint(asked, pixels)
     assert capsys.readouterr().err.startswith(says)
+    say_hint(replace(asked, optimizer="torch.optim:RMSprop"), pixels)  # whose arguments are not Keras'
+    assert capsys.readouterr().err == ""
     say_hint(replace(asked, model="own:net", optimizer="torch.optim:SGD"), pixels)
     assert capsys.readouterr().err == ""

@@ -54,6 +54,26 @@ def stepped(optimizer, steps=1):
     return one, float(parameter.detach())
 
 
+class Sharpness(SGD):
+    """Climbs by the gradients that are there, evaluates again, and steps from where it was (Foret et al. 2021)."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert closure is not None, "a closure, please"
+        (p,) = self.param_groups[0]["params"]
+        before = p.clone()
+        p += 0.5 * p.grad
+        with torch.enable_grad():
+            closure()
+        p.copy_(before)
+        super().step()
+
+
+def test_each_step_of_one_that_refuses_to_go_without_begins_from_gradients_of_now():
+    _, moved = stepped(Sharpness, steps=3)
+    assert math.isclose(moved, (1 - 2 * 0.1 * (1 + 0.5 * 2)) ** 3, rel_tol=1e-6)
+
+
 @pytest.mark.parametrize("optimizer", [Asking, Refusing])
 def test_an_optimizer_that_wants_a_closure_gets_one(optimizer):
     one, moved = stepped(optimizer, steps=3)

@@ -12,7 +12,7 @@ from identity_props.laws import LAWS, settings
 from identity_props.laws.families import Family
 from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.stack.stack import Stack
-from tests.contracts import CONTROLS, SGD, stack_arguments
+from tests.contracts import CONTROLS, SGD, ScalesItsRate, stack_arguments
 
 CASE = Family(d=9, n=20, rank=9, seed=1).case(1)
 CONTRACT = [name for name, law in LAWS.items() if law.kind == "contract"]
@@ -315,3 +315,12 @@ def test_a_bug_of_a_law_is_no_refusal_of_a_part(monkeypatch):
 def test_a_rate_that_no_group_holds_cannot_be_set_and_is_no_failure():
     assert found("tensor-rate", NoRate) is None
     assert found("scheduled", NoRate) is None
+
+
+def test_a_rate_that_is_annotated_as_a_float_is_given_no_tensor():
+    class OfFloats(ScalesItsRate):
+        def __init__(self, params, lr: float = 0.1):
+            super().__init__(params, lr)
+
+    assert found("tensor-rate", OfFloats) is None
+    assert not found("tensor-rate", ScalesItsRate).holds

@@ -6,7 +6,8 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -292,11 +293,11 @@ def test_the_rooms_of_contributing_are_those_of_the_contract():
 
 @pytest.fixture(scope="module")
 def hooks():
+    """The hooks as mkdocs loads them, with what lies beside them in reach."""
     pytest.importorskip("mkdocs")
-    spec = spec_from_file_location("hooks", DOCS / "hooks.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        yield import_module("hooks")
 
 
 def test_every_law_claim_and_fault_has_a_page_and_a_line(hooks):
@@ -347,7 +348,7 @@ def test_a_fault_and_the_laws_and_claims_that_see_it_link_to_each_other(hooks, m
         "claims": ["linear-1"],
         "gate": ["linear-1/end worse x 2"],
     }
-    monkeypatch.setattr(hooks, "findings", lambda: {"mask-cached": found})
+    monkeypatch.setattr("made.registries.findings", lambda: {"mask-cached": found})
     pages = hooks.generated()
     assert "[mask-cached](../faults/mask-cached.md)" in pages["reference/laws/freeze.md"]
     assert "[mask-cached](../faults/mask-cached.md)" in pages["reference/claims/linear-1.md"]
@@ -360,7 +361,8 @@ def test_a_fault_and_the_laws_and_claims_that_see_it_link_to_each_other(hooks, m
 
 
 def test_text_of_a_registry_is_shown_as_it_is(hooks):
-    assert hooks.plain("W* = |a_b| < ``x*y``") == r"W\* = \|a\_b\| &lt; `x*y`"
+    plain = import_module("made.markdown").plain
+    assert plain("W* = |a_b| < ``x*y``") == r"W\* = \|a\_b\| &lt; `x*y`"
 
 
 def test_a_schema_is_a_file_of_the_site(hooks):

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from identity_props.engine.trial import Recipe
+from identity_props.explanation.advice import advised, described
 from identity_props.explanation.explain import explain
 from identity_props.explanation.limits import as_drawn, by_rank
 from identity_props.explanation.readout import Regression, affine, bypassed, gram
 from identity_props.explanation.slopes import reach
+from identity_props.explanation.undecayed import decay_of, without_decay
 from identity_props.explanation.where import by_frequency, by_pixel
 from identity_props.task.data import Pixels, digits
 from tests.test_explain import PIXELS, D, bottleneck, perfect, positive, shares
@@ -358,7 +360,6 @@ def test_a_short_run_trains_towards_the_target():
     w, pixels = known_map()
     near = w + 0.01 * torch.randn(D, D, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = explain(perfect(w=near), pixels, Recipe("torch.optim:Adam", 1e-3, batch_size=None))
-    assert found.parts[2].name == "too few steps"
     assert shares(found)["too few steps"] + shares(found)["step-size floor"] > 0.3
 
 
@@ -445,3 +446,138 @@ def test_of_the_first_features_alone_a_readout_is_that_of_those():
 def test_a_gram_matrix_is_that_of_all_columns(p):
     x = torch.randn(20, p, generator=torch.Generator().manual_seed(p), dtype=torch.float64)
     assert torch.allclose(gram(x), x.T @ x)
+
+
+# Draws in evaluation --------------------------------------------------------------------------------
+
+
+class Drawing(nn.Module):
+    """The identity, with noise of a spread that is drawn by ``noise(y)`` in training and evaluation alike."""
+
+    def __init__(self, noise, bias=0.0):
+        super().__init__()
+        self.layer, self.noise = perfect(b=torch.full((D,), bias))[0], noise
+
+    def forward(self, x):
+        return self.noise(self.layer(x))
+
+
+DRAWS = {
+    "randn_like": lambda y: y + 20 * torch.randn_like(y),
+    "randn": lambda y: y + 20 * torch.randn(y.shape, dtype=y.dtype),
+    "sample": lambda y: torch.distributions.Normal(y, 20.0).rsample(),
+    "normal_": lambda y: y + torch.empty_like(y).normal_(0, 20),
+    "rand": lambda y: y * 2 * torch.rand_like(y),
+    "dropout": lambda y: nn.functional.dropout(y, 0.2),
+    "bernoulli": lambda y: 2 * y * torch.bernoulli(torch.full_like(y, 0.5)),
+}
+
+
+@pytest.mark.parametrize("noise", DRAWS)
+def test_draws_in_evaluation_are_told_from_what_is_wrong_besides(noise):
+    found = explain(Drawing(DRAWS[noise]), PIXELS)
+    assert shares(found)["noise in evaluation"] > 0.999
+    biased = explain(Drawing(DRAWS[noise], 9.0), PIXELS)
+    assert 0 < shares(biased)["noise in evaluation"] < 1
+    assert shares(biased)["bias"] + shares(biased)["noise in evaluation"] > 0.99
+    for one in (found, biased):
+        assert sum(part.fvu for part in one.parts) == pytest.approx(one.fvu, rel=1e-6)
+        assert one.fvu == pytest.approx(one.fvu_pixels, rel=1e-6)
+        assert float(one.by_pixel.mean()) == pytest.approx(one.mse)
+
+
+def test_draws_of_no_known_mean_are_held_at_one():
+    """An exponential draw, of which nothing is said but that all parts are of one draw."""
+    found = explain(Drawing(lambda y: y + 20 * torch.empty_like(y).exponential_()), PIXELS)
+    assert shares(found)["noise in evaluation"] == 0
+    assert sum(part.fvu for part in found.parts) == pytest.approx(found.fvu, rel=1e-6)
+
+
+def test_a_network_without_draws_has_no_noise_in_evaluation():
+    found = explain(nn.Sequential(nn.Dropout(0.5), *perfect(b=torch.full((D,), 9.0))), PIXELS)
+    assert shares(found)["noise in evaluation"] == 0
+
+
+# Bottlenecks that no module shows -------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    """Principal components, and back by the same weights: no module of its own has them."""
+
+    def __init__(self, k, activation=lambda z: z, bias=0.0):
+        super().__init__()
+        v = torch.linalg.eigh(torch.cov(PIXELS.train.T))[1][:, -k:]
+        self.w, self.middle = nn.Parameter(v.T.contiguous()), nn.Parameter(MIDDLE.clone())
+        self.activation, self.bias = activation, bias
+
+    def forward(self, x):
+        return self.activation((x - self.middle) @ self.w.T) @ self.w + self.middle + self.bias
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_tied_weights_are_as_narrow_as_what_they_give(k):
+    found = explain(Tied(k), PIXELS)
+    assert found.narrowest == k
+    assert shares(found)["too narrow"] > 0.99
+    assert explain(Tied(k, bias=50.0), PIXELS).narrowest == k
+
+
+@pytest.mark.parametrize("model", [Tied(D), perfect(b=torch.full((D,), 9.0)), perfect(w=torch.eye(D) * 0.5)])
+def test_what_gives_all_directions_is_not_narrow(model):
+    assert explain(model, PIXELS).narrowest is None
+
+
+def test_dead_and_constant_outputs_are_no_bottleneck():
+    w = torch.eye(D)
+    w[:4] = 0
+    assert explain(perfect(w=w), PIXELS).narrowest is None
+    assert explain(nn.Sequential(*perfect(w=w), nn.ReLU()), PIXELS).narrowest is None
+
+
+# Weight decay ---------------------------------------------------------------------------------------
+
+
+def halved_by_decay():
+    """White data, and W = I / 2, where a decay of 2 / d holds gradient descent: 2 / d (W - I) + 2 / d W = 0."""
+    x = torch.randn(512, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / len(x))).T
+    model = nn.Linear(D, D, bias=False, dtype=torch.float64)
+    nn.init.eye_(model.weight).data.mul_(0.5)
+    return model, Pixels("white", x[:384], x[384:])
+
+
+def recipe(decay, optimizer="torch.optim:SGD", lr=0.05 * D):
+    return Recipe(optimizer, lr, (("weight_decay", decay),) if decay is not None else (), batch_size=None)
+
+
+def test_a_network_that_its_weight_decay_holds_back_is_told_so():
+    model, pixels = halved_by_decay()
+    found = explain(model, pixels, recipe(2 / D))
+    assert shares(found)["weight decay"] > 0.95, shares(found)
+    assert sum(one.fvu for one in found.parts) == pytest.approx(found.fvu, rel=1e-6)
+    trial = described(found, recipe(2 / D), "none", 100)
+    (first, *_) = advised(found, trial, pixels, model=True)
+    assert first.name == "no weight decay"
+    assert dict(first.made(trial, pixels).recipe.arguments) == {"weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    "other", [recipe(None), recipe(0.0), recipe(1e-3), recipe(None, "torch.optim:AdamW", 1e-2), None]
+)
+def test_weight_decay_is_not_blamed_for_what_steps_with_it_repair(other):
+    model, pixels = halved_by_decay()
+    assert shares(explain(model, pixels, other))["weight decay"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("given", "decay"),
+    [
+        (recipe(None, "torch.optim:AdamW"), 0.01),
+        (recipe(None), 0.0),
+        (recipe(0.3), 0.3),
+        (recipe(None, "builtins:dict"), 0.0),
+    ],
+)
+def test_weight_decay_is_what_the_recipe_says_or_the_optimizers_default(given, decay):
+    assert decay_of(given) == decay
+    assert decay_of(without_decay(given)) == 0

@@ -1,25 +1,20 @@
 """The benchmark of a GPU: what is measured is kept, what does not fit is said, and all of it runs, on a CPU too."""
 
 import json
-import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks/gpu.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def gpu():
-    spec = spec_from_file_location("gpu_benchmark", SCRIPT)
-    module = sys.modules["gpu_benchmark"] = module_from_spec(spec)
-    before = [*sys.path]
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    yield module
-    del sys.modules["gpu_benchmark"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield import_module("gpu")
 
 
 @pytest.fixture
@@ -79,7 +74,7 @@ def test_the_summary_says_where_the_published_figure_lies_and_counts_what_diverg
 def test_layers_in_channels_last_are_linear_layers(gpu):
     import torch
 
-    layer, x = gpu.ChannelsLast(5, 7), torch.randn(6, 5)
+    layer, x = import_module("gpu_stages").ChannelsLast(5, 7), torch.randn(6, 5)
     assert torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias), atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -412,6 +413,42 @@ def marked(names):
 
 
 CASE = Family(d=9, n=20, rank=9, seed=1)
+
+
+class Resting(SGD):
+    """Collects gradients for six steps of a parameter before it moves that."""
+
+    def step(self, closure=None):
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            self.state[p]["seen"] = self.state[p].get("seen", 0) + 1
+            p.grad = p.grad * (self.state[p]["seen"] > 6)
+        return super().step(closure)
+
+
+class Counted(SGD):
+    """Counts in numbers of numpy's, which torch.load takes for no weights."""
+
+    def step(self, closure=None):
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            self.state[p]["seen"] = self.state[p].get("seen", np.int64(0)) + 1
+            p.grad = p.grad / int(self.state[p]["seen"])
+        return super().step(closure)
+
+
+class Unfused(SGD):
+    """Names an implementation that it does not have on this machine."""
+
+    def __init__(self, params, fused=None, **arguments):
+        if fused:
+            raise NotImplementedError("no kernel here")
+        super().__init__(params, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [("freeze", Resting), ("resume", Counted), ("implementations", Unfused)]
+)
+def test_a_law_accuses_no_optimizer_that_rests_or_keeps_no_tensor_or_refuses(name, optimizer):
+    assert LAWS[name].measure(Stack(optimizer=optimizer, lr=1 / 128), CASE.case(2)).holds
 
 
 def test_every_law_has_a_control():

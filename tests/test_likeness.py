@@ -640,7 +640,7 @@ def test_laws_of_plain_steps_say_nothing_of_a_step_that_is_declared_to_be_anothe
     said = why_not(law, stack, Reference(step=clipping(1e-2)), law.needs)
     assert said == "the step that is declared is not a plain one"
     assert why_not(law, stack, Reference(step=take_step), law.needs) == ""
-    assert why_not(LAWS["resume"], stack, Reference(step=clipping(1e-2)), frozenset()) == ""
+    assert why_not(LAWS["resume"], stack, Reference(step=clipping(1e-2)), LAWS["resume"].needs) == ""
 
 
 def test_a_loss_or_batches_that_are_declared_to_be_others_are_judged_by_what_is_declared():

@@ -181,6 +181,13 @@ def test_a_map_has_one_stop_of_the_keyboard_and_each_cell_says_its_state_and_fig
     assert {sign for sign in SIGNS.values() if sign in Read(pages["atlas"]).text} == {*SIGNS.values()}
 
 
+def test_maps_of_an_optimizer_have_the_same_rows_where_some_cells_are_not_there(pixels):
+    some = [one for one in cells() if (one.cell.variant, one.cell.depth) != ("linear", 2)]
+    rows = re.findall(r'<span class="deep">(\d)</span>', atlas.page(some, pixels, CONTEXT))
+    assert rows == ["2", "1"] * (len(rows) // 2)
+    assert "10<sup>\N{MINUS SIGN}3</sup>" in atlas.page(some, pixels, CONTEXT)
+
+
 def test_the_lines_on_a_map_are_the_rates_of_theory(pixels):
     sgd, heavy, adaptive = (cells()[k].cell for k in (0, 32, 64))
     eigenvalues, _ = modes(pixels.scaled("unit").train)
@@ -264,3 +271,15 @@ def test_a_browser_shows_it_at_phone_width_without_errors(pages, kind, tmp_path)
     assert shown
     assert milliseconds <= 5000  # a second at most on idle cores, which it shares with other tests
     assert console == []
+
+
+def test_parts_that_are_nothing_are_named_in_a_sentence_and_have_no_row(explanation):
+    found = Read(page.of_explanation(explanation, CONTEXT)).text
+    none = [part.name for part in explanation.parts if part.measured and not part.fvu]
+    assert none
+    assert f"Nothing is: {', '.join(none)}." in found
+
+
+def test_a_network_that_nothing_known_helps_is_told_so(explanation):
+    found = Read(page.of_explanation(replace(explanation, advice=()), CONTEXT)).text
+    assert "none is expected to remove a twentieth of it" in found

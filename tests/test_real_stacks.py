@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import os
 import re
 import runpy
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,38 @@ def test_it_covers_torch_a_dozen_others_and_six_layers():
     assert groups.count("other packages") >= 12
     assert groups.count("layers") == 6
     assert groups.count("pytorch-optimizer") == 128
+
+
+def test_parts_are_measured_beside_one_another_and_each_ends_in_its_way(monkeypatch):
+    """One that is slow, one that raises and one that ends its process; what is done first comes first."""
+    ways = {
+        "waits": lambda: time.sleep(1) or [{"name": "moves", "verdict": "pass"}],
+        "raises": lambda: 1 / 0,
+        "ends": lambda: os._exit(0),
+    }
+    found = dict(measured(ways, monkeypatch, seconds=900))
+    assert found == {
+        "raises": "ZeroDivisionError: division by zero",
+        "ends": "it ended its process",
+        "waits": "",
+    }
+    assert [*found][-1] == "waits"
+
+
+def test_a_part_that_never_ends_is_told(monkeypatch):
+    assert dict(measured({"hangs": lambda: time.sleep(900)}, monkeypatch, 0.5)) == {
+        "hangs": "not finished in 0.5 s"
+    }
+
+
+def measured(ways, monkeypatch, seconds):
+    """Name and note, or kind, of each as it comes, two beside one another."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    made = importlib.import_module("real_stacks")
+    monkeypatch.setattr(made, "SECONDS", seconds)
+    monkeypatch.setattr(made, "measure", lambda group, name, quick: ways[name]())
+    for one in made.measured([("torch.optim", name, "torch") for name in ways], quick=True, jobs=2):
+        yield one["name"], one["rows"][0].get("note") or one["rows"][0].get("kind", "")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -1,18 +1,21 @@
 """Recognition: what is published is named, a known slip is named with it, and what is its own is not accused."""
 
+from contextlib import suppress
 from functools import partial
 
 import pytest
 import torch
 
 from identity_props import recognise
-from identity_props.conformance.checking import check_laws
+from identity_props.conformance.checking import FAMILIES, check, check_laws
 from identity_props.conformance.observed import Part
 from identity_props.conformance.papers import of_paper
 from identity_props.conformance.recognised import DEPARTS, IS, NONE, WRONG
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Reference, reference_of
 from identity_props.errors import InputError
 from identity_props.faults.optimizers import FAULTS, TWINS
+from identity_props.laws import LAWS
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.stack import Stack
 from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.algorithms.conventions import (
@@ -24,7 +27,8 @@ from identity_props.task.algorithms.conventions import (
     STEP_SLIPS,
     idle_decay,
 )
-from tests.unfamiliar import CLEAN, FAULTY
+from identity_props.task.algorithms.descent import LOOKS_AHEAD
+from tests.unfamiliar import CLEAN, CLEAN_BY_LAW, FAULTY, CoupledSGDW, Differences
 
 OPTIM = torch.optim
 EXACT = [name for name, algorithm in ALGORITHMS.items() if algorithm.rounding <= 1e-6]
@@ -36,7 +40,7 @@ def paper(name, step=None, **defaults):
     cls = of_paper(name)
     algorithm = cls.algorithm
     changed = type(algorithm)(**{**vars(algorithm), "step": step or algorithm.step})
-    return partial(type("Part", (cls,), {"algorithm": changed}), **defaults)
+    return partial(type(name, (cls,), {"algorithm": changed}), **defaults)
 
 
 # What is published --------------------------------------------------------------------------------------
@@ -85,7 +89,10 @@ def test_every_algorithm_is_itself_or_one_that_equals_it(name):
     assert found.verdict == IS or name in MIMICS, found.note
 
 
-@pytest.mark.parametrize(("name", "way"), [(n, w) for n, a in ALGORITHMS.items() for w in a.variants])
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [(n, w) for n, a in ALGORITHMS.items() for w in a.variants if not w.startswith(LOOKS_AHEAD)],
+)
 def test_what_packages_do_on_purpose_is_not_accused(name, way):
     found = recognise(paper(name, ALGORITHMS[name].variants[way]))
     assert found.verdict == IS, found.note
@@ -304,7 +311,35 @@ def test_a_fault_in_an_unfamiliar_style_is_named(make, slip):
 
 @pytest.mark.parametrize("make", CLEAN)
 def test_a_clean_one_in_an_unfamiliar_style_is_not_accused(make):
-    assert not recognise(make).accused
+    found = recognise(make)
+    assert not found.accused, found.note
+
+
+@pytest.mark.parametrize(("make", "law"), CLEAN_BY_LAW.items())
+def test_a_clean_one_in_an_unfamiliar_style_fails_no_law_of_the_contract(make, law):
+    stack = Stack(optimizer=make, dtype=torch.float64)
+    with suppress(NotOfferedError):
+        found = LAWS[law].measure(stack, FAMILIES[0].case(1))
+        assert found.holds, found
+
+
+def test_one_that_takes_differences_of_losses_moves():
+    """It calls its closure with gradients switched off."""
+    moves = next(iter(check(Stack(optimizer=Differences))))
+    assert (moves.name, moves.verdict) == ("moves", PASS), moves
+
+
+@pytest.mark.parametrize("name", ["SGDWrapper", "SGDWD", "Other"])
+def test_coupled_decay_is_a_fault_by_name_alone(name):
+    assert not recognise(type(name, (CoupledSGDW,), {})).accused
+
+
+def test_muon_gone_wrong_is_told_apart_by_its_own_slips_within_its_rounding():
+    slips = ALGORITHMS["muon"].slips
+    for way, step in slips.items():
+        found = recognise(paper("muon", step))
+        assert found.verdict == WRONG, found.note
+        assert way in found.note
 
 
 # What is its own --------------------------------------------------------------------------------------------
@@ -374,7 +409,13 @@ class Slows(OPTIM.SGD):
         super().step()
 
 
-@pytest.mark.parametrize("make", [Lookahead, Clips, Noisy, HearsLoss, Raises, Slows])
+def test_a_lookahead_that_saves_no_slow_weights_is_told():
+    found = recognise(Lookahead)
+    assert found.verdict == WRONG, found.note
+    assert "a load lost the state" in found.note
+
+
+@pytest.mark.parametrize("make", [Clips, Noisy, HearsLoss, Raises, Slows])
 def test_an_algorithm_of_its_own_is_not_accused(make):
     found = recognise(make)
     assert found.verdict == NONE, found.note
@@ -406,7 +447,7 @@ def row(optimizer, like=None):
 def test_the_row_passes_fails_or_does_not_apply():
     assert row(OPTIM.AdamW).verdict == PASS
     assert (row(SlowLast).verdict, row(SlowLast).kind) == (FAIL, "wrong step")
-    assert row(Lookahead).verdict == NOT_APPLICABLE
+    assert row(Clips).verdict == NOT_APPLICABLE
 
 
 def test_one_that_says_it_is_novel_does_not_fail():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-from identity_props.atlas.reading import nearest, ways
+from identity_props.atlas.advising import advised
 from identity_props.cli import main
 from identity_props.conformance.asked import Named
 from identity_props.conformance.rows import Row
@@ -79,7 +79,7 @@ def of_atlas(pixels):
 
 def of_advice(pixels):
     asked = {"depth": 1, "optimizer": "SGD", "lr": 0.1}
-    return advice.document(asked, nearest(cells(), asked), ways(cells(), asked))
+    return advice.document(advised(cells(), asked))
 
 
 MADE = {

@@ -41,6 +41,7 @@ GIVEN = {
     "resume": True,
     "ranks": 2,
     "packing": 4,
+    "modes": True,
     "tokens": Tokens((torch.tensor([0, 1]),), (torch.tensor([1, 2]),)),
 }
 
@@ -91,7 +92,7 @@ def test_a_value_that_every_training_has_need_not_be_read():
 def test_what_was_read_is_told():
     reads = set()
     trained_by(minimal, ask(), reads)
-    assert reads == {"start", "examples", "lr", "batch_size", "epochs", "frozen"}
+    assert reads == {"start", "examples", "lr", "batch_size", "epochs", "frozen", "modes"}
 
 
 def test_it_is_told_though_the_trainer_raises():
@@ -262,3 +263,11 @@ def test_plain_offers_all_at_once_that_runs_in_one_process(tmp_path):
     found = trained_by(plain.fit, ask(**options, folder=tmp_path))
     assert found.averaged is not None
     assert found.evaluated is not None
+
+
+def test_a_network_with_modes_puts_out_half_as_much_in_evaluation_mode():
+    network, x = ask(modes=True).network(), X
+    out = ask().network()(x)
+    assert torch.equal(network(x), out)
+    assert torch.equal(network.eval()(x), out / 2)
+    assert torch.equal(network.train()(x), out)

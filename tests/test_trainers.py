@@ -11,9 +11,10 @@ from torch import nn
 from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, PASS
 from identity_props.conformance.training import TRAINS, check_trainer, row_of
 from identity_props.errors import InputError
-from identity_props.faults.trainer_data import EvaluationDraws
+from identity_props.faults.trainer_data import EvaluationDraws, OneStream, Unshuffled
 from identity_props.faults.trainers import TRAINER_FAULTS
 from identity_props.trainers import TRAINER_LAWS, Bench
+from identity_props.trainers.bench import in_dtype
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered, Trained, TrainedError, trained_by, weights_of
 from tests import user_trainers
@@ -29,9 +30,12 @@ def together(fit, asked):
     return [[left, left] for left in (trained_by(fit, one) for one in asked)]
 
 
-def as_one(asked):
+def trained_as_one(loop, asked):
     """Data-parallel training of ranks that see each batch together, each its part."""
-    return trained(Plain, replace(asked, batch_size=asked.batch_size * asked.ranks, ranks=1))
+    return trained(loop, replace(asked, batch_size=asked.batch_size * asked.ranks, ranks=1))
+
+
+as_one = partial(trained_as_one, Plain)
 
 
 def row(name, fit, accept=(), designs=None, seed=0):
@@ -87,6 +91,11 @@ class FirstTwice(Plain):
 class OverSize(Plain):
     def divisor(self, window):
         return self.asked.batch_size * self.asked.accumulate
+
+
+class DropsLast(Plain):
+    def micro_batches(self, epoch):
+        return [one for one in super().micro_batches(epoch) if len(one) == self.asked.batch_size]
 
 
 class KeepsLast(Plain):
@@ -195,6 +204,31 @@ class AveragesEach(Plain):
         self.average()
 
 
+class Decays(Plain):
+    """The decay falls with the rate, which multiplies it."""
+
+    def factor(self, step):
+        found = super().factor(step)
+        self.optimizer.param_groups[0]["weight_decay"] = self.asked.decay * found
+        return found
+
+
+class StaysInEvaluation(Plain):
+    def evaluate(self):
+        super().evaluate()
+        self.network.eval()
+
+
+class InEvaluation(Plain):
+    def __init__(self, asked):
+        super().__init__(asked)
+        self.network.eval()
+
+    def evaluate(self):
+        super().evaluate()
+        self.network.eval()
+
+
 class InHalf(Plain):
     def update(self):
         super().update()
@@ -293,7 +327,7 @@ BROKEN = {
     "steps": CountsTwice,
     "trajectory": Backwards,
     "every-example": FirstTwice,
-    "last-batch": OverSize,
+    "last-batch": DropsLast,
     "drop-last": KeepsLast,
     "accumulation": Summed,
     "unequal": LastOfWindow,
@@ -306,6 +340,7 @@ BROKEN = {
     "velocity": Undamped,
     "momentum-rate": Forgets,
     "decay": HalfDecay,
+    "decay-rate": Decays,
     "average": AveragesEach,
     "bfloat16": InHalf,
     "float16": InHalf,
@@ -315,12 +350,14 @@ BROKEN = {
     "resume-inside": Replays,
     "resume-window": LosesWindow,
     "evaluation": Learns,
+    "modes": StaysInEvaluation,
     "tokens": CountsPadding,
     "tokens-steps": CountsPadding,
     "tokens-accumulated": TokenMeans,
     "tokens-packed": LosesShort,
     "ranks": a_little_short,
     "ranks-uneven": a_little_short,
+    "ranks-order": partial(trained_as_one, SameOrder),
 }
 
 
@@ -339,7 +376,7 @@ def test_every_law_can_fail(name):
 @pytest.mark.parametrize(
     ("name", "broken", "words"),
     [
-        ("last-batch", OverSize, "fixed: divided by the batch size asked for; examples 0-9 weigh 1;"),
+        ("last-batch", DropsLast, "dropped: its examples are not trained on; examples 0-7 weigh 1,"),
         ("accumulation", Summed, "summed: the sum of the micro-batches' means"),
         (
             "window",
@@ -350,6 +387,9 @@ def test_every_law_can_fail(name):
         ("schedule", Late, "late: a step behind"),
         ("schedule", AtWindowsEnds, "window-end: read at the last micro-batch of a window"),
         ("schedule", MicroBatchesEnds, "micro-batches-end: counted in micro-batches, and read at the last"),
+        ("decay-rate", Decays, "twice: the decay falls too, beside the rate"),
+        ("modes", StaysInEvaluation, "kept: after an evaluation it trains in evaluation mode"),
+        ("modes", InEvaluation, "evaluation: it trains in evaluation mode"),
         ("training-loss", LastLoss, "last: the last batch's"),
         ("resume-epoch", LosesVelocity, "what is lost: the momentum"),
         ("resume-inside", Replays, "examples are read again, or passed over"),
@@ -360,6 +400,48 @@ def test_every_law_can_fail(name):
 )
 def test_what_is_wrong_is_said(name, broken, words):
     assert words in row(name, partial(trained, broken)).note
+
+
+def unscheduled(loop, asked):
+    """A loop that offers no schedule, so that no rate names a step."""
+    if asked.schedule != "constant":
+        raise NotOffered("schedule")
+    return trained(loop, asked)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (SameOrder, "each epoch has the same order"),
+        (OneSeed, "each seed has the same orders"),
+        (Unshuffled, "nothing is shuffled"),
+    ],
+)
+def test_an_order_is_judged_without_a_schedule_too(broken, words):
+    found = row("order", partial(unscheduled, broken))
+    assert (found.verdict, found.kind) == (FAIL, "wrong order")
+    assert found.note.startswith(words)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_order_that_is_right_is_not_accused_where_there_is_no_schedule(dtype, seed):
+    found = row("order", lambda asked: unscheduled(OneStream, in_dtype(asked, dtype)), seed=seed)
+    assert (found.verdict, found.note) == (PASS, "examples: examples are shuffled")
+
+
+def test_an_order_that_is_another_one_each_time_is_not_judged():
+    found = row("order", partial(unscheduled, Draws))
+    assert (found.verdict, found.note.partition(":")[0]) == (NOT_APPLICABLE, "its order cannot be read")
+
+
+def test_a_loss_is_judged_along_the_way_of_a_last_batch_divided_by_the_size_asked_for():
+    assert row("training-loss", partial(trained, OverSize)).verdict == PASS
+
+
+def test_what_changes_training_otherwise_is_no_wrong_mode():
+    found = row("modes", partial(trained, TRAINER_FAULTS["evaluation-graded"].loop))
+    assert found.verdict == NOT_APPLICABLE
 
 
 class ForgetsAverage(Plain):
@@ -483,13 +565,47 @@ def final(asked):
     return trained(FinalLoss, replace(asked, batch_size=asked.batch_size * asked.ranks, ranks=1))
 
 
+class EvaluatesTraining(Plain):
+    """Evaluates by a mean over what is held, and switches nothing."""
+
+    def evaluate(self):
+        if self.asked.held is not None:
+            with torch.no_grad():
+                self.evaluated = nn.functional.mse_loss(self.network(self.asked.held), self.asked.held).item()
+
+
+class Independent(Decoupled):
+    def update(self):
+        with torch.no_grad():
+            for p in self.trainable():
+                p.mul_(1 - self.asked.lr * self.asked.decay)
+        Plain.update(self)
+
+
+class TellsSkipped(Plain):
+    """The steps that it reports are all that it tried."""
+
+    tried = 0
+
+    def step(self):
+        self.tried += 1
+        return super().step()
+
+    def left(self):
+        return replace(super().left(), steps=self.tried)
+
+
 CONVENTIONS = [
+    ("last-batch", "fixed", OverSize),
     ("unequal", "means", Means),
     ("unequal", "fixed", Fixed),
     ("window", "fixed", FixedWindow),
     ("window", "carried", Carries),
     ("momentum-rate", "keras", RateInside),
     ("decay", "decoupled", Decoupled),
+    ("decay-rate", "independent", Independent),
+    ("overflow", "told", TellsSkipped),
+    ("modes", "unswitched", EvaluatesTraining),
     ("average", "first", AveragesFromFirst),
     ("training-loss", "final", FinalLoss),
     ("accumulated-loss", "final", FinalLoss),
@@ -535,7 +651,7 @@ def test_a_slip_that_is_documented_is_by_design_with_its_address_and_may_be_acce
 
 
 def test_what_is_accepted_has_to_be_a_rule():
-    with pytest.raises(InputError, match="accept: expected mean, dropped, fixed"):
+    with pytest.raises(InputError, match="accept: expected mean, fixed, dropped"):
         [*check_trainer(Bench(user_trainers.minimal), accept=["nothing"])]
 
 

@@ -1,7 +1,9 @@
 """Traits: an optimizer is what it does."""
 
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,8 @@ GIVEN = {
     "taking gradients uncentred",
     "for any shape",
     "rounding to nearest",
+    "without noise",
+    "stepping the same again",
 } | PLAIN
 
 
@@ -77,11 +81,13 @@ def test_an_optimizer_of_matrices_says_so():
         "stepping on given gradients",
         "taking gradients uncentred",
         "rounding to nearest",
+        "without noise",
+        "stepping the same again",
     }
 
 
-def test_an_optimizer_that_wants_a_closure_has_no_traits():
-    assert traits(Stack(optimizer=torch.optim.LBFGS)) == PLAIN
+def test_an_optimizer_that_wants_a_closure_has_the_traits_that_need_no_steps():
+    assert traits(Stack(optimizer=torch.optim.LBFGS)) == PLAIN | {"without noise", "stepping the same again"}
 
 
 def test_a_stack_without_an_optimizer_of_its_own_has_every_trait_of_optimizers():
@@ -129,6 +135,55 @@ def test_a_law_says_nothing_of_what_mixes_a_matrix_s_entries_on_purpose(change, 
     assert lost not in traits(stack)
     case = FAMILIES[2].case(1)
     assert not LAWS[law].measure(for_laws(replace(stack, dtype=torch.float64), frozenset()), case).holds
+
+
+def noisy(draw):
+    """Gradient descent whose steps are off by what is drawn."""
+    return before_each_step(lambda g: g + 1e-3 * draw(g))
+
+
+class Projecting(SGD):
+    """Takes no step along the weights where the gradient lies almost across them, as AdamP."""
+
+    def step(self, closure=None):
+        for p in (p for group in self.param_groups for p in group["params"]):
+            along = (p * p.grad).sum() / p.square().sum()
+            if (along * p).norm() < 0.1 * p.grad.norm():
+                p.grad = p.grad - along * p.detach()
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lost"),
+    [
+        (noisy(torch.randn_like), {"without noise", "still"}),
+        (noisy(lambda g: torch.randn(g.shape, generator=torch.Generator().manual_seed(0)).to(g)), {"still"}),
+        (before_each_step(lambda g: g * np.random.default_rng().random()), {"stepping the same again"}),
+        (Projecting, {"still"}),
+    ],
+    ids=["draws", "draws of its own", "draws that none can seed", "projects"],
+)
+def test_what_draws_or_projects_promises_less(optimizer, lost):
+    assert not lost & traits(Stack(optimizer=optimizer))
+
+
+@pytest.mark.parametrize("draw", [lambda: random.random(), lambda: np.random.rand()], ids=["python", "numpy"])
+def test_what_draws_from_a_generator_that_can_be_seeded_steps_the_same_again(draw):
+    stack = Stack(optimizer=before_each_step(lambda g: g * draw()))
+    assert "stepping the same again" in traits(stack)
+    for name in ("resume", "evaluate"):
+        assert LAWS[name].measure(replace(stack, lr=1 / 128), FAMILIES[0].case(1)).holds
+
+
+def test_an_adaptive_step_whose_gradients_are_clipped_is_of_no_scale():
+    class Clipped(Adam):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = p.grad / p.grad.norm().clamp_min(1.0)
+            return super().step(closure)
+
+    assert "scale-free" not in traits(Stack(optimizer=Clipped))
 
 
 class Doubled(nn.Linear):

@@ -165,6 +165,194 @@ class LazySGD(Optimizer):
                 p.add_(v, alpha=-g["lr"])
 
 
+class HiddenMomentum(Optimizer):
+    """A heavy ball whose momentum is an attribute."""
+
+    def __init__(self, params, lr=1e-2, inertia=0.9):
+        super().__init__(params, {"lr": lr})
+        self.inertia = inertia
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                v = self.state[p].get("v", 0) * self.inertia + p.grad
+                self.state[p]["v"] = v
+                p.sub_(g["lr"] * v)
+
+
+class HiddenSquares(Optimizer):
+    """RMSprop that calls its alpha gamma, and has another."""
+
+    def __init__(self, params, lr=1e-3, gamma=0.9):
+        super().__init__(params, {"lr": lr})
+        self.gamma = gamma
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                v = self.state[p].setdefault("v", torch.zeros_like(p)).lerp_(p.grad**2, 1 - self.gamma)
+                p.sub_(g["lr"] * p.grad / (v.sqrt() + 1e-8))
+
+
+class Configured(Optimizer):
+    """SGD with momentum whose config shows whatever it is given."""
+
+    def __init__(self, params, **config):
+        super().__init__(params, {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0.0, **config})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                d = p.grad + g["weight_decay"] * p
+                v = self.state[p]["v"] = g["momentum"] * self.state[p].get("v", 0) + d
+                p -= g["lr"] * v
+
+
+class Sutskever(Optimizer):
+    """Nesterov's momentum as Sutskever writes it, without a switch for it."""
+
+    def __init__(self, params, lr=1e-2, momentum=0.9):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                v = self.state[p].setdefault("v", torch.zeros_like(p))
+                v.mul_(g["momentum"]).sub_(g["lr"] * p.grad)
+                p.add_(g["momentum"] * v - g["lr"] * p.grad)
+
+
+class LooksAhead(Adam):
+    """Lookahead that counts its own steps and starts its slow weights after the first."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, k=5, alpha=0.5):
+        super().__init__(params, lr, betas, eps)
+        for g in self.param_groups:
+            g.update(k=k, alpha=alpha, looks=0)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for g in self.param_groups:
+            g["looks"] += 1
+            for p in (p for p in g["params"] if p.grad is not None):
+                slow = self.state[p].setdefault("slow", p.clone())
+                if g["looks"] % g["k"] == 0:
+                    p.copy_(slow.lerp_(p, g["alpha"]))
+
+
+class ClipsFirst(Adam):
+    """Clips what is there, then steps with the closure, which overwrites it."""
+
+    def step(self, closure=None):
+        torch.nn.utils.clip_grad_value_([p for g in self.param_groups for p in g["params"]], 0.5)
+        return super().step(closure)
+
+
+class UnderOneRoof:
+    """Two optimizers, for matrices and for the rest, that save a list of states."""
+
+    def __init__(self, params, lr=1e-2):
+        params = list(params)
+        groups = params if isinstance(params[0], dict) else [{"params": params}]
+        parts = [
+            [{**g, "params": [p for p in g["params"] if (p.ndim == 2) == flat]} for g in groups]
+            for flat in (True, False)
+        ]
+        self.opts = [
+            make([g for g in part if g["params"]], lr=lr)
+            for make, part in zip((torch.optim.SGD, Adam), parts, strict=True)
+            if any(g["params"] for g in part)
+        ]
+
+    @property
+    def param_groups(self):
+        return [g for o in self.opts for g in o.param_groups]
+
+    def step(self, closure=None):
+        for o in self.opts:
+            o.step()
+
+    def zero_grad(self, set_to_none=True):
+        for o in self.opts:
+            o.zero_grad(set_to_none)
+
+    def state_dict(self):
+        return {"state": [o.state_dict() for o in self.opts]}
+
+    def load_state_dict(self, saved):
+        for o, one in zip(self.opts, saved["state"], strict=True):
+            o.load_state_dict(one)
+
+
+class Langevin(Optimizer):
+    """Draws a step's noise."""
+
+    def __init__(self, params, lr=1e-2, temperature=1e-6):
+        super().__init__(params, {"lr": lr, "temperature": temperature})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                p.sub_(g["lr"] * p.grad - (2 * g["lr"] * g["temperature"]) ** 0.5 * torch.randn_like(p))
+
+
+class HalfState(Optimizer):
+    """Keeps its momentum in bfloat16."""
+
+    def __init__(self, params, lr=1e-2, momentum=0.9):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                kept = self.state[p].get("v", torch.zeros_like(p)).to(p.dtype)
+                v = g["momentum"] * kept + p.grad
+                self.state[p]["v"] = v.bfloat16()
+                p.sub_(g["lr"] * v)
+
+
+class HalfMuon(Optimizer):
+    """Orthogonalizes in bfloat16, which drops the imaginary part of a complex gradient with a warning."""
+
+    def __init__(self, params, lr=1e-2):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                p.sub_(g["lr"] * (ns5(p.grad.bfloat16()) if p.ndim == 2 else p.grad).to(p.dtype))
+
+
+class Differences(Optimizer):
+    """Descends along differences of two losses, without a gradient."""
+
+    def __init__(self, params, lr=1e-2, eps=1e-3):
+        super().__init__(params, {"lr": lr, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if closure is None:
+            raise RuntimeError("expected a closure")
+        for g in self.param_groups:
+            drawn = [torch.randn_like(p) for p in g["params"]]
+            losses = []
+            for way in (1, -2):
+                torch._foreach_add_(g["params"], drawn, alpha=way * g["eps"])
+                losses.append(closure())
+            torch._foreach_add_(g["params"], drawn, alpha=g["eps"])
+            slope = (losses[0] - losses[1]) / (2 * g["eps"])
+            for p, z in zip(g["params"], drawn, strict=True):
+                p.sub_(g["lr"] * slope * z)
+
+
 # Faulty -----------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +498,59 @@ class DropsState(Optimizer):
                 p -= g["lr"] * s["m"] / (1 - b1 ** s["t"]) / ((s["v"] / (1 - b2 ** s["t"])).sqrt() + g["eps"])
 
 
+class CoupledSGDW(Optimizer):
+    """Decoupled by its name."""
+
+    def __init__(self, params, lr=1e-2, momentum=0.9, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for g in self.param_groups:
+            for p in (p for p in g["params"] if p.grad is not None):
+                v = self.state[p].setdefault("v", torch.zeros_like(p))
+                p.sub_(g["lr"] * v.mul_(g["momentum"]).add_(p.grad + g["weight_decay"] * p))
+
+
+class StuckAhead(LooksAhead):
+    """The slow weights stay where they began."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        before = {p: p.clone() for g in self.param_groups for p in g["params"] if p.grad is not None}
+        Adam.step(self, closure)
+        for p, w in before.items():
+            slow = self.state[p].setdefault("slow", w)
+            if int(self.state[p]["step"]) % 5 == 0:
+                p.copy_(slow.lerp(p, 0.5))
+
+
+class ForgetsLargest(Adam):
+    """Takes amsgrad, on by default, and drops the largest."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, amsgrad=True):
+        super().__init__(params, lr, betas, eps)
+        for g in self.param_groups:
+            g["amsgrad"] = amsgrad
+
+    def step(self, closure=None):
+        shown = [g["amsgrad"] for g in self.param_groups]
+        for g in self.param_groups:
+            g["amsgrad"] = False
+        super().step(closure)
+        for g, amsgrad in zip(self.param_groups, shown, strict=True):
+            g["amsgrad"] = amsgrad
+
+
 CLEAN = [TrulyFlatAdam, SignMomentum, CentralAdam, IndependentDecay, ClippedAdam, MuonMix, LazySGD]
+CLEAN += [HiddenMomentum, HiddenSquares, Configured, Sutskever, LooksAhead]
+CLEAN_BY_LAW = {  # each of a style that the law once accused
+    ClipsFirst: "closure",
+    UnderOneRoof: "older-states",
+    Langevin: "loads",
+    HalfState: "loads",
+    HalfMuon: "complex-parameters",
+}
 FAULTY = {
     VecAdamSharedStep: "one step counter advanced at each parameter",
     ClosureNesterov: "the look-ahead took the whole velocity",
@@ -319,4 +559,7 @@ FAULTY = {
     HookedAdam: "each step updated twice",
     RangerClimbs: "it climbed until it is rectified",
     DropsState: "a load lost the state",
+    CoupledSGDW: "is decoupled by its name",
+    StuckAhead: "the slow weights stayed where they began",
+    ForgetsLargest: "the same with amsgrad=False and without",
 }

@@ -11,6 +11,8 @@ import multiprocessing
 import time
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import islice
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -179,23 +181,49 @@ def measure(group, name, quick):
     ]
 
 
-def measured(part, quick):
-    """In a process of its own, since some parts change torch's global state, and some never end."""
-    group, name, distribution = part
-    ours, theirs = CONTEXT.Pipe(duplex=False)
-    process, begun = CONTEXT.Process(target=_answer, args=(theirs, group, name, quick)), time.monotonic()
-    process.start()
-    theirs.close()
+def measured(parts, quick, jobs):
+    """What is found of each, as it comes, so many beside one another.
+
+    In processes of their own, since some parts change torch's global state, and some never end.
+    """
+    coming, running = iter(parts), {}
+    while True:
+        for part in islice(coming, jobs - len(running)):
+            ours, theirs = CONTEXT.Pipe(duplex=False)
+            process = CONTEXT.Process(target=_answer, args=(theirs, *part[:2], quick))
+            process.start()
+            theirs.close()
+            running[ours] = part, process, time.monotonic()
+        if not running:
+            return
+        first = min(begun for _, _, begun in running.values())
+        ready = wait(running, max(0.0, first + SECONDS - time.monotonic()))
+        late = [pipe for pipe, (_, _, begun) in running.items() if time.monotonic() - begun >= SECONDS]
+        for pipe in {*ready, *late}:
+            part, process, begun = running.pop(pipe)
+            rows = _heard(pipe) if pipe in ready else [_failed(f"not finished in {SECONDS} s", "")]
+            process.kill()
+            process.join()
+            yield _found(part, rows, round(time.monotonic() - begun))
+
+
+def _heard(pipe):
     try:
-        rows = ours.recv() if ours.poll(SECONDS) else [_failed(f"not finished in {SECONDS} s", "")]
+        return pipe.recv()
     except EOFError:
-        rows = [_failed("error", "it ended its process")]
-    process.kill()
-    process.join()
-    found = {"group": group, "name": name, "package": distribution, "version": version(distribution)}
-    seconds = round(time.monotonic() - begun)
+        return [_failed("error", "it ended its process")]
+
+
+def _found(part, rows, seconds):
+    group, name, distribution = part
     print(name, f"{seconds} s", *[row["name"] for row in rows if row["verdict"] == "fail"], flush=True)
-    return found | {"rows": rows}
+    return {
+        "group": group,
+        "name": name,
+        "package": distribution,
+        "version": version(distribution),
+        "rows": rows,
+    }
 
 
 def _answer(pipe, group, name, quick):
@@ -223,19 +251,20 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="ask what it is and the contract, keep other rows"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="parts that are measured beside one another")
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = json.loads(JSON.read_text()) if JSON.exists() and not given.anew else []
     known = {(one["group"], one["name"]): one for one in found}
-    for part in [] if given.page else parts():
-        if part[1] in given.only if given.only else part[:2] not in known:
-            fresh = measured(part, given.quick)
-            if given.quick:
-                before = known.get(part[:2], {"rows": []})["rows"]
-                asked = {row["name"] for row in fresh["rows"]}
-                fresh["rows"] += [row for row in before if row["name"] not in asked]
-            known[part[:2]] = fresh
-            write(known)
+    wanted = [part for part in parts() if (part[1] in given.only if given.only else part[:2] not in known)]
+    for fresh in measured([] if given.page else wanted, given.quick, max(1, given.jobs)):
+        name = fresh["group"], fresh["name"]
+        if given.quick:
+            before = known.get(name, {"rows": []})["rows"]
+            asked = {row["name"] for row in fresh["rows"]}
+            fresh["rows"] += [row for row in before if row["name"] not in asked]
+        known[name] = fresh
+        write(known)
     PAGE.write_text(page(write(known)))
 
 

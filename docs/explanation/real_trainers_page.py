@@ -161,7 +161,7 @@ INTRODUCTION = """
 What `identity-props check --trainer NAME` says of {trainers} trainers as they are installed, each judged by at least
 {laws} laws ({tokens}), {ranks} of them on two ranks too. Rows that fail: {fails}; rows that follow another rule in use, or one that
 the framework documents: {designs}. Made by `docs/explanation/real_trainers.py`, which `tox -e backends` runs, in
-{minutes} minutes on a CPU with two cores; all that was measured is in [real-trainers.json](real-trainers.json). What each
+{minutes} minutes of a processor, and as many again for the ledgers; all that was measured is in [real-trainers.json](real-trainers.json). What each
 adapter follows of its framework's own pages is cited at its head, in `identity_props/trainers`.
 """
 LEGEND = """

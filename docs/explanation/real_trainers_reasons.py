@@ -78,6 +78,13 @@ _of(
 )
 _of(
     KERAS,
+    "unequal",
+    what=f"*design*: gradients are averaged over micro-batches, {SGD}",
+    known="keras#20241",
+    do="batches of equal size",
+)
+_of(
+    KERAS,
     "momentum-rate",
     what=f"*design*: the rate is inside the velocity, {SGD}",
     do="lower the rate more slowly than in torch",
@@ -209,6 +216,14 @@ _of(
     do="stop at epochs' ends: within one, `deterministic=True` loses the order too",
 )
 _of(
+    ["ignite"],
+    "ranks-order",
+    what="*fault*: on ranks `auto_dataloader(shuffle=True)` makes a sampler that nothing tells the epoch, so that each has the"
+    " same order; on one rank each has a new one (ignite_order.py)",
+    known="not found in Ignite; mended in its templates: code-generator#130",
+    do="`setup_common_training_handlers(trainer, train_sampler=loader.sampler)`, which tells it: tried",
+)
+_of(
     ["fastai"],
     "unequal",
     what="*design*: `n_acc` is a [number of examples](https://docs.fast.ai/callback.training.html#gradientaccumulation): it"
@@ -240,6 +255,7 @@ _of(
 _of(
     ["fastai"],
     "resume-epoch",
+    "resume-inside",
     what="*design*: model and optimizer are [saved](https://docs.fast.ai/learner.html#learner.save), streams are not; the"
     " order begins anew",
     do="`set_seed(seed + epoch)` before each start",

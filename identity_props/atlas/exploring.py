@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from identity_props.atlas.axes import MATRICES_ALONE, NAMES, Cell, Grid, optimizer_of
 from identity_props.atlas.store import VERSIONS, Atlas, Row, Settings, key, row
 from identity_props.engine.together import most_together, train_together
+from identity_props.engine.training import flushed_denormals
 from identity_props.engine.trial import Recipe, Run, Trial
 from identity_props.errors import InputError, MissingError
+from identity_props.stack.alone import versions
 from identity_props.stack.building import build_once
-from identity_props.stack.crews import Crew, versions
+from identity_props.stack.crews import Crew, each
 from identity_props.stack.guard import RAISED
 from identity_props.stack.stack import Stack, resolve
 from identity_props.task.data import Pixels
@@ -104,20 +106,14 @@ def _buildable(text: str) -> None:
 
 
 def _seconds(grid: Grid, settings: Settings, examples: int) -> float:
-    inner = len(grid.values["schedule"]) * len(grid.values["lr"]) * len(grid.values["init"])
-    total, d = 0.0, settings.side**2
-    for optimizer in grid.values["optimizer"]:
-        dear = MATRICES if optimizer_of(optimizer)[0] in MATRICES_ALONE else 1
-        for batch in grid.values["batch"]:
-            rate = dear * (OPTIMIZER + EXAMPLE * (batch or examples))
-            alone = Grid(
-                {**grid.values, **{name: grid.values[name][:1] for name in ("optimizer", "batch", "init")}}
-            )
-            weights = sum(
-                Variant("linear", shape[1], "none", shape[2]).numbers(d) for shape in alone.shapes(d)
-            )
-            total += inner * weights * rate
-    return total * settings.steps * settings.replicas
+    values, d = grid.values, settings.side**2
+    one_each = {name: values[name][:1] for name in ("optimizer", "batch", "init")}
+    shapes = Grid({**values, **one_each}).shapes(d)
+    weights = sum(Variant("linear", shape[1], "none", shape[2]).numbers(d) for shape in shapes)
+    dear = [MATRICES if optimizer_of(one)[0] in MATRICES_ALONE else 1 for one in values["optimizer"]]
+    steps = sum(OPTIMIZER + EXAMPLE * (batch or examples) for batch in values["batch"])
+    inner = math.prod(len(values[name]) for name in ("schedule", "lr", "init"))
+    return inner * weights * sum(dear) * steps * settings.steps * settings.replicas
 
 
 # Exploring ------------------------------------------------------------------------------------------
@@ -126,27 +122,15 @@ def _seconds(grid: Grid, settings: Settings, examples: int) -> float:
 def explore(plan: Plan, atlas: Atlas, crew: Crew, done: NDArray[np.uint64]) -> Iterator[int]:
     """Train what is left and keep it; how many cells were finished, as they come.
 
-    At any time a few groups are with the crew and none is remembered, so memory does not grow with cells.
+    None of what was finished is remembered, so memory does not grow with cells.
     """
-    groups, pending = plan.groups(done), set[Future[list[Row]]]()
-    left = True
-    while left or pending:
-        while left and len(pending) < crew.room():
-            group = next(groups, None)
-            if group is None:
-                left = False
-                break
-            pending.add(crew.submit(explored, group, plan.settings))
-            if all(one.done() for one in pending):
-                break
-        ended, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-        if not ended:
-            crew.alive()
-        for future in ended:
-            atlas.add(future.result())
-            yield len(future.result())
+    groups = ((group, plan.settings) for group in plan.groups(done))
+    for _, rows in each(crew, explored, groups):
+        atlas.add(rows)
+        yield len(rows)
 
 
+@flushed_denormals(helpers=True)
 def explored(pixels: Pixels, cells: Sequence[Cell], settings: Settings) -> list[Row]:
     """Rows of cells that differ in rate and schedule alone, trained here."""
     trials = [trial_of(cell, settings) for cell in cells]

@@ -14,7 +14,7 @@ from typing import Any
 
 from identity_props.atlas.axes import NAMES, Cell
 from identity_props.atlas.store import Atlas, Row
-from identity_props.errors import InputError, MissingError
+from identity_props.errors import InputError
 from identity_props.task.metrics import FAILED as FAILED_FROM
 from identity_props.task.metrics import NEAR_IDENTITY
 
@@ -26,12 +26,14 @@ LOST = 100.0  # FVU, ten times the error of predicting the mean: it diverges, wh
 
 @dataclass(frozen=True)
 class Seen:
-    """A cell and how its replicas ended: FVU in grey levels, sorted, what is no number last."""
+    """A cell, its budget and data, and how its replicas ended: FVU in grey levels, sorted, what is no number last."""
 
     cell: Cell
     steps: int
     fvu: tuple[float, ...]
     reached: tuple[int, ...]
+    data: str = "digits"
+    side: int = 7
 
     @cached_property
     def median(self) -> float:
@@ -70,7 +72,8 @@ def seen(rows: Iterable[Row]) -> Iterator[Seen]:
     """Rows of an atlas, of one data set and budget or of several."""
     for row in rows:
         fvu = sorted(math.inf if math.isnan(value) else value for value in row["fvu"])
-        yield Seen(Cell(*(row[name] for name in NAMES)), row["steps"], tuple(fvu), tuple(row["reached"]))
+        cell, ends = Cell(*(row[name] for name in NAMES)), (tuple(fvu), tuple(row["reached"]))
+        yield Seen(cell, row["steps"], *ends, row["data"], row["side"])
 
 
 def opened(path: Path | None = None) -> list[Seen]:
@@ -168,86 +171,3 @@ def decides(cells: Sequence[Seen]) -> str:
         told += f" Next of the other knobs is {second}: {second.moved:,} of {second.failed:,}, and {second.broken:,} of {second.learned:,} broken."
     freely = ", ".join(f"{axis} {moved:,}" for axis, (moved, _) in by_axis.items())
     return f"{told} Turned to whatever value is best, one knob alone moves of {next(iter(by_axis.values()))[1]:,} failed cells: {freely}."
-
-
-# Advice ---------------------------------------------------------------------------------------------
-
-AGREES = 1.5  # a factor; rates nearer than this are the same knob
-
-
-@dataclass(frozen=True)
-class Way:
-    """A cell that learns, and the knobs to turn to get there, with their values."""
-
-    to: Seen
-    turned: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        return ", ".join(f"{axis} {shown(value)}" for axis, value in self.turned.items())
-
-
-def nearest(cells: Sequence[Seen], asked: Mapping[str, Any]) -> Seen:
-    """The cell that agrees with what is asked on most axes, the nearest rate among those; raises InputError.
-
-    Axes that are not asked for count for nothing.
-    """
-    for axis, value in asked.items():
-        values = {getattr(one.cell, axis) for one in cells}
-        if axis not in ("lr", "depth") and value not in values:
-            raise InputError(
-                f"{axis}: expected one of the atlas, {', '.join(sorted(map(shown, values)))}, got {shown(value)}"
-            )
-    return min(cells, key=lambda one: (_differing(one.cell, asked), _apart(one.cell, asked)))
-
-
-def _differing(cell: Cell, asked: Mapping[str, Any]) -> int:
-    return sum(getattr(cell, axis) != value for axis, value in asked.items() if axis != "lr")
-
-
-def _apart(cell: Cell, asked: Mapping[str, Any]) -> float:
-    """Distance in depth, then in the logarithm of the rate."""
-    depth = 100.0 * abs(cell.depth - asked.get("depth", cell.depth))
-    return depth + abs(math.log(cell.lr / asked.get("lr", cell.lr)))
-
-
-def ways(cells: Sequence[Seen], asked: Mapping[str, Any], most: int = 6) -> list[Way]:
-    """Ways to cells that learn: fewest knobs first, then how sure, then the rate that is nearest.
-
-    A way that turns all that an earlier one does, and perhaps more, is left out.
-    """
-    learning = [one for one in cells if one.state == NEAR]
-    found = [Way(one, _turns_to(one.cell, asked)) for one in learning]
-    found.sort(key=lambda way: (len(way.turned), -way.to.sure, _apart(way.to.cell, asked), way.to.when))
-    kept: list[Way] = []
-    for way in found:
-        if not any(_less(one.turned, way.turned) for one in kept):
-            kept.append(way)
-    return kept[:most]
-
-
-def _less(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether one turns no other knobs than the other, and to the same values; any rate is as good as another."""
-    return all(axis in other and (axis == "lr" or other[axis] == value) for axis, value in one.items())
-
-
-def _turns_to(cell: Cell, asked: Mapping[str, Any]) -> dict[str, Any]:
-    turned = {
-        axis: getattr(cell, axis) for axis in asked if axis != "lr" and getattr(cell, axis) != asked[axis]
-    }
-    if "lr" in asked and not 1 / AGREES <= cell.lr / asked["lr"] <= AGREES:
-        turned["lr"] = cell.lr
-    return turned
-
-
-def hint(asked: Mapping[str, Any]) -> str:
-    """The first way off the question's corner in a line; empty where that is not at hand or says nothing."""
-    try:
-        cells = opened()
-        at = nearest(cells, asked)
-    except (InputError, MissingError):
-        return ""
-    found = [way for way in ways(cells, asked, 1) if way.turned]
-    if at.state == NEAR or not found:
-        return ""
-    end = found[0].to
-    return f"atlas: {end.learned} of {len(end.fvu)} networks of the nearest cell that learns do, which is {found[0]}"

@@ -26,13 +26,13 @@ import torch
 
 from identity_props.claims.registry import Claim
 from identity_props.claims.verdict import Outcome, judge
-from identity_props.engine.training import train
+from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Run, Trial
 from identity_props.errors import InputError
 from identity_props.explanation.explain import Explanation
 from identity_props.explanation.explain import explain as explain_network
 from identity_props.explanation.networks import network_of
-from identity_props.stack.crews import Cluster
+from identity_props.stack.crews import Cluster, Say
 from identity_props.stack.importing import import_all
 from identity_props.stack.processes import SPAWN, Leash, Unnamed, workers
 from identity_props.stack.stack import Stack
@@ -86,11 +86,12 @@ def judge_all(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     explained: bool = False,
     scheduler: str | None = None,
+    say: Say = lambda line: None,
 ) -> Iterator[Outcome]:
     """Judge claims side by side and yield each outcome as it is known.
 
     ``jobs`` processes train, by default as ``default_jobs`` has it; 1 trains in this process. With a
-    ``scheduler``, an address, the workers of its Dask cluster do. With
+    ``scheduler``, an address, the workers of its Dask cluster do, and ``say`` is told where there is none. With
     ``explained`` the first replica of each claim is, unless it diverged. Closing the iterator, or an
     exception such as Ctrl-C, stops all training: worker processes at once, as when this one is killed,
     a thread within REPORT_EVERY steps. Raises InputError for no claims, jobs below 1 or what ``judge`` refuses.
@@ -101,7 +102,7 @@ def judge_all(
         raise InputError(f"jobs: expected at least 1, got {jobs}")
     stack = stack or Stack()
     jobs = jobs or default_jobs(stack, claims, pixels)
-    crew = _Crew(pixels, stack, jobs, seed if explained else None, scheduler)
+    crew = _Crew(pixels, stack, jobs, seed if explained else None, scheduler, say)
     judges = ThreadPoolExecutor(len(claims))
     try:
         crew.prepare(_trials(claims, pixels), range(seed, seed + replicas))
@@ -123,7 +124,7 @@ class _Crew:
     """Workers that train each (trial, seeds) once, and count their steps."""
 
     def __init__(
-        self, pixels: Pixels, stack: Stack, jobs: int, explain: int | None, scheduler: str | None
+        self, pixels: Pixels, stack: Stack, jobs: int, explain: int | None, scheduler: str | None, say: Say
     ) -> None:
         self.pixels, self.explain = pixels, explain  # the seed that is explained
         self.explanations = dict[Trial, Explanation]()
@@ -135,7 +136,7 @@ class _Crew:
         self.executor: Executor
         self.cluster: Cluster | None = None
         if scheduler is not None:
-            self.cluster = Cluster((pixels, stack), scheduler, threads(cores(), pixels))
+            self.cluster = Cluster((pixels, stack), scheduler, threads(cores(), pixels), say)
             self.stop = self.cluster.stop
             return
         # in a file: tensors sent as such would pass through shared memory, which may be small, and a process
@@ -240,6 +241,7 @@ def _train(trial: Trial, seeds: tuple[int, ...], explain: int | None) -> bytes:
     return _dumped(trial, pixels, seeds, stack, explain, on_step)
 
 
+@flushed_denormals(helpers=True)
 def _train_held(
     held: tuple[Pixels, Stack], trial: Trial, seeds: tuple[int, ...], explain: int | None
 ) -> bytes:

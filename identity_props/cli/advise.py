@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from identity_props.cli.given import PATH
-from identity_props.cli.terminal import ALL_HOLD, say, show
+from identity_props.cli.terminal import ALL_HOLD, put, say, show
 
 if TYPE_CHECKING:
     from identity_props.cli.asked import Asked
@@ -25,11 +25,16 @@ ASKED = {
     "schedule": (str, "Of the rate."),
     "lr": (click.FloatRange(min=0, min_open=True), "Rate."),
 }
+OF = {
+    "data": (str, "Data, where the atlas has several."),
+    "side": (click.IntRange(min=1), "Pixels a side, likewise."),
+    "steps": (click.IntRange(min=1), "Budget, likewise."),
+}
 
 
 def knobs(command: Any) -> Any:
     """One option a knob."""
-    for name, (kind, told) in reversed(ASKED.items()):
+    for name, (kind, told) in reversed((ASKED | OF).items()):
         command = click.option(f"--{name}", name, type=kind, help=told)(command)
     return command
 
@@ -44,29 +49,40 @@ def advise(path: Path | None, most: int, as_json: bool, **given: Any) -> int:
 
     Trains nothing, and reads it off an atlas. Knobs that are not given are left as each cell has them.
     """
-    from identity_props.atlas.reading import nearest, opened, ways
+    from identity_props.atlas.advising import advised, of_one
+    from identity_props.atlas.reading import opened
     from identity_props.errors import InputError
 
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {name: value for name, value in given.items() if value is not None and name in ASKED}
     if not asked:
         raise InputError("advise: expected knobs such as --depth 4 --optimizer RMSprop --lr 1e-3, got none")
-    cells = opened(path)
-    at, found = nearest(cells, asked), ways(cells, asked, most)
+    cells = of_one(opened(path), {name: given[name] for name in OF if given[name] is not None})
+    found = advised(cells, asked, most)
     from identity_props.report import advice
 
-    show(advice.document(asked, at, found) if as_json else advice.table(asked, at, found))
+    if as_json:
+        show(advice.document(found))
+        return ALL_HOLD
+    put(advice.told(found))
+    table = advice.table(found)
+    show(table) if table else put("no cell of this atlas learns")
+    if table:
+        put(advice.FOOT)
     return ALL_HOLD
 
 
 def say_hint(asked: Asked, pixels: Pixels) -> None:
     """Say what the question's corner advises where ``explain --try`` trained a network that it could hold."""
-    from identity_props.atlas.reading import hint
+    from identity_props.atlas.advising import hint
+    from identity_props.atlas.axes import optimizer_of
 
     recipe, ours = asked.recipe(pixels.d), asked.model is None and not asked.arguments
     if not (asked.try_ and ours and recipe is not None and (pixels.name, pixels.d) == ("digits", 49)):
         return
-    knobs = {"variant": asked.variant, "depth": asked.depth, "scaling": asked.scaling}
     optimizer = recipe.optimizer.rpartition(":")[2]
+    if optimizer_of(optimizer) != (recipe.optimizer, recipe.arguments):  # such as torch's own RMSprop
+        return
+    knobs = {"variant": asked.variant, "depth": asked.depth, "scaling": asked.scaling}
     told = hint({**knobs, "optimizer": optimizer, "schedule": asked.schedule, "lr": recipe.lr})
     if told:
         say(told)

@@ -71,6 +71,7 @@ def atlas(
     store.arrow()
     pixels = load(data, int(side), data_dir, download)
     plan = mapping.plan_of(pixels, data, int(side), **given)
+    plan.check()
     jobs = jobs or cores()
     files.make(out)
     kept = store.Atlas(out)
@@ -83,7 +84,6 @@ def atlas(
         raise InputError(
             f"cells: expected what takes a day at most, got {mapping.long(seconds)}; --yes starts it all the same"
         )
-    plan.check()
     interrupted = mapping.explored(plan, kept, finished, left, pixels, jobs, scheduler)
     kept.tidied()
     mapping.told(kept, plan, pixels, jobs, as_json)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from identity_props.cli.given import PATH, SEED, names_from_here
 from identity_props.cli.judged import asked_of, what_to_judge
-from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, say, show
+from identity_props.cli.terminal import ALL_HOLD, ONE_FAILS, options, say, show
+from identity_props.errors import InputError
 from identity_props.stack.importing import importing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from identity_props.conformance.asked import Asked, Named
+    from identity_props.conformance.rows import Row
 
 
 @click.command()
@@ -33,6 +41,7 @@ from identity_props.stack.importing import importing
 )
 @click.option("--all", "all_rows", is_flag=True, help="Show also the laws that do not apply, and why.")
 @click.option("--in-process", is_flag=True, help="Try the parts in this process, for a debugger.")
+@options("scheduler")
 @click.option("--out", type=PATH, help="Folder to write check.json and report.html to.")
 @click.option("--force", is_flag=True, help="Replace those that are there.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the table.")
@@ -42,6 +51,7 @@ def check(
     quick: bool,
     all_rows: bool,
     in_process: bool,
+    scheduler: str | None,
     out: Path | None,
     force: bool,
     as_json: bool,
@@ -53,11 +63,9 @@ def check(
     any kind is judged by its own forward pass. A trainer is asked for small trainings and judged by the weights that
     it leaves. All is tried in a process of its own, so that what exits or crashes is a row, and the others still run.
     """
-    from identity_props.conformance import isolated
-
     click.get_current_context().with_resource(names_from_here())
     asked = asked_of(seed, guard, quick, **what)
-    with (isolated.here if in_process else isolated.judged)(asked) as (stack, judged):
+    with _judged(asked, in_process, scheduler) as (stack, judged):
         with importing():  # torch, while the other process works
             from identity_props.conformance.rows import FAIL
             from identity_props.report import documents, files, page, tables
@@ -69,6 +77,7 @@ def check(
         for row in judged:
             rows.append(row)
             say(f"{len(rows)} {row.verdict} {row.name}")
+    rows.sort(key=lambda row: stack.rows.index(row.name))
     document = documents.check_results(rows, stack, seed)
     show(document if as_json else tables.check_table(rows, stack, all_rows))
     if out is not None:
@@ -76,3 +85,21 @@ def check(
         written = files.write(out, document, documents.CHECK)
         say(f"wrote {written} and {files.replace_file(out / page.FILE, page.of_check(rows, stack, context))}")
     return ONE_FAILS if any(row.verdict == FAIL for row in rows) else ALL_HOLD
+
+
+def _judged(
+    asked: Asked, in_process: bool, scheduler: str | None
+) -> AbstractContextManager[tuple[Named, Iterator[Row]]]:
+    """What is judged and its rows: here, in a process of its own, or on the workers of a cluster."""
+    from identity_props.conformance import isolated
+    from identity_props.conformance.asked import AskedTrainer
+
+    if scheduler is None:
+        return isolated.here(asked) if in_process else isolated.judged(asked)
+    if in_process or not isinstance(asked, AskedTrainer):
+        raise InputError(
+            "--scheduler: expected a --trainer or a --command, whose laws are shared out, got others"
+        )
+    with importing():
+        from identity_props.conformance import clustered
+    return clustered.judged(asked, scheduler, say)

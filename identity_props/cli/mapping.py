@@ -41,7 +41,7 @@ def plan_of(
 def finished(kept: Atlas, mix: bool) -> Any:
     """Keys of the cells that are there; raises InputError where other versions made them."""
     from identity_props.atlas.store import VERSIONS
-    from identity_props.stack.crews import versions
+    from identity_props.stack.alone import versions
 
     here = tuple(versions()[name] for name in VERSIONS)
     others = sorted(kept.versions() - {here})
@@ -81,7 +81,7 @@ def explored(
     done = 0
     with bar("cells") as (move, line):
         try:
-            with crew(pixels, jobs, threads(jobs, pixels), scheduler) as workers:
+            with crew(pixels, jobs, threads(jobs, pixels), scheduler, line) as workers:
                 for count in explore(plan, kept, workers, finished):
                     if (done + count) * 10 // planned > done * 10 // planned:
                         line(f"{done + count:,} of {planned:,} cells")

@@ -140,7 +140,8 @@ def _watched(claims: int, judged: Callable[..., Iterator[Outcome]]) -> tuple[lis
     outcomes: list[Outcome] = []
     with bar("steps") as (move, line):
         try:
-            for outcome in judged(on_progress=lambda progress: move(progress.done, progress.planned)):
+            heard = partial(judged, on_progress=lambda progress: move(progress.done, progress.planned))
+            for outcome in heard(say=line):
                 outcomes.append(outcome)
                 done = f"{len(outcomes)}/{claims} {outcome.verdict} {outcome.claim.name}"
                 line(done + (f", in {outcome.passes} passes" if outcome.passes > 1 else ""))

@@ -61,7 +61,7 @@ class AskedParts:
 
 @dataclass(frozen=True)
 class AskedTrainer:
-    """A trainer as a command line says it, see ``trainer_of``, and the rules that it is meant to follow."""
+    """A trainer as a command line says it, see ``trainer_of``, the rules that it is meant to follow, and some laws or all."""
 
     name: str | None
     arguments: tuple[str, ...]
@@ -70,6 +70,7 @@ class AskedTrainer:
     ranks: int
     seed: int
     guard: float | None
+    laws: tuple[str, ...] = ()
     quiet = True  # frameworks draw bars and warn
     alone = True  # its first row is all, where that fails
 
@@ -83,12 +84,12 @@ class AskedTrainer:
         check_accepted(self.accept)
         trainer = trainer_of(self.name, self.arguments, self.command)
         with bench_of(trainer, self.seed, self.ranks) as bench:
-            names = tuple(name for name, _ in planned(bench))
+            names = tuple(name for name, _ in planned(bench, names=self.laws))
             parts = {"trainer": str(trainer), "version": trainer.version, "ranks": self.ranks}
             designs = trainer.designs()
 
             def rows(done: Sequence[Row]) -> Iterator[Row]:
-                return check_trainer(bench, self.accept, limited(self.guard), designs, done)
+                return check_trainer(bench, self.accept, limited(self.guard), designs, done, self.laws)
 
             yield Named(str(trainer), parts, "cpu", names), rows
 

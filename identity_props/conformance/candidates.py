@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from identity_props.conformance.alongside import AS_IT_IS, Circumstance, Departure, departure
+from identity_props.conformance.alongside import (
+    AS_IT_IS,
+    SAME,
+    SINGLE,
+    Circumstance,
+    Departure,
+    departure,
+)
 from identity_props.conformance.observed import Group, Seen
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
 from identity_props.task.algorithms.base import Step
@@ -20,21 +27,38 @@ from identity_props.task.algorithms.conventions import (
     STEP_SLIPS,
     ascending,
 )
+from identity_props.task.algorithms.descent import LOOKS_AHEAD
 from identity_props.task.algorithms.moments import SWITCHED
 
 # what packages call the arguments that torch.optim names
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "momentum": ("beta", "beta1", "mu", "alpha"),
-    "alpha": ("rho", "decay", "smoothing", "beta2"),
+    "alpha": ("la_alpha", "rho", "decay", "smoothing", "beta2"),
     "rho": ("alpha", "beta2"),
     "eps": ("epsilon",),
     "weight_decay": ("wd", "weight_decay_rate"),
     "beta2_decay": ("decay", "decay_rate"),
     "correct_bias": ("bias_correction", "correct_biases", "debias", "use_bias_correction"),
     "precondition_frequency": ("preconditioning_frequency", "every"),
+    "k": ("la_steps", "la_step", "sync_period"),
 }
 PAIRS = (("beta1", "beta2"), ("b1", "b2"), ("beta_1", "beta_2"))
 UNFIT = (ArithmeticError, LookupError, RuntimeError)  # of an algorithm with arguments that it is not made for
+# slips that are a way of their own where nothing is called by the algorithm's name: a diagonal natural gradient
+NAMED = {
+    *("the second moment's root were not taken", "the root of the squares were not taken"),
+    *("the root of the sum were not taken", "squares were not summed"),
+}
+MISSING, UNASKED = "Nesterov's look-ahead were missing", "Nesterov's look-ahead were taken unasked"
+# slips about one argument, which is a part's own where it does not show it
+ABOUT = {
+    **dict.fromkeys(("squares were averaged with 0.95", "squares were averaged with 0.9"), "alpha"),
+    **dict.fromkeys(("it were centered unasked", "it were not centered"), "centered"),
+    **dict.fromkeys(("eps were 1e-3", "eps were 1e-8"), "eps"),
+    **dict.fromkeys((MISSING, UNASKED), "nesterov"),
+    "the second beta were 0.99": "betas",
+    "squares began at 0.1": "initial_accumulator_value",
+}
 FRACTIONS = (0.9, 0.95, 0.98)  # of the rate, taken for it; a half or twice may be a way to write it
 
 
@@ -96,6 +120,7 @@ class Candidate:
     way: str = ""
     bare: bool = False
     together: bool = False  # parameters have to be seen together
+    exactly: bool = False  # in float64, whatever the paper's own precision
 
     def arguments(self, seen: Seen) -> list[Arguments]:
         """For each group; a bare one reads what a switch has set alone."""
@@ -113,11 +138,12 @@ class Candidate:
 
     def near(self, seen: Seen) -> float:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
-        return max(seen.near, self.algorithm.rounding)
+        rounding = self.algorithm.rounding
+        return max(seen.near, min(rounding, SINGLE) if self.exactly else rounding)
 
     def meant(self, seen: Seen) -> tuple[int, int]:
         """Least where a part shows all of its algorithm's arguments, of those where they are the most."""
-        names = [name for name in self.algorithm.defaults if name not in ("lr", "weight_decay", *SWITCHED)]
+        names = _own(self.algorithm)
         missing = [name for name in names if not shows(seen.groups[0], name)]
         return len(missing), -len(names)
 
@@ -147,7 +173,10 @@ def published(seen: Seen) -> Iterator[Candidate]:
     for algorithm in exact_first:
         yield from _taken(algorithm, {"": algorithm.step}, seen)
     for algorithm in exact_first:
-        yield from _taken(algorithm, algorithm.variants, seen)
+        ways = algorithm.variants.items()
+        optional = shows(seen.groups[0], "nesterov")
+        taken = {w: s for w, s in ways if not (optional and w.startswith(LOOKS_AHEAD))}
+        yield from _taken(algorithm, taken, seen)
 
 
 def decayed(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -164,8 +193,26 @@ def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
             yield replace(one, step=changed(one.step), way=_and(one.way, way), together=True)
 
 
-def gone_wrong(algorithms: Sequence[Algorithm], seen: Seen) -> Iterator[Candidate]:
-    """By slips that any can have, by their own, then by steps of another length."""
+def promised(algorithm: Algorithm, seen: Seen) -> bool:
+    """Whether a part is plainly meant to be it: it shows one of its arguments, or is called by its name."""
+    return _called(algorithm, seen) or any(shows(seen.groups[0], name) for name in _own(algorithm))
+
+
+def _called(algorithm: Algorithm, seen: Seen) -> bool:
+    return algorithm.name.removesuffix("w") in seen.name.lower()
+
+
+def _own(algorithm: Algorithm) -> list[str]:
+    """Its arguments but for those that every optimizer has, or that an option switches."""
+    return [name for name in algorithm.defaults if name not in ("lr", "weight_decay", *SWITCHED)]
+
+
+def gone_wrong(seen: Seen) -> Iterator[Candidate]:
+    """What a part promises to be, by slips that any can have, by its own, then by steps of another length.
+
+    A heavy ball of 0.9 that shows nothing is RAdam with a correction that stays that of the first step.
+    """
+    algorithms = [one for one in ALGORITHMS.values() if promised(one, seen)]
     for one in algorithms:
         yield from _taken(one, {way: changed(one.step) for way, changed in STEP_SLIPS.items()}, seen)
         yield from miscounted([Candidate(one, one.step)])
@@ -190,7 +237,16 @@ def longer_or_shorter(one: Candidate) -> Iterator[Candidate]:
 def own_slips(algorithms: Iterable[Algorithm], seen: Seen) -> Iterator[Candidate]:
     """By what is known to go wrong in each."""
     for algorithm in algorithms:
-        yield from _taken(algorithm, algorithm.slips, seen)
+        slips = {way: step for way, step in algorithm.slips.items() if _told(algorithm, way, seen)}
+        coarse = algorithm.rounding > SAME
+        yield from (replace(one, exactly=coarse) for one in _taken(algorithm, slips, seen))
+
+
+def _told(algorithm: Algorithm, way: str, seen: Seen) -> bool:
+    """Whether a slip is one, by what a part shows and is called."""
+    return (way not in NAMED or _called(algorithm, seen)) and (
+        way not in ABOUT or shows(seen.groups[0], ABOUT[way])
+    )
 
 
 def decay_gone_wrong(candidates: Iterable[Candidate]) -> Iterator[Candidate]:

@@ -11,7 +11,8 @@ from identity_props.conformance.trying import SHAPE, Walk, draws_steps, same, tr
 from identity_props.engine.recorded import recordable
 from identity_props.laws.layers import displaced
 from identity_props.laws.precision import step_from_one
-from identity_props.stack.stack import DTYPES, Stack, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import DTYPES, Stack
 
 
 def rounds_at_random(stack: Stack) -> bool:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from identity_props.conformance.trying import LR, SHAPE, Walk, same, tried
-from identity_props.stack.stack import Stack, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack
 from identity_props.task.theory import adam_first_step, rmsprop_steps
 
 TRY = "try --like torch.optim:"

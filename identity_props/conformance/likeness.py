@@ -30,7 +30,7 @@ from identity_props.conformance.walks import (
     walked,
 )
 from identity_props.laws import Discrepancy, worst_of
-from identity_props.stack.stack import seeded
+from identity_props.stack.seeding import seeded
 
 EPS, LEAST = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 OFF = "|p - p of the reference| / |p|"

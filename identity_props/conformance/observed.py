@@ -30,6 +30,7 @@ from identity_props.conformance.walks import (
     walked,
 )
 from identity_props.stack.guard import RAISED
+from identity_props.stack.stack import names, takes
 
 Group = Mapping[str, Any]
 EVENLY, SHORTLY = 24, 12  # steps of an even walk, and of one with a switch
@@ -46,7 +47,7 @@ UNDECAYED = Switch("weight_decay", 0.0)
 class Seen:
     """A part's walk, its course, what its groups showed before it, and the names that a switch has set.
 
-    ``where`` says what befell it, and ``plainly`` that nothing of that is read in several ways.
+    ``where`` says what befell it, and ``plainly`` that nothing of that is read in several ways. ``name`` is its class's.
     """
 
     walked: Walked
@@ -55,6 +56,7 @@ class Seen:
     set: frozenset[str]
     where: str = ""
     plainly: bool = True
+    name: str = ""
 
     @cached_property
     def near(self) -> float:
@@ -108,15 +110,30 @@ class Part:
     @property
     def _uncorrected(self) -> bool:
         """Whether its own docstring says that moments are not corrected, as those of BERT's Adam are not."""
-        of = self.make.func if isinstance(self.make, partial) else self.make
-        return bool(UNCORRECTED.search(of.__doc__ or ""))
+        return bool(UNCORRECTED.search(self._class.__doc__ or ""))
+
+    @property
+    def _class(self) -> Factory:
+        return self.make.func if isinstance(self.make, partial) else self.make
+
+    @property
+    def name(self) -> str:
+        """Of its class or function, which promises what an algorithm's name says."""
+        return str(getattr(self._class, "__name__", ""))
 
     def takes(self, switch: Switch) -> bool:
-        """Whether it takes all of a switch's arguments, together."""
+        """Whether it takes all of a switch's arguments, together, and not only since it takes any."""
+        if self.swallows and not all(names(self.make, name) for name in switch.arguments):
+            return False
         try:
             return switch.taken_by(self.make)
         except RAISED:  # it raises as it is tried
             return False
+
+    @cached_property
+    def swallows(self) -> bool:
+        """Whether it takes and shows whatever it is given."""
+        return takes(self.make, "no_such_argument")
 
     @cached_property
     def layout(self) -> tuple[bool, bool]:
@@ -197,7 +214,8 @@ class Part:
         groups: list[Group] = [group for _ in course.rates(0)]
         if switch.other is not None:
             groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]
-        return Seen(walked(self.make, course, switch), course, groups, frozenset(switch.arguments), where)
+        found = walked(self.make, course, switch)
+        return Seen(found, course, groups, frozenset(switch.arguments), where, name=self.name)
 
 
 def _without_small(course: Course) -> Course:

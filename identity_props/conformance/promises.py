@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from identity_props.conformance.likeness import EPS, distance
 from identity_props.laws import Discrepancy, worst_of
 from identity_props.stack.loop import take_step
-from identity_props.stack.stack import ready, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import ready
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[torch.optim.Optimizer, Callable[[], Tensor]], None]

@@ -36,9 +36,10 @@ def those_that_fit(candidates: Iterable[Candidate], seen: Seen) -> list[Candidat
 
 def first_that_fits(slips: Iterable[Candidate], seen: Seen, when: str = "") -> Recognised | None:
     """The first, of algorithms that are told from others to the same precision."""
-    return next(
-        (told_wrong(slip, seen, when) for slip in slips if slip.near(seen) == SAME and slip.fits(seen)), None
-    )
+    if seen.near > SAME:
+        return None
+    fitting = (slip for slip in slips if (slip.exactly or slip.near(seen) == SAME) and slip.fits(seen))
+    return next((told_wrong(slip, seen, when) for slip in fitting), None)
 
 
 def told_wrong(slip: Candidate, seen: Seen, when: str = "") -> Recognised:

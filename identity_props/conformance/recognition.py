@@ -43,7 +43,6 @@ from identity_props.conformance.recognised import (
 )
 from identity_props.conformance.switching import decaying
 from identity_props.conformance.walks import BEFELL, ROWS, Factory, WalkError
-from identity_props.task.algorithms import ALGORITHMS
 
 FAR = 1e-4  # of the way gone: more than rounding to float32 does, less than papers differ
 NEARLY = 1.1  # of the least distance: the first that is so near is named
@@ -68,8 +67,9 @@ def _found(part: Part) -> Recognised:
     if not even.moved.any():
         return Recognised(NONE, note="it moves nothing")
     if matches := _known(even):
-        return _befallen(part, matches, even)
-    if found := first_that_fits(gone_wrong([*ALGORITHMS.values()], even), even) or _but_for_few(even):
+        loose = [one.algorithm for one in matches if one.near(even) > even.near]
+        return first_that_fits(own_slips(loose, even), even) or _befallen(part, matches, even)
+    if found := first_that_fits(gone_wrong(even), even) or _but_for_few(even):
         return found
     coarse = replace(part, small=False)
     if matches := _known(even := coarse.evenly(part.plain, EVENLY)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,10 @@ from identity_props.task.algorithms import Cell
 from identity_props.task.algorithms.conventions import IGNORED, idle_decay
 
 DECAYED, MOVING = Switch("weight_decay", 0.1, 0.3), Switch("momentum", 0.9)
+DECOUPLED = re.compile(r"(Adam|SGD)W(?![a-z]|D\b)")  # AdamW and its kin, not AdamWrapper
+COUPLED = ("adam", "amsgrad", "nadam", "radam", "sgd")  # decay as their papers have it
 USED = ("momentum", "nesterov", "dampening", "betas", "amsgrad", "centered")  # none is without effect
+OFF = (Switch("amsgrad", False), Switch("centered", False))  # where they are on by default
 CODES = ("foreach", "fused")  # switches of the code, not of the algorithm
 TRIED = {
     *("momentum", "nesterov", "dampening", "betas", "eps", "amsgrad", "decoupled_weight_decay", "alpha"),
@@ -55,7 +59,7 @@ def decaying(part: Part, fitting: list[Candidate], even: Seen) -> Recognised:
         slips = (one for one in decay_gone_wrong(fitting) if named or one.way != IGNORED)
         wrong = None if kept else first_that_fits(slips, seen, f" {DECAYED}")
         said = [] if kept else ["none known with weight_decay"]
-    if wrong or (kept and (wrong := _decays_of_groups(part, kept))):
+    if wrong or (kept and (wrong := _decays_of_groups(part, kept) or _named_otherwise(part, kept, seen))):
         return wrong
     return _switching(part, kept or fitting, even, said)
 
@@ -72,9 +76,27 @@ def _decays_of_groups(part: Part, kept: list[Candidate]) -> Recognised | None:
     return first_that_fits((replace(one, step=idle_decay(one.step), way=way) for one in kept), seen)
 
 
+def _named_otherwise(part: Part, kept: list[Candidate], seen: Seen) -> Recognised | None:
+    """Coupled decay of one that is called AdamW, or the like, and has no switch for it."""
+    switched = any("coupl" in name for name in seen.groups[0])
+    if switched or not (DECOUPLED.search(part.name) and _coupled(kept[0])):
+        return None
+    if any(one.fits(seen) for one in decayed(kept) if one.way.endswith("decoupled decay")):
+        return None  # without momentum they are the same
+    note = f"nearest is {kept[0]}: its decay is coupled, where {part.name} is decoupled by its name"
+    return Recognised(WRONG, kept[0].algorithm, note)
+
+
+def _coupled(one: Candidate) -> bool:
+    """Whether its decay is that of a gradient, by its way or its paper."""
+    return f", {one.way}".endswith(", coupled decay") or (
+        "decay" not in one.way and one.algorithm.name in COUPLED
+    )
+
+
 def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]) -> Recognised:
     """With each other switch that it takes."""
-    for switch in SWITCHES:
+    for switch in (*SWITCHES, *OFF):
         if switch.name in TRIED and part.takes(switch):
             try:
                 found = _switched(part, fitting, switch)
@@ -94,7 +116,7 @@ def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognise
     """What is to be said of it with a switch."""
     beside = tuple({**part.plain.arguments, **dict(switch.beside)}.items())
     seen = part.evenly(replace(switch, other=None, beside=beside))
-    if switch.name in USED and switch.value and _ignored(part, switch, seen, beside):
+    if switch.name in USED and _ignored(part, switch, seen, beside):
         note = (
             f"nearest is {fitting[0]}: its steps are the same with {switch.name}={switch.value} and without"
         )

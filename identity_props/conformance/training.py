@@ -22,10 +22,14 @@ def check_trainer(
     guard: float = GUARD,
     designs: Designs | None = None,
     done: Sequence[Row] = (),
+    names: Sequence[str] = (),
 ) -> Iterator[Row]:
-    """A row for each law of trainers, after one that says whether it trains at all; alone where it does not."""
+    """A row for each law of trainers, or those that are named, after one that says whether it trains at all.
+
+    It is alone where it does not.
+    """
     check_accepted(accept)
-    for row in followed(planned(bench, accept, designs or {}), guard, done):
+    for row in followed(planned(bench, accept, designs or {}, names), guard, done):
         yield row
         if row.name == TRAINS and row.verdict == FAIL:
             return
@@ -39,10 +43,12 @@ def check_accepted(accept: Sequence[str]) -> None:
             raise InputError(f"accept: expected {', '.join(known)}, got {rule!r}")
 
 
-def planned(bench: Bench, accept: Sequence[str] = (), designs: Designs | None = None) -> Plan:
+def planned(
+    bench: Bench, accept: Sequence[str] = (), designs: Designs | None = None, names: Sequence[str] = ()
+) -> Plan:
     """All rows of ``check_trainer``."""
     yield TRAINS, partial(_trains, bench)
-    for law in TRAINER_LAWS.values():
+    for law in (law for law in TRAINER_LAWS.values() if not names or law.name in names):
         yield law.name, partial(row_of, law, bench, accept, designs or {})
 
 

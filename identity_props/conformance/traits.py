@@ -13,8 +13,9 @@ from torch import Tensor
 from identity_props.conformance.facts import FACTS, rounds_at_random
 from identity_props.conformance.trying import LARGE, LR, SHAPE, STEPS, Walk, draws_steps, same, tried
 from identity_props.laws.precision import LOST
-from identity_props.stack.guard import HangError, go_on
-from identity_props.stack.stack import Stack, seeded, without_eps
+from identity_props.stack.guard import RAISED, HangError, go_on
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
 UNKNOWN = "unknown"  # the trait of an optimizer that hangs
@@ -92,8 +93,45 @@ def decay(walk: Walk, gradients: Tensor) -> bool:
 
 @trait("still")
 def still(walk: Walk, gradients: Tensor) -> bool:
-    """Moves nothing, bit for bit, where the gradient is 0 and always was."""
-    return not walk(torch.zeros_like(gradients)).any()
+    """Moves nothing, bit for bit, where the gradient is 0 and always was, beside entries that have one too.
+
+    Their gradients are across the weights, along which some project steps (Heo et al. 2021, 2006.08217).
+    """
+    beside = gradients.clone()
+    beside[:, 1:, 1:] -= beside[:, 1:, 1:].mean(2, keepdim=True)
+    beside[:, 0], beside[:, :, 0] = 0, 0
+    walked = walk(beside)
+    return not (walk(torch.zeros_like(gradients)).any() or walked[:, 0].any() or walked[:, :, 0].any())
+
+
+@trait("without noise")
+def noiseless(walk: Walk, gradients: Tensor) -> bool:
+    """Draws nothing for its steps: torch's generator stands still, and entries of one past move alike.
+
+    What raises without gradients has drawn nothing.
+    """
+    try:
+        alike = walk(torch.zeros_like(gradients[:4]))
+    except RAISED:
+        return True
+    return same(alike, alike[:, :1, :1].expand_as(alike)) and not draws_steps(walk, gradients, torch.float64)
+
+
+@trait("stepping the same again")
+def repeats(walk: Walk, gradients: Tensor) -> bool:
+    """Takes the same steps twice, bit for bit, where all generators that a caller can seed are.
+
+    What wants a closure is not tried.
+    """
+
+    def walked() -> Tensor:
+        with seeded(0):
+            return walk(gradients)
+
+    try:
+        return torch.equal(walked(), walked())
+    except RAISED:
+        return True
 
 
 @trait("elementwise")
@@ -148,9 +186,11 @@ def nearest(walk: Walk, gradients: Tensor) -> bool:
 
 @trait("scale-free")
 def scale_free(walk: Walk, gradients: Tensor) -> bool:
-    """Gradients 16 times as large change nothing, bit for bit, once eps is out of the way."""
+    """Gradients 16 times as large, or 4096 times as small, change nothing, bit for bit, once eps is out of the way."""
     eps = without_eps(walk.optimizer)
-    return bool(torch.equal(walk(16 * gradients, **eps), walk(gradients, **eps)))
+    some = torch.cat([torch.zeros_like(gradients[:, :1]), gradients[:, 1:]], 1)  # and 0 / 0 is not a step
+    walked = walk(some, **eps)
+    return all(torch.equal(walk(scale * some, **eps), walked) for scale in (16, 1 / 4096))
 
 
 @trait("adam")

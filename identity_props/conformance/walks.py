@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.stack.guard import alive
-from identity_props.stack.stack import ready, seeded, takes
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import ready, takes
 
 T = TypeVar("T")
 Factory = Callable[..., torch.optim.Optimizer]

@@ -15,7 +15,8 @@ from torch.func import functional_call, stack_module_state, vmap
 from identity_props.errors import InputError
 from identity_props.stack.guard import alive
 from identity_props.stack.ranks import data_parallel
-from identity_props.stack.stack import Stack, compiled, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack, compiled
 from identity_props.task.metrics import squared_error
 from identity_props.task.models import Variant
 

@@ -16,7 +16,8 @@ from identity_props.engine.recorded import RecordedRows, RecordedSingle, Recorde
 from identity_props.engine.trial import SCHEDULES, Trial
 from identity_props.stack.guard import RAISED
 from identity_props.stack.loop import take_step
-from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve
 from identity_props.task.models import Variant
 
 RECORDED_FROM = 300  # steps; recording takes as long as some 100 of them

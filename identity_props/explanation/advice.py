@@ -15,9 +15,8 @@ from torch import nn
 
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Recipe, Trial
-from identity_props.explanation.averages import recalibrated
 from identity_props.explanation.changed import best_rate
-from identity_props.explanation.changes import CHANGES, SEARCHING, Change
+from identity_props.explanation.changes import CHANGES, SEARCHING, UNTRAINED, Change
 from identity_props.explanation.explain import Advice, Explanation
 from identity_props.explanation.networks import Fit, measured, retrained
 from identity_props.task.data import Pixels
@@ -91,7 +90,8 @@ def planned(
     ]
     made = [plan for plan in plans if not plan.by_hand and plan.name not in SEARCHING]
     if len(made) > 1:
-        changes = [change for change in CHANGES if change.name in {plan.name for plan in made}]
+        names = {plan.name for plan in made}
+        changes = [change for change in CHANGES if change.name in names]
         together, module = trial, model
         for change in changes:
             together = change.made(together, pixels)
@@ -124,6 +124,7 @@ def _plan(
         return Plan(name, why, made)
     if change.wrapped is not None:
         module = change.wrapped(model, scaled(trial.variant.scaling).train)
+        name = name if module is not None else change.otherwise or name
         return Plan(name, why, trial, module, by_hand=module is None)
     of_layers = replace(made.variant, scaling=trial.variant.scaling) != trial.variant
     by_hand = of_layers or (fit is not None and change.of_recipe)  # what fit trains with is its own
@@ -161,8 +162,8 @@ def tried(
     """What each change gives, and all of them together, of the same seed under the same budget.
 
     FVU in grey levels, [0, inf], infinite or NaN where the changed network diverges. A ``model`` is trained from
-    where it is, by ``fit`` if that is given; what cannot be changed from outside is left to its owner. Running averages are
-    taken anew of the ``trained`` network. ``on_step`` hears each step of each training.
+    where it is, by ``fit`` if that is given; what cannot be changed from outside is left to its owner. What
+    needs no training is done to the ``trained`` network. ``on_step`` hears each step of each training.
     """
     for plan in planned(found, trial, pixels, model, fit=fit, wanted=wanted):
         if plan.by_hand:
@@ -170,9 +171,11 @@ def tried(
             continue
         again = partial(_trained, pixels=pixels, seed=seed, on_step=on_step, module=plan.module, fit=fit)
         with flushed_denormals():
-            if plan.name == "averages anew":
+            if plan.name in UNTRAINED:
                 scaled = pixels.scaled(trial.variant.scaling)
-                calm = None if trained is None else recalibrated(trained, scaled.train)
+                (change,) = [change for change in CHANGES if change.name == plan.name]
+                assert change.wrapped is not None
+                calm = None if trained is None else change.wrapped(trained, scaled.train)
                 after = found.fvu_pixels if calm is None else measured(calm, scaled)
                 yield Advice(plan.name, plan.why, found.fvu_pixels, after)
                 continue

@@ -11,6 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from identity_props.engine.trial import Trial
+from identity_props.errors import InputError
+from identity_props.explanation.reachable import depend, normalises
+from identity_props.explanation.readout import outputs
 from identity_props.explanation.slopes import hooked, last_module, reach
 
 SEARCHED = 64  # steps at each rate
@@ -18,7 +21,7 @@ FACTORS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
 
 
 class Bare(nn.Module):
-    """A network [n, d] to [n, d] without what follows its last parametrised module."""
+    """A network [n, d] to [n, d] without what follows its last parametrised module, nor that where it normalises."""
 
     def __init__(self, model: nn.Module, last: nn.Module) -> None:
         super().__init__()
@@ -28,7 +31,7 @@ class Bare(nn.Module):
         held: list[Tensor] = []
 
         def keep(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-            held[:] = [out]
+            held[:] = [given[0] if normalises(module) else out]
             return out.clone()  # which an activation may change in place
 
         with hooked(self.last[0].register_forward_hook(keep)):
@@ -52,9 +55,17 @@ def without_output(model: nn.Module, x: Tensor) -> nn.Module | None:
     """The network without its output activation; None where it has none that can be taken away."""
     copied = copy.deepcopy(model)
     last = last_module(copied, x)
-    if last is None or reach(copied, last, x) is None:
+    if last is None or not (depend(copied, x) or reach(copied, last, x) is not None):
         return None
-    return Bare(copied, last)
+    bare = Bare(copied, last)
+    return bare if _fits(bare, x) else None
+
+
+def _fits(model: nn.Module, x: Tensor) -> bool:
+    try:
+        return outputs(model, x[:2]).shape == x[:2].shape
+    except InputError:  # as many numbers as the output has do not enter the tail
+        return False
 
 
 def without_dropout(model: nn.Module, x: Tensor) -> nn.Module | None:

@@ -12,6 +12,8 @@ from identity_props.engine.trial import Trial
 from identity_props.explanation.averages import recalibrated
 from identity_props.explanation.changed import gone_round, without_dropout, without_output
 from identity_props.explanation.explain import Explanation
+from identity_props.explanation.still import held_still
+from identity_props.explanation.undecayed import without_decay
 from identity_props.task.data import Pixels
 from identity_props.task.theory import critical_rate, modes
 
@@ -27,7 +29,7 @@ class Change:
     ``made`` gives the trial itself where it has it already or does not fit, ``wrapped`` the changed module of a
     network of one's own, or None. ``fits`` says where it is worth a word. ``of_recipe`` says that it changes what
     trains, ``leads`` that it is worth its price only where no other part is larger, ``by_hand`` that nobody can make it
-    from outside.
+    from outside, ``otherwise`` is what it is called where that is so of one network.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Change:
     wrapped: Wrapped | None = None
     fits: Callable[[Explanation], bool] = lambda found: True
     of_recipe: bool = False
+    otherwise: str | None = None
     leads: bool = False
     by_hand: bool = False
 
@@ -72,10 +75,15 @@ def _reaches_unit(found: Explanation) -> bool:
     return found.reach is not None and found.reach[0] <= 0 and found.reach[1] >= 1
 
 
+def _falls_short(found: Explanation) -> bool:
+    """Whether some error is out of reach of its output, whose units may depend on each other."""
+    return any(part.name == "range" and part.fvu > 0 for part in found.parts)
+
+
 def _hovers(found: Explanation) -> bool:
-    """Whether a decay removed more than as many steps did: where the error still falls, a rate that falls is no help."""
+    """Whether a decay removed half of what as many steps did, or more: where the error still falls, it is no help."""
     fvu = {part.name: part.fvu for part in found.parts}
-    return fvu["step-size floor"] > fvu["too few steps"]
+    return fvu["step-size floor"] > fvu["too few steps"] / 2
 
 
 def _decayed(trial: Trial, pixels: Pixels) -> Trial:
@@ -88,6 +96,10 @@ def _half_critical(trial: Trial, pixels: Pixels) -> Trial:
     scaled = pixels.scaled(trial.variant.scaling)
     rate = critical_rate(modes(scaled.train)[0]) / 2
     return replace(trial, recipe=replace(trial.recipe, lr=rate))
+
+
+def _without_decay(trial: Trial, pixels: Pixels) -> Trial:
+    return replace(trial, recipe=without_decay(trial.recipe))
 
 
 LONGER = 4
@@ -115,12 +127,25 @@ CHANGES = (
         wrapped=recalibrated,
     ),
     Change(
+        "no draws in evaluation",
+        {"noise in evaluation": 1},
+        "the mean of what is drawn, wherever it is in eval mode, and nothing trained",
+        wrapped=held_still,
+    ),
+    Change(
         "train longer",
         {"too few steps": 1},
         f"its error still falls at this rate; {LONGER} times the steps",
         _longer,
         of_recipe=True,
         leads=True,
+    ),
+    Change(
+        "no weight decay",
+        {"weight decay": 1},
+        "it holds the weights nearer to 0 than the identity is",
+        _without_decay,
+        of_recipe=True,
     ),
     Change("widen", {"too narrow": 1}, "no map through so few units does better", by_hand=True),
     Change(
@@ -129,7 +154,7 @@ CHANGES = (
         "an output unit without an activation cannot die, be flat or end",
         partial(_variant, "linear-output", ("plain-relu",)),
         without_output,
-        lambda found: found.rectified or found.reach is not None,
+        lambda found: found.rectified or found.reach is not None or _falls_short(found),
     ),
     Change(
         "scale into range",
@@ -143,6 +168,7 @@ CHANGES = (
         {"noise in training": 1, "lost in hidden layers": 0.5, "output layer": 0.5},
         "what is best under noise is not what is best without",
         wrapped=without_dropout,
+        otherwise="less noise in training",
         fits=lambda found: found.noisy,
     ),
     Change(
@@ -198,4 +224,5 @@ CHANGES = (
         of_recipe=True,
     ),
 )
+UNTRAINED = ("averages anew", "no draws in evaluation")
 SEARCHING = ("train it", ANOTHER_RATE)

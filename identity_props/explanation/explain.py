@@ -3,6 +3,8 @@
 Each part is the fall of the test error when one more fault is repaired, so the parts sum to the FVU exactly,
 and none is negative. The order, which decides where parts overlap:
 
+0. *noise in evaluation*: where two evaluations differ, what they do worse, on average, than one at the means of what is
+   drawn. All that follows is of the network at those means.
 1. *not trained yet*: where W is as it was drawn, see ``limits``, all that is not a limit of 4 or 7, and the rest is 0,
    as what a drawn network does is no finding.
 2. *shifted statistics*: what running averages taken anew over the training data remove. Before any step, since steps
@@ -33,13 +35,17 @@ from torch import Tensor, nn
 
 from identity_props.engine.trial import Recipe
 from identity_props.explanation.averages import recalibrated
+from identity_props.explanation.confined import confined
 from identity_props.explanation.from_keras import followed, is_keras
 from identity_props.explanation.limits import as_drawn, by_rank
+from identity_props.explanation.parts import DECAYED, SAMPLED, in_order, parts, untrained
 from identity_props.explanation.parts import DRAWN as DRAWN
 from identity_props.explanation.parts import Part as Part
-from identity_props.explanation.parts import in_order, parts, untrained
+from identity_props.explanation.reachable import unreached
 from identity_props.explanation.readout import check_network, dtype_of, evaluating, gram
 from identity_props.explanation.settling import PROBE, Settled, fvu, noisy, settle
+from identity_props.explanation.still import draws, squares, stilled
+from identity_props.explanation.undecayed import undecayed
 from identity_props.explanation.views import View, view
 from identity_props.explanation.where import by_frequency, by_pixel
 from identity_props.task.data import Pixels
@@ -49,6 +55,10 @@ from identity_props.task.theory import critical_rate
 JACOBIAN = 16  # test examples that the mean Jacobian is taken over
 SHOWN = 8  # examples
 STEPS_LEFT, FLOOR, SHIFTED = "too few steps", "step-size floor", "shifted statistics"
+DECAYED_WHAT = f"{PROBE} steps without weight decay remove it, and as many with it do not"
+SAMPLED_WHAT = (
+    "its outputs differ from call to call, in eval mode too, and at the mean of what it draws they do better"
+)
 SHIFTED_WHAT = "running averages taken anew over the training data remove it"
 BATCH = 128  # of the batches that noise in training is looked for in, where no recipe says
 SPANNED = 1e-12  # of the largest eigenvalue: below it a direction is not in the data
@@ -155,6 +165,9 @@ def explain(
     if is_keras(model):
         model = followed(model, name)
     check_network(model, pixels.test)
+    as_given, drawn_anew = model, 0.0
+    if draws(model, pixels.test):
+        model, drawn_anew = stilled(model, pixels, seed)
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]
     size = ((recipe and recipe.batch_size) or BATCH) if noisy(model, pixels, seed) else None
@@ -162,26 +175,40 @@ def explain(
     start = None if drawn else recalibrated(model, pixels.train)
     whole = fvu(model, pixels)
     shifted = 0.0 if start is None else max(0.0, whole - fvu(start, pixels))
-    settled = settle(start if start is not None and shifted else model, pixels, recipe, seed, on_step)
+    began = start if start is not None and shifted else model
+    settled = settle(began, pixels, recipe, seed, on_step)
+    settled, shrunk = (settled, 0.0) if drawn else undecayed(settled, began, pixels, recipe, seed, on_step)
     own = drawn or settled.model is model
     given = view(model, pixels, unspanned, size, whole=own)
     ranks = by_rank(given.train.x, given.train.goal, given.test.x, given.test.goal)
+    given = confined(given, ranks)
     if drawn:
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
-        left = given if own else view(settled.model, pixels, unspanned, size, every=False, data=given.data)
-        left = replace(left, narrowest=given.narrowest)
-        first = (Part(SHIFTED, shifted, SHIFTED_WHAT), *_of_settling(settled, recipe))
+        left = (
+            given
+            if own
+            else confined(view(settled.model, pixels, unspanned, size, every=False, data=given.data), ranks)
+        )
+        apart = unreached(model if own else settled.model, pixels)
+        left = replace(left, narrowest=given.narrowest, unreached=apart)
+        first = (
+            Part(SHIFTED, shifted, SHIFTED_WHAT),
+            *_of_settling(settled, recipe),
+            Part(DECAYED, shrunk, DECAYED_WHAT),
+        )
         found = (*first, *parts(left, v[:, _slow(eigenvalues, settled.rate)], ranks, settled.noise))
+    found = (*found, Part(SAMPLED, drawn_anew, SAMPLED_WHAT))
     back, goal = _grey(pixels), given.test.goal
     error = back(given.test.y) - back(goal)
+    squared = squares(as_given, pixels, back, seed) if drawn_anew else by_pixel(error)
     best = None if pixels.targets is None else given.data.regression.to(given.train.goal)[:-1]
     slope = given.data.regression.to(given.train.y - given.train.goal)[:-1]
     along = (v.T @ slope).square().sum(1)  # squared norm of the deviation, a direction
     return Explanation(
         name=name,
-        fvu=whole,
-        mse=(mse := float(error.square().mean())),
+        fvu=whole + drawn_anew,
+        mse=(mse := float(squared.mean())),
         fvu_pixels=mse / pixel_variance(back(goal)),
         parts=in_order(found),
         dead=given.dead,
@@ -198,7 +225,7 @@ def explain(
         bypassed=given.bypassed,
         narrowest=given.narrowest,
         by_rank=ranks,
-        by_pixel=by_pixel(error),
+        by_pixel=squared,
         by_frequency=pixels.shape and by_frequency(error, back(goal), pixels.shape),
         reach=given.reach and (float(given.reach[0].max()), float(given.reach[1].min())),
         of_itself=pixels.targets is None,
@@ -288,6 +315,6 @@ def _of_settling(settled: Settled, recipe: Recipe | None) -> tuple[Part, Part]:
     if recipe.schedule != "constant":
         decayed = "not measured: its rate has decayed, and more steps at 0 move nothing"
         return Part(STEPS_LEFT, 0.0, decayed, False), Part(FLOOR, 0.0, "none, the rate has decayed")
-    why = f"{PROBE} steps more with a rate that decays to 0 remove it, and at the unchanged rate they do not"
-    steps = f"{PROBE} steps more at the unchanged rate remove it"
+    why = f"{settled.steps} steps more with a rate that decays to 0 remove it, and at the unchanged rate they do not"
+    steps = f"{settled.steps} steps more at the unchanged rate remove it, of the mean squared error alone"
     return Part(STEPS_LEFT, settled.unfinished, steps), Part(FLOOR, settled.floor, why)

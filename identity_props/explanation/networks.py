@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import pickle
-import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -17,8 +14,9 @@ from torch import Tensor, nn
 
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import SCHEDULES, Run, Trial
-from identity_props.errors import InputError, MissingError
-from identity_props.explanation import from_keras, keras_weights
+from identity_props.errors import InputError
+from identity_props.explanation import checkpoints, from_keras, keras_weights
+from identity_props.explanation.answers import WANTED
 from identity_props.explanation.readout import dtype_of, outputs
 from identity_props.explanation.settling import loss_of, pairs, set_rate
 from identity_props.stack.loop import take_step
@@ -102,31 +100,41 @@ def measured(model: nn.Module, scaled: Pixels) -> float:
     return float((back(y) - goal).square().mean()) / pixel_variance(goal)
 
 
-class Pictured(nn.Module):
-    """A network of pictures [n, 1, h, w] as one of rows: [n, d] to [n, d]."""
+class OnRows(nn.Module):
+    """A network of examples of another shape, or that gives such, as one of rows: [n, d] to [n, d]."""
 
-    def __init__(self, model: nn.Module, shape: tuple[int, int]) -> None:
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.model, self.shape = model, shape
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.model(x.reshape(-1, 1, *self.shape)).flatten(1)
-        return y
+        y = self.model(x.reshape(-1, *self.shape))
+        return y.flatten(1) if isinstance(y, Tensor) else y  # what it is else is told where it is refused
 
 
 def on_rows(model: nn.Module, pixels: Pixels) -> nn.Module:
-    """The model, or where it refuses rows, or gives no rows, and takes pictures of the data's shape, one that hands it them."""
-    if pixels.shape is None or _takes(model, pixels):
-        return model
-    pictured = Pictured(model, pixels.shape)
-    return pictured if _takes(pictured, pixels) else model
+    """The model, or where it does not map rows to rows, one that hands it rows or pictures and flattens what it gives.
 
-
-def _takes(model: nn.Module, pixels: Pixels) -> bool:
-    try:
-        return outputs(model, pixels.test[:2]).shape == pixels.test[:2].shape
-    except InputError:
-        return False
+    Pictures are [n, 1, h, w] or [n, h, w]. Raises InputError for a model that gives no tensor, or convolves and refuses pictures.
+    """
+    shape = pixels.shape
+    tried = [model, OnRows(model, (pixels.d,))]
+    tried += [] if shape is None else [OnRows(model, (1, *shape)), OnRows(model, shape)]
+    problems = {}
+    for one in tried:
+        try:
+            if outputs(one, pixels.test[:2]).shape == pixels.test[:2].shape:
+                return one
+        except InputError as error:
+            problems[one] = str(error)
+    for problem in problems.values():
+        if WANTED in problem:
+            raise InputError(problem)
+    convolves = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+    if convolves and shape is not None and len(problems) == len(tried):
+        pictures = f"pictures [n, 1, {shape[0]}, {shape[1]}]"
+        raise InputError(problems[tried[2]].replace(f"[n, {pixels.d}]", pictures))
+    return model
 
 
 def network_of(trial: Trial, d: int, run: Run, k: int = 0) -> nn.Module:
@@ -153,8 +161,10 @@ def loaded(name: str, weights: Path | None) -> nn.Module:
     elif not isinstance(model, nn.Module):
         raise InputError(f"--model {name}: expected a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
-        (keras_weights.read_into if keras_weights.of_keras(weights) else _read_into)(model, name, weights)
-    return from_keras.followed(model, name) if from_keras.is_keras(model) else model
+        (keras_weights if keras_weights.of_keras(weights) else checkpoints).read_into(model, name, weights)
+    return (
+        from_keras.followed(model, name) if from_keras.is_keras(model) else checkpoints.unwrapped(model).cpu()
+    )
 
 
 def _made(factory: Any) -> Any:
@@ -162,51 +172,3 @@ def _made(factory: Any) -> Any:
     if from_keras.is_keras(factory):
         return factory  # of which `followed` copies the weights
     return copy.deepcopy(factory) if isinstance(factory, nn.Module) else factory()
-
-
-def _read_into(model: nn.Module, name: str, path: Path) -> None:
-    state = read_weights(path)
-    try:
-        model.load_state_dict(state)
-    except Exception as error:  # of other names, shapes or kinds
-        problem = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
-        raise InputError(f"--weights {path}: expected those of {name}, got others: {problem}") from error
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a .safetensors file, or of one that torch.save wrote; nothing is unpickled.
-
-    Raises MissingError for a file that is not there, InputError for one that is damaged or holds anything
-    but tensors.
-    """
-    if not os.path.isfile(path):
-        raise MissingError(f"--weights {path}: expected a file, there is none")
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
-    found = read(path)
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
-    ):
-        raise InputError(f"--weights {path}: expected tensors by name, as state_dict() gives them")
-    return found
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except Exception as error:  # its own, or torch's of what it read
-        raise InputError(f"--weights {path}: expected a whole safetensors file, got: {error}") from error
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of the pickle's protocol, before it is refused
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        advice = "a pickle can run code, so it is not opened: save state_dict() alone, or safetensors"
-        raise InputError(f"--weights {path}: expected tensors alone; {advice}") from error
-    except Exception as error:  # what torch.load makes of other bytes, of a dozen kinds
-        raise InputError(
-            f"--weights {path}: expected a whole file of torch.save, got a damaged one"
-        ) from error

@@ -11,13 +11,16 @@ from torch import Tensor
 from identity_props.explanation.views import View
 
 NEVER, NOT_IN_INPUT = "never seen", "not in the input"
-DRAWN, NOISE = "not trained yet", "noise in training"
+DRAWN, NOISE, SAMPLED = "not trained yet", "noise in training", "noise in evaluation"
+DECAYED = "weight decay"
 ORDER = (
+    SAMPLED,
     DRAWN,
     "shifted statistics",
     "too few steps",
     "step-size floor",
     NOISE,
+    DECAYED,
     NEVER,
     NOT_IN_INPUT,
     "too narrow",
@@ -67,7 +70,7 @@ def _groups(seen: View) -> dict[str, Tensor]:
     stuck = none if seen.bounded else (y == 0) & (goal != 0) & ~dead
     flat = (
         none
-        if seen.flat is None or seen.reach is None
+        if seen.flat is None or seen.reach is None or seen.unreached  # no unit has a slope of its own
         else seen.flat & ~dead & ~stuck & (seen.bounded | (y != 0))
     )
     return dict(zip(GROUPS, (dead, stuck, flat, ~dead & ~stuck & ~flat), strict=True))
@@ -191,14 +194,16 @@ def _without_noise(seen: View) -> tuple[View, float]:
 
 def _beyond(seen: View, repair: _Repair, falls: dict[str, float]) -> dict[str, float]:
     """FVU that no output in reach could do without, of each group's fall at most."""
-    if seen.reach is None:
-        return dict.fromkeys(falls, 0.0)
+    if seen.unreached or seen.reach is None:
+        return dict.fromkeys(falls, 0.0) | {"live": min(falls["live"], seen.unreached)}
     goal = seen.test.goal
     missed = goal - goal.clamp(*seen.reach)
     return {name: min(fall, seen.fvu(missed[repair.groups[name]])) for name, fall in falls.items()}
 
 
 def _reach_in_words(seen: View) -> str:
+    if seen.unreached:
+        return "its outputs depend on each other, as after a softmax or a layer norm, and none that it can give is nearer"
     if seen.reach is None:
         return "the output has no range of its own"
     low, high = (float(bound) for bound in (seen.reach[0].min(), seen.reach[1].max()))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.errors import InputError
+from identity_props.explanation.answers import a_tensor, rows_of_units
 
 CHUNK = 1024  # examples a forward pass
 WIDEST = 4096  # features of a layer that is read; its Gram matrix takes 128 MiB
@@ -60,7 +61,7 @@ def outputs(model: nn.Module, x: Tensor, training: int | None = None) -> Tensor:
     dtype = dtype_of(model)
     with evaluating(model, training is not None), torch.no_grad():
         try:
-            y = torch.cat([model(chunk.to(dtype)) for chunk in x.split(training or CHUNK)]).double()
+            y = torch.cat([a_tensor(model(chunk.to(dtype))) for chunk in x.split(training or CHUNK)]).double()
         except Exception as error:  # a module of the user's may raise anything
             message = f"model: expected to take [n, {x.shape[1]}], it raised {type(error).__name__}: {error}"
             raise InputError(" ".join(message.split())) from error
@@ -94,7 +95,7 @@ def watched(
     given_last: list[Tensor] = []
 
     def record(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if not (given and isinstance(given[0], Tensor) and len(given[0]) and given[0][0].numel() <= WIDEST):
+        if not (given and rows_of_units(given[0]) and given[0][0].numel() <= WIDEST):
             return
         seen.setdefault(module, []).append(given[0].flatten(1).clone())  # before anything changes it in place
         if flat and module in flat and given_last:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from identity_props.explanation.answers import rows_of_units
 from identity_props.explanation.readout import CHUNK, dtype_of, evaluating, vary
 
 FLAT = 0.1  # of an activation's largest slope, averaged over the data: a tanh at a spread of 8, a ReLU on for 1 in 10
@@ -37,17 +38,27 @@ def hooked(*handles: Any) -> Iterator[None]:
 
 
 def last_module(model: nn.Module, x: Tensor) -> nn.Module | None:
-    """The parametrised module that is called last, which the output activation follows."""
-    called: list[nn.Module] = []
+    """The parametrised module that is entered last, which the output activation follows.
 
-    def note(module: nn.Module, given: Any, out: Any) -> None:
+    Not the one that is left last: a network that has a parameter of its own is left after all that is in it.
+    """
+    entered: list[nn.Module] = []
+    gave: list[nn.Module] = []
+
+    def enter(module: nn.Module, given: Any) -> None:
+        entered.append(module)
+
+    def leave(module: nn.Module, given: Any, out: Any) -> None:
         if isinstance(out, Tensor):
-            called.append(module)
+            gave.append(module)
 
-    hooks = [module.register_forward_hook(note) for module in parametrised(model)]
+    modules = parametrised(model)
+    hooks = [m.register_forward_pre_hook(enter) for m in modules] + [
+        m.register_forward_hook(leave) for m in modules
+    ]
     with hooked(*hooks), evaluating(model), torch.no_grad():
         model(x[:2].to(dtype_of(model)))
-    return called[-1] if called else None
+    return next((module for module in reversed(entered) if module in gave), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +90,13 @@ def passages(
     """Those on the way of x [n, d], or with the outputs of all modules set to ``at``; of the last ``within`` alone."""
     found: list[Passage] = []
     held: list[Tensor] = []
+    entered: list[nn.Module] = []
 
     def leave(module: nn.Module, given: Any, out: Any) -> Any:
+        if entered and entered[-1] is not module:
+            return None  # what is around other modules is no layer
         if not isinstance(out, Tensor):
+            held.clear()  # as of a recurrent layer: what comes next does not follow from what was before
             return None
         if at is not None or within is not None:
             out = (out if at is None else torch.full_like(out, at)).detach().requires_grad_()
@@ -89,7 +104,8 @@ def passages(
         return out.clone()  # which an activation may change in place
 
     def enter(module: nn.Module, given: Any) -> None:
-        if held and given and isinstance(given[0], Tensor):
+        entered.append(module)
+        if held and given and rows_of_units(given[0]):
             found.append(Passage(module, held[0], given[0]))
 
     modules = parametrised(model)
@@ -173,7 +189,8 @@ def _at(model: nn.Module, last: nn.Module, x: Tensor, value: float) -> Tensor:
     """Outputs [2, d] where the last module gives ``value`` everywhere."""
 
     def replaced(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-        return torch.full_like(out, value)
+        most = torch.finfo(out.dtype).max  # of float16 less than what is asked for
+        return torch.full_like(out, min(max(value, -most), most))
 
     with hooked(last.register_forward_hook(replaced)), evaluating(model), torch.no_grad():
         y: Tensor = model(x[:2].to(dtype_of(model)))

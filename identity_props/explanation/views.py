@@ -86,7 +86,8 @@ class View:
     ``narrowest`` the features of the narrowest layer that nothing goes round, None where all are as wide as the data.
     ``flattened`` is the FVU that saturated hidden units lose, ``units`` how many they are. ``flat`` [m, d] are
     entries of the test output with a flat slope, ``reach`` the least and largest output. ``refit`` is the best affine
-    map of the last hidden layer to what is given on train, on test, and ``shrunk`` [n, d] and [m, d] what noise
+    map of the last hidden layer to what is given on train, on test, ``unreached`` the FVU that outputs which depend on
+    each other cannot do without, and ``shrunk`` [n, d] and [m, d] what noise
     in training takes from the best readout.
     """
 
@@ -105,6 +106,7 @@ class View:
     flat: Tensor | None = None
     reach: tuple[Tensor, Tensor] | None = None
     shrunk: list[Tensor] | None = None
+    unreached: float = 0.0
 
     @cached_property
     def dead(self) -> Tensor:
@@ -148,7 +150,8 @@ def view(
     see: list[Later] = [cache(partial(data.seen, half)) for half in range(2)]
     read: list[Later]
     wide = convolved(model, last, pixels, goals[0]) if last is not None else None
-    if wide is not None and (not layers or layers[-1][0].module is not last):
+    is_last = bool(layers) and layers[-1][0].module is last
+    if wide is not None and not (is_last and around):
         read, refit = [cache(partial(wide.apply, x)) for x in xs], _refit_convolved(wide, model, last, pixels)
         around = False
     else:
@@ -164,7 +167,7 @@ def view(
         train=halves[0],
         test=halves[1],
         readouts=tuple(readouts),
-        hidden=len(layers) + (wide is not None),
+        hidden=len(layers) + (wide is not None and not is_last),
         variance=variance,
         refit=refit,
         data=data,

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
-
-import torch
 
 from identity_props.claims.registry import CLAIMS
 from identity_props.claims.verdict import judge
@@ -42,7 +39,7 @@ from identity_props.faults import (
 from identity_props.faults.layer_audit import failing
 from identity_props.faults.trainer_audit import accusing
 from identity_props.gate import CHANGED, claim_record, compare_claims
-from identity_props.stack.processes import Leash, workers
+from identity_props.stack.crews import Say, crew, each
 from identity_props.stack.stack import Stack, resolve
 from identity_props.task.data import Pixels, digits
 
@@ -120,11 +117,13 @@ def matching(pattern: str) -> list[AnyFault]:
     return [one for name, one in ALL_FAULTS.items() if any(fnmatchcase(name, part) for part in patterns)]
 
 
-def audit(faults: Sequence[AnyFault], jobs: int) -> Iterator[Finding]:
-    """Plant the faults, and run their clean twins, in ``jobs`` processes; findings as they come."""
+def audit(
+    faults: Sequence[AnyFault], jobs: int, scheduler: str | None = None, say: Say = lambda line: None
+) -> Iterator[Finding]:
+    """Plant the faults, and run their clean twins, in ``jobs`` processes, or on a cluster; findings as they come."""
     clean: dict[str, Examined] = {}
     waiting: list[tuple[Fault, Examined]] = []  # for their twins
-    for (kind, name), found in _spread(_examined, _tasks(faults), jobs):
+    for (kind, name), found in _spread(_examined, _tasks(faults), jobs, scheduler, say):
         if kind in ("trainer", "layer"):
             yield _of_laws(_judged_by_laws(kind, name), found)
         elif kind == "twin":
@@ -235,22 +234,19 @@ def _trainer(stack: Stack) -> Callable[[Sequence[Trial], Sequence[int]], list[Ru
     return lambda trials, seeds: [trained(trial, seeds) for trial in trials]
 
 
-def _spread(work: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
+def _spread(
+    work: Callable[[Any], Any], tasks: Sequence[Any], jobs: int, scheduler: str | None, say: Say
+) -> Iterator[tuple[Any, Any]]:
     """Tasks and what came of them, in the order in which they end, one thread a process."""
-    leash = Leash()
-    with workers(jobs, _start, leash=leash) as pool:
-        futures = {pool.submit(work, task): task for task in tasks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            leash.let_go()
-            raise
+    with crew(work, jobs, 1, scheduler, say, apart=True) as workers:
+        for (task,), found in each(workers, _quietly, ((task,) for task in tasks)):
+            yield task, found
 
 
-def _start() -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # torch's own, of what a fault does
+def _quietly(work: Callable[[Any], Any], task: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of what a fault does
+        return work(task)
 
 
 # False alarms -----------------------------------------------------------------------------------------
@@ -278,11 +274,14 @@ LAWS_OF_CHECK = "all laws of check"
 CHUNK = 8  # replicas of a first verdict
 
 
-def false_alarms(seeds: int, jobs: int) -> Iterator[Alarms]:
+def false_alarms(
+    seeds: int, jobs: int, scheduler: str | None = None, say: Say = lambda line: None
+) -> Iterator[Alarms]:
     """Laws and claims on torch's own parts: check with each seed, claims with each eight."""
     claims = [(name, seeds) for name, one in CLAIMS.items() if not one.slow]
     failed: dict[int, list[str]] = {}
-    for (name, seed), found in _spread(_judged, [*claims, *((LAWS_OF_CHECK, k) for k in range(seeds))], jobs):
+    tasks = [*claims, *((LAWS_OF_CHECK, k) for k in range(seeds))]
+    for (name, seed), found in _spread(_judged, tasks, jobs, scheduler, say):
         if name != LAWS_OF_CHECK:
             yield found
             continue

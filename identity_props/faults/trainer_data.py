@@ -80,6 +80,13 @@ class Unseeded(Plain):
         return drawn
 
 
+class RanksSameOrder(Plain):
+    """Ranks share out the examples in the order of the first epoch each time: their sampler is told no epoch."""
+
+    def order(self, epoch: int) -> Places:
+        return super().order(0 if self.asked.ranks > 1 else epoch)
+
+
 class WithReplacement(Plain):
     """Shuffled examples are drawn with replacement: some come twice in an epoch, others never."""
 
@@ -154,6 +161,15 @@ class EvalModeKept(Plain):
         self.network.eval()
 
 
+class EvaluatedInTraining(Plain):
+    """The network is left in its training mode to be evaluated."""
+
+    def evaluate(self) -> None:
+        mode, self.network.eval = self.network.eval, self.network.train  # type: ignore[method-assign]
+        super().evaluate()
+        self.network.eval = mode  # type: ignore[method-assign]
+
+
 class OneStream(Plain):
     """All epochs are shuffled from one stream of random numbers."""
 
@@ -203,8 +219,10 @@ class EvaluatedByBatch(Plain):
     def evaluate(self) -> None:
         super().evaluate()
         if (held := self.asked.held) is not None:
+            self.network.eval()
             with torch.no_grad():
                 means = [(self.network(x) - x).square().mean() for x in held.split(self.asked.batch_size)]
+            self.network.train()
             self.evaluated = float(torch.stack(means).mean())
 
 
@@ -220,16 +238,13 @@ FAULTS = (
     TrainerFault("with-replacement", WithReplacement, "skflow#50"),
     TrainerFault("targets-shifted", TargetsShifted, "GaNDLF#870"),
     TrainerFault("ranks-alike", FirstShareTwice, "mistral#194, datasets#5360"),
+    TrainerFault("ranks-same-order", RanksSameOrder, "ParallelWaveGAN#177, stylegan2-pytorch#319"),
     TrainerFault("ranks-overlap", OwnOrders, "datasets#5696"),
     TrainerFault("step-more", OneMore, "qlora-pipe#42, SimpleTuner#95"),
     TrainerFault("step-fewer", OneFewer, "nanochat#399, dlio_benchmark#235"),
     TrainerFault("epoch-fewer", EpochFewer, DEEPCRIME),
-    TrainerFault(
-        "eval-mode-kept",
-        EvalModeKept,
-        "joeynmt#184, pytorch-fcn#56",
-        "linear layers and tables of logits compute the same in either mode",
-    ),
+    TrainerFault("eval-mode-kept", EvalModeKept, "joeynmt#184, pytorch-fcn#56"),
+    TrainerFault("evaluated-in-training", EvaluatedInTraining, "pytorch-3dunet#53, ethos-ares#20"),
     TrainerFault("evaluation-draws", EvaluationDraws, "pytorch#80119, pytorch#11062"),
     TrainerFault("evaluation-graded", EvaluationGraded, "annotated-transformer#14"),
     TrainerFault("held-trained", HeldTrained, "drevalpy#349"),

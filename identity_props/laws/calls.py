@@ -108,23 +108,28 @@ def grad_scaler(stack: Stack, case: Case) -> Discrepancy:
 )
 def closure(stack: Stack, case: Case) -> Discrepancy:
     """None is expected; a dozen roundings a step are allowed. One that calls it several times, or never, as some
-    do on purpose, is not asked, nor whose steps depend on the loss, nor what it returns if that is nothing.
+    do on purpose, is not asked, nor whose steps depend on the loss, nor what it returns if that is nothing, nor one
+    that moves another way with a closure, as without what a subclass does to the gradients that are there before: it is
+    wrong where those matter, which the closure overwrites, or where nothing moves.
     """
     (weights, wrong), expected = _with_closure(stack, case), walk(stack, case).on()
     found = beside(stack, weights, expected, "|W - W of gradients that are there before|")
     if not found.holds and not same(weights, _with_closure(stack, case, flat=True)[0]):
         raise NotOfferedError("not offered: steps that do not depend on the loss")
+    moves = bool(weights.isfinite().all()) and not same(weights, walk(stack, case).weights)
+    if not found.holds and moves and same(weights, _with_closure(stack, case, before=-2.0)[0]):
+        raise NotOfferedError("not offered: steps with a closure that are those without")
     return worst_of([found, Discrepancy(wrong, 0, "losses returned that are not the closure's")])
 
 
-def _with_closure(stack: Stack, case: Case, flat: bool = False) -> tuple[Tensor, int]:
+def _with_closure(stack: Stack, case: Case, flat: bool = False, before: float = 1.0) -> tuple[Tensor, int]:
     """Weights after steps with closures, whose losses are all 0 if flat, and how many returned another loss."""
     one, wrong = walk(stack, case), 0
     for step in range(STEPS):
         calls: list[float] = []
         seed_all(step)
         with offered("a closure"):
-            returned = one.optimizer.step(_evaluated(one, step, calls, flat))
+            returned = one.optimizer.step(_evaluated(one, step, calls, flat, before))
         if len(calls) != 1:
             raise NotOfferedError(
                 f"not offered: one evaluation a step, it calls its closure {len(calls)} times"
@@ -135,10 +140,10 @@ def _with_closure(stack: Stack, case: Case, flat: bool = False) -> tuple[Tensor,
     return one.weights, wrong
 
 
-def _evaluated(one: Walk, step: int, calls: list[float], flat: bool) -> Callable[[], Tensor]:
+def _evaluated(one: Walk, step: int, calls: list[float], flat: bool, before: float) -> Callable[[], Tensor]:
     """A closure whose loss has the step's gradients; before it, others lie there."""
     for p in one.parameters:
-        p.grad = torch.ones_like(p)
+        p.grad = torch.full_like(p, before)
 
     def evaluate() -> Tensor:
         terms = [(p * g).sum() for p, g in zip(one.parameters, one.gradients[step], strict=True)]

@@ -31,6 +31,7 @@ from identity_props.laws.walking import (
     flat,
     made,
     offered,
+    seed_all,
     walk,
 )
 from identity_props.stack.stack import Stack
@@ -93,7 +94,8 @@ def copies(stack: Stack, case: Case) -> Discrepancy:
 )
 def loads(stack: Stack, case: Case) -> Discrepancy:
     """None: the same numbers, whatever dtype holds them. In another dtype the median number is allowed a dozen of the
-    coarser one's roundings a step, since rounding may turn a sign, which is a whole step.
+    coarser one's roundings a step, that of the state among them, since rounding may turn a sign, which is a whole step.
+    One whose state is quantised or whose steps draw is not asked to go on alike.
     """
     one = walk(stack, case)
     one.on(HALF)
@@ -106,7 +108,16 @@ def loads(stack: Stack, case: Case) -> Discrepancy:
     lost = Discrepancy(
         sum(_other(*pair) for pair in pairs), 0, f"of {len(pairs)} tensors of the state those lost"
     )
-    return worst_of([lost, _elsewhere(stack, one, saved)])
+    return lost if _draws(stack, case) else worst_of([lost, _elsewhere(stack, one, saved)])
+
+
+def _draws(stack: Stack, case: Case) -> bool:
+    """Whether a step draws numbers of torch, which are others in another dtype."""
+    one = walk(stack, case)
+    seed_all(one.at)
+    before = torch.get_rng_state()
+    one.on(1)
+    return not torch.equal(torch.get_rng_state(), before)
 
 
 def _elsewhere(stack: Stack, one: Walk, saved: dict[str, Any]) -> Discrepancy:
@@ -119,7 +130,10 @@ def _elsewhere(stack: Stack, one: Walk, saved: dict[str, Any]) -> Discrepancy:
     except NotOfferedError:
         return Discrepancy(finite(0, one.weights), 0, what)
     middle = (other - expected.on(STEPS - HALF)).abs().median()
-    return beside(stack, middle, torch.zeros_like(middle), what, coarse(stack.dtype, dtype))
+    held = {tensor.dtype for tensor, _ in _pairs(saved["state"], {}) if tensor.numel() > 1}
+    if not all(one.is_floating_point for one in held):  # quantised
+        return Discrepancy(finite(0, one.weights), 0, what)
+    return beside(stack, middle, torch.zeros_like(middle), what, coarse(stack.dtype, dtype, *held))
 
 
 def _loaded(stack: Stack, one: Walk, saved: dict[str, Any], dtype: torch.dtype) -> Walk:

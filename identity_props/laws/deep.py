@@ -160,7 +160,7 @@ def _error(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     "a residual net whose branches are 0 is the identity at step 0, bit for bit, and stays it",
     "x + relu(0); ReZero 2003.04887, Fixup 1901.09321. It is no proof of learning: a dead optimizer passes",
     "sgd",
-    needs="for any shape, affine layer, relu",
+    needs="without noise, for any shape, affine layer, relu",
     kind="wrong output",
 )
 def start_at_identity(stack: Stack, case: Case) -> Discrepancy:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from identity_props.laws.base import Case, Discrepancy, ensemble_of, law, networks_of
-from identity_props.stack.stack import Stack, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 from identity_props.task.theory import probability_alive
 

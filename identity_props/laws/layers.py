@@ -19,7 +19,8 @@ from identity_props.laws.base import (
     worst,
     worst_of,
 )
-from identity_props.stack.stack import Stack, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 from identity_props.task.theory import gd_weights, second_moment
 

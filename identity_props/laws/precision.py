@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from identity_props.laws.base import SGD, Case, Discrepancy, law, optimizer_of, worst
-from identity_props.stack.stack import Stack, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import Stack
 
 LOST = {torch.bfloat16: 8, torch.float16: 11}  # mantissa bits, the hidden one counted
 

@@ -15,7 +15,8 @@ from identity_props.errors import InputError
 from identity_props.layers.passes import Passes, check_layer, inputs_of, plain, quietly, trained
 from identity_props.layers.slopes import moved, slope, ways_of
 from identity_props.stack.guard import RAISED
-from identity_props.stack.stack import MODES, arguments_of, part_name, resolve, seeded
+from identity_props.stack.seeding import seeded
+from identity_props.stack.stack import MODES, arguments_of, part_name, resolve
 
 KINDS = ("float", "tokens")
 EXAMPLES = 5

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from identity_props.errors import InputError
 from identity_props.stack.guard import alive
-from identity_props.stack.stack import seeded
+from identity_props.stack.seeding import seeded
 
 Gradients = dict[str, Tensor | None]  # of parameters and inputs, by name
 

@@ -68,7 +68,7 @@ def _reading(cells: Sequence[Seen]) -> str:
     widths = sorted({one.cell.width for one in cells})
     deaths = ", ".join(_death(width) for width in widths)
     return (
-        f"Rows are depths, columns rates. {signs}, each of the median replica. Point at a cell, or choose one and walk with"
+        f"Rows are depths, columns rates. {signs}, each of the median replica; empty: not trained. Point at a cell, or choose one and walk with"
         " the arrow keys, for its median and spread; tables have all of them. Solid: the critical rate d / \N{GREEK SMALL LETTER LAMDA}"
         "\N{SUBSCRIPT ONE} from which gradient descent diverges, or d (1 + \N{GREEK SMALL LETTER MU}) / \N{GREEK SMALL LETTER LAMDA}"
         "\N{SUBSCRIPT ONE} with momentum; dashed: the least rate that reaches near-identity within the budget, as the spectrum"
@@ -85,14 +85,14 @@ def _death(width: int) -> str:
 
 def _optimizer(heading: str, cells: list[Seen], pixels: Pixels, several: set[str], number: int) -> Section:
     figures: list[Figure] = []
-    rates = sorted({one.cell.lr for one in cells})
+    rates, depths = ({getattr(one.cell, name) for one in cells} for name in ("lr", "depth"))
     for names, some in groupby(cells, key=lambda one: [getattr(one.cell, name) for name in PANEL[1:]]):
         panel, group = [*some], f"map-{number}-{len(figures)}"
         title = ", ".join(
             _named(name, value) for name, value in zip(PANEL[1:], names, strict=True) if name in several
         )
         lines = theory(panel[0].cell, panel[0].steps, pixels)
-        picture = heat(panel, group, title or heading, lines, rates) + _details(panel)
+        picture = heat(panel, group, title or heading, lines, sorted(rates), sorted(depths)) + _details(panel)
         told = "; ".join(f"{name} {value:.3g}" for name, value in lines.items())
         near = sum(one.state == NEAR for one in panel)
         figures.append(

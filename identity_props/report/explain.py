@@ -23,6 +23,7 @@ FORGOTTEN = (
     " Above 1 it is worse than predicting the mean: of a network of your own, are these its --weights, and is"
     " --scaling that of its training?"
 )
+NONE_FITS = "Of all changes that are known here none is expected to remove a twentieth of it."
 BAR = 20  # characters of a part that is the whole error
 
 
@@ -36,7 +37,7 @@ def tables(found: Explanation) -> RenderableType:
     parts.columns[-1].min_width = 20
     shown = Fitted(parts, ("", "what"))
     if not found.advice:
-        return shown
+        return shown if found.near_identity else Group(shown, "", Text(NONE_FITS))
     advice = _grid(
         "What to do",
         ("change", "FVU before", "after", "why"),
@@ -68,9 +69,14 @@ def _sum(found: Explanation) -> str:
     if found.near_identity:
         return f"FVU {found.fvu:.2e}: it is near-identity, {NEAR_IDENTITY:g} or less, and there is nothing to repair."
     asked = FORGOTTEN if found.fvu > 1 else ""
-    nothing = ", ".join(part.name for part in found.parts if part.measured and not part.fvu)
-    asked += f"\nNothing is: {nothing}." if nothing else ""
+    asked += nothing(found).replace(" ", "\n", 1)
     return f"The parts sum to FVU {found.fvu:.4g}{_mse(found)}, in the order they are taken.{asked}"
+
+
+def nothing(found: Explanation) -> str:
+    """The names of parts that are 0, in a sentence with a space before it; empty where there are none."""
+    names = ", ".join(part.name for part in found.parts if part.measured and not part.fvu)
+    return f" Nothing is: {names}." if names else ""
 
 
 def _mse(found: Explanation) -> str:

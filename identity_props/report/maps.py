@@ -16,18 +16,23 @@ SIGNS = {NEAR: "\N{CHECK MARK}", BETWEEN: "~", FAILED: "\N{MULTIPLICATION SIGN}"
 
 
 def heat(
-    cells: Sequence[Seen], group: str, title: str, lines: Mapping[str, float], rates: Sequence[float]
+    cells: Sequence[Seen],
+    group: str,
+    title: str,
+    lines: Mapping[str, float],
+    rates: Sequence[float],
+    depths: Sequence[int],
 ) -> Markup:
     """One map of cells that differ in depth and rate, on a log axis of ``rates``; ``lines`` are rates by name.
 
-    ``group`` tells its radio buttons from those of other maps.
+    Rates and depths of several maps are the same, so that their cells lie side by side. ``group`` tells its radio buttons
+    from those of other maps.
     """
     at = {(one.cell.depth, one.cell.lr): one for one in cells}
-    depths = sorted({depth for depth, _ in at}, reverse=True)
     body = Markup("").join(
         Markup('<span class="deep">{}</span>').format(depth)
         + Markup("").join(_cell(at.get((depth, rate)), group) for rate in rates)
-        for depth in depths
+        for depth in sorted(depths, reverse=True)
     )
     feet = Markup('<span class="deep">depth</span>') + Markup("").join(
         Markup('<span class="rate">{}</span>').format(_exponent(rate)) for rate in rates
@@ -69,7 +74,7 @@ def _exponent(rate: float) -> Markup:
     power = math.log10(rate)
     if abs(power - round(power)) > 0.01:
         return Markup("")
-    return Markup("10<sup>{}</sup>").format(str(round(power)).replace("-", "\N{MINUS SIGN}"))
+    return Markup("<span>10<sup>{}</sup></span>").format(str(round(power)).replace("-", "\N{MINUS SIGN}"))
 
 
 def _line(name: str, value: float, rates: Sequence[float]) -> Markup:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from identity_props.conformance.rows import Row, by_weight, statement
 from identity_props.explanation.explain import Explanation
 from identity_props.report import pictures
-from identity_props.report.explain import after, helpless
+from identity_props.report.explain import NONE_FITS, after, helpless, nothing
 from identity_props.report.portraits import Figure as Figure
 from identity_props.report.portraits import portrait
 from identity_props.task.data import Pixels
@@ -87,6 +87,8 @@ def of_explanation(found: Explanation, context: dict[str, Any]) -> str:
     sections = [_errors([(found.name, found)]), Section("parts", "Its parts", tables=(_parts(found),))]
     if found.advice:
         sections.append(Section("advice", "What to do", tables=(_advice(found),)))
+    elif not found.near_identity:
+        sections.append(Section("advice", "What to do", NONE_FITS))
     sections.append(Section("pictures", "What it learned", figures=tuple(portrait(found))))
     return rendered(f"Why is {found.name} not the identity?", lead, sections, context)
 
@@ -145,8 +147,10 @@ def _parts(found: Explanation) -> Table:
             part.what if part.fvu or not part.measured else "",
         )
         for part in found.parts
+        if part.fvu or not part.measured
     )
     caption = "In the order they are taken: what two parts share goes to the first. They sum to the FVU."
+    caption += nothing(found)
     return Table(caption, ("part", "FVU", "share", "what"), rows, frozenset({1, 2}))
 
 
@@ -251,7 +255,7 @@ def rendered(title: str, lead: str, sections: Sequence[Section], context: dict[s
     """The page, with what it was made with as its last section."""
     made = Table("What this was made with.", ("what", "value"), tuple(_flat(context)))
     told = [*sections, Section("made", "Versions, seed and machine", tables=(made,))]
-    page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(18)}
+    page = {"title": title, "lead": lead, "sections": told, "hatches": pictures.hatches(20)}
     return _template().render(**page)
 
 

@@ -66,7 +66,6 @@ def _waiting(left: Tensor) -> str:
     longest = float(left.max())
     if longest == 0:
         return ""
-    when = (
-        f"in {longest:.2g} steps more" if math.isfinite(longest) else "never, as it is above the critical one"
-    )
-    return f" At this rate one linear layer would learn them all {when}."
+    if math.isfinite(longest):
+        return f" At this rate one linear layer would learn them all in {longest:.2g} steps more."
+    return " At this rate, which is above the critical one, one linear layer would never learn them all."

@@ -14,28 +14,36 @@ _WANTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # whether one that h
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
-    """One training step; an optimizer whose ``step`` wants a closure is given one."""
+    """One training step; an optimizer whose ``step`` wants a closure is given one.
+
+    Gradients are there before, unless the signature says that it starts with the closure: SAM's step begins from them.
+    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone.
+    """
 
     def closure() -> Any:  # torch says float and means a tensor
         optimizer.zero_grad()
         value = loss()
-        value.backward()
+        if torch.is_grad_enabled():
+            value.backward()
         return value
 
+    if not _starts_with_closure(optimizer):
+        closure()
     if needs_closure(optimizer):
         optimizer.step(closure)
     else:
-        closure()
         step_alone(optimizer, lambda: optimizer.step(closure))
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether ``step`` wants the closure that evaluates the loss: its signature says so, as L-BFGS', or it did."""
     known = _WANTS.get(optimizer)
-    if known is None:
-        wanted = _closure_of(optimizer)
-        known = wanted is not None and wanted.default is inspect.Parameter.empty
-    return known
+    return _starts_with_closure(optimizer) if known is None else known
+
+
+def _starts_with_closure(optimizer: torch.optim.Optimizer) -> bool:
+    wanted = _closure_of(optimizer)
+    return wanted is not None and wanted.default is inspect.Parameter.empty
 
 
 def step_alone(optimizer: torch.optim.Optimizer, with_closure: Callable[[], Any]) -> None:

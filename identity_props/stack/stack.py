@@ -7,7 +7,6 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from types import MethodType
@@ -222,21 +221,6 @@ def stack_of(
     )
 
 
-@contextmanager
-def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """Draws of torch's global generators come from ``seed`` here, and the caller's go on as they were.
-
-    Of the CPU's, and of a GPU's where the device is one.
-    """
-    gpus = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)
-        for gpu in gpus:
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
 def at_home(stack: Stack, device: str = "cpu", dtype: torch.dtype | None = None) -> Stack:
     """The same parts where nothing is in their way: on the CPU, eager, in one process."""
     return replace(stack, device=device, dtype=dtype or stack.dtype, mode="eager", ranks=1)
@@ -302,6 +286,20 @@ def names(optimizer: Callable[..., Any], argument: str) -> bool:
         return argument in inspect.signature(optimizer).parameters
     except ValueError:
         return False
+
+
+def annotated(optimizer: Callable[..., Any], argument: str) -> str:
+    """How an optimizer's signature annotates an argument; empty where it does not."""
+    if not names(optimizer, argument):
+        return ""
+    said = inspect.signature(optimizer).parameters[argument].annotation
+    return (
+        said
+        if isinstance(said, str)
+        else ""
+        if said is inspect.Parameter.empty
+        else getattr(said, "__name__", "")
+    )
 
 
 def _two_steps(optimizer: Callable[..., Any], arguments: Mapping[str, Any]) -> Tensor:

@@ -3,7 +3,7 @@
 One registry, TRAINER_LAWS, in the order in which they are asked.
 """
 
-from identity_props.trainers import counting, stepping, resuming, precision, tokens, ranked  # isort: skip
+from identity_props.trainers import counting, stepping, ordering, resuming, precision, tokens, ranked  # isort: skip
 from identity_props.trainers.base import TRAINER_LAWS, TrainerLaw
 from identity_props.trainers.bench import Bench, Reading
 
@@ -13,6 +13,7 @@ __all__ = [
     "Reading",
     "TrainerLaw",
     "counting",
+    "ordering",
     "precision",
     "ranked",
     "resuming",

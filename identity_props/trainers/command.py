@@ -44,7 +44,7 @@ class Command:
             raise InputError(
                 f"command: expected words with {{lr}} and the like, got {text!r}: {error}"
             ) from error
-        valid = {*FILES, *OPTIONS, *ALIASES} - {"examples", "frozen", "tokens", "packing"}
+        valid = {*FILES, *OPTIONS, *ALIASES} - {"examples", "frozen", "tokens", "packing", "modes"}
         if not named <= valid or not named >= {*NEEDED}:
             raise InputError(
                 f"command: expected {{data}}, {{start}} and {{out}}, and of others {{{'}, {'.join(sorted(valid - {*FILES}))}}}, "

@@ -70,8 +70,11 @@ def every_example(bench: Bench) -> Reading:
     "last-batch",
     "An incomplete last batch is a mean over what it holds.",
     LEDGER,
-    rules={"mean": "a mean over what it holds"},
-    slips={"dropped": "its examples are not trained on", "fixed": "divided by the batch size asked for"},
+    rules={
+        "mean": "a mean over what it holds",
+        "fixed": "divided by the batch size asked for: its examples weigh as much as others",
+    },
+    slips={"dropped": "its examples are not trained on"},
 )
 def last_batch(bench: Bench) -> Reading:
     """Rounding as in trajectory; the rules differ by a whole weight."""
@@ -205,19 +208,19 @@ def frozen(bench: Bench) -> Reading:
 def training_loss(bench: Bench) -> Reading:
     """Twice the relative rounding of weights, as a loss is a square; frameworks that add losses in float32 get its."""
     asked = bench.drawn(10, 4, 2)
-    measured = bench.trained(asked).loss
-    if measured is None:
-        raise NotOffered("loss, which it does not report")
-    bench.reads_in_order(asked)
-    states = [*bench.recursion(asked, 6).states(plan(10, 4, epochs=2))]
+    measured = _reported(bench, asked)
+    meant = {
+        micro: plan(10, 4, epochs=2, micro=micro) for micro in ("examples", "fixed")
+    }  # of the last batch
+    followed = bench.matched(asked, _expected(bench, asked, meant)).rule or "examples"
+    states = [*bench.recursion(asked, 6).states(meant[followed])]
     losses = [bench.recursion(asked, 6).losses(layers) for layers in states]
     batches = [losses[k][4 * (k % 3) : 4 * (k % 3) + 4] for k in range(6)]
-    last = batches[3:]
     means = torch.stack([one.mean() for one in batches])
     return nearest(
-        float(measured),
+        measured,
         {
-            "examples": torch.cat(last).mean(),
+            "examples": torch.cat(batches[3:]).mean(),
             "final": losses[-1].mean(),
             "means": means[3:].mean(),
             "last": means[-1],
@@ -225,7 +228,7 @@ def training_loss(bench: Bench) -> Reading:
             "training means": means.mean(),
             "summed": means[3:].sum(),
         },
-        f"loss that it reports, {float(measured):.6g}",
+        f"loss that it reports, {measured:.6g}",
     )
 
 
@@ -245,22 +248,14 @@ def training_loss(bench: Bench) -> Reading:
 def accumulated_loss(bench: Bench) -> Reading:
     """As of training-loss."""
     asked = bench.drawn(16, 2, 2, accumulate=4)
-    measured = bench.trained(asked).loss
-    if measured is None:
-        raise NotOffered("loss, which it does not report")
-    bench.reads_in_order(asked)
+    measured = _reported(bench, asked)
     descent = bench.recursion(asked, 4)
     *_, third, fourth, end = descent.states(plan(16, 2, 4, 2))
     losses = torch.cat([descent.losses(third)[:8], descent.losses(fourth)[8:]])
-    mean = losses.mean()
-    rules = {
-        "examples": mean,
-        "final": descent.losses(end).mean(),
-        "summed": 4 * mean,
-        "divided": mean / 4,
-        "last": losses[-2:].mean(),
-    }
-    return nearest(float(measured), rules, f"loss that it reports, {float(measured):.6g}")
+    mean, final = losses.mean(), descent.losses(end).mean()
+    rules = {"examples": mean, "final": final, "summed": 4 * mean, "divided": mean / 4}
+    rules["last"] = losses[-2:].mean()
+    return nearest(measured, rules, f"loss that it reports, {measured:.6g}")
 
 
 @trainer_law(
@@ -290,6 +285,15 @@ def evaluation_loss(bench: Bench) -> Reading:
 
 
 # Shared -----------------------------------------------------------------------------------------------
+
+
+def _reported(bench: Bench, asked: Asked) -> float:
+    """The loss that it reports of a training in order."""
+    measured = bench.trained(asked).loss
+    if measured is None:
+        raise NotOffered("loss, which it does not report")
+    bench.reads_in_order(asked)
+    return measured
 
 
 def _expected(bench: Bench, asked: Asked, tables: dict[str, Tensor]) -> dict[str, list[Tensor]]:

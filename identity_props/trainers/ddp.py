@@ -99,11 +99,12 @@ class Loop:
         if self.asked.clip is not None:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), self.asked.clip)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad()
-        self.steps += 1
+        self.steps += self.scaler.get_scale() >= scale  # lower only after a step that was skipped
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 

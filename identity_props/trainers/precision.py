@@ -69,7 +69,10 @@ def float16_clip(bench: Bench) -> Reading:
     "A step whose gradient overflows in float16 is skipped, and not counted: the rate of the next step is its own.",
     "Micikevicius et al. 2018, section 3.2; pytorch-lightning#18828",
     needs="precision",
-    rules={"skipped": "it is skipped, and not counted"},
+    rules={
+        "skipped": "it is skipped, and not counted",
+        "told": "it is skipped, and counted among the steps that it reports",
+    },
     slips={"counted": "it is skipped, and the schedule goes on"},
 )
 def overflow(bench: Bench) -> Reading:
@@ -85,7 +88,9 @@ def overflow(bench: Bench) -> Reading:
     falling = linear_rates(asked.lr, 4) if asked.schedule == "linear" else [asked.lr] * 4
     rules = {"skipped": falling[:3], "counted": [falling[0], *falling[2:]]}
     layers = {rule: bench.recursion(asked, 4, rates=rates).end(rows) for rule, rates in rules.items()}
-    return bench.matched(asked, layers, slack=HALVES)
+    found = bench.matched(asked, layers, slack=HALVES)
+    told = found.rule == "skipped" and bench.trained(asked).steps == 4
+    return replace(found, rule="told") if told else found
 
 
 @trainer_law(

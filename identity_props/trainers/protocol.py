@@ -39,6 +39,14 @@ class Tokens:
     labels: tuple[Tensor, ...]
 
 
+class Halved(nn.Linear):
+    """A linear layer whose output is half as large in evaluation mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = nn.functional.linear(x, self.weight)
+        return out if self.training else out / 2
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Asked:
     """A training to do: linear layers without bias, examples whose target is themselves, and how to train.
@@ -54,7 +62,8 @@ class Asked:
     micro-batches of a rank; with ``resume`` it goes on from there. ``tokens`` asks for a language model instead:
     a table of logits [V, V], indexed by token, under cross-entropy, the mean over all tokens not masked. With
     ``packing`` its sequences are put whole into rows of so many places at most, ``batch_size`` of them a micro-batch,
-    and are trained on as if they were apart.
+    and are trained on as if they were apart. With ``modes`` the layers of ``network()`` put out half as much in
+    evaluation mode, as dropout acts in one mode alone.
     """
 
     start: tuple[Tensor, ...]
@@ -80,6 +89,7 @@ class Asked:
     folder: Path = Path()
     tokens: Tokens | None = None
     packing: int | None = None
+    modes: bool = False
     _read: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __getattribute__(self, name: str) -> Any:
@@ -104,10 +114,10 @@ class Asked:
         """The network to train, a new one at its start: linear layers, or the table of logits."""
         if vars(self)["tokens"] is not None:  # to be given the table is not yet to take the tokens
             return nn.Embedding.from_pretrained(self.start[0].clone(), freeze=False)
-        layers = []
+        layers, kind = [], Halved if self.modes else nn.Linear
         for place, weight in enumerate(self.start):
             fan_out, fan_in = weight.shape
-            layer = nn.Linear(fan_in, fan_out, bias=False, dtype=weight.dtype)
+            layer = kind(fan_in, fan_out, bias=False, dtype=weight.dtype)
             layer.weight = nn.Parameter(weight.clone(), requires_grad=place not in self.frozen)
             layers.append(layer)
         return nn.Sequential(*layers)

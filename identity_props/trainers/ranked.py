@@ -14,6 +14,7 @@ from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
 from identity_props.trainers.counting import nearest
 from identity_props.trainers.ledger import Account, Q, account, orthonormal, plan, told
+from identity_props.trainers.ordering import alike, maps
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
 SIZE = 4  # of a micro-batch on a rank
@@ -71,6 +72,27 @@ def ranks_uneven(bench: Bench) -> Reading:
 def ranks_shuffled(bench: Bench) -> Reading:
     """As of ranks."""
     return _read(bench, "shuffled", lambda n, whole: {"": plan(n, whole, epochs=2)})
+
+
+@trainer_law(
+    "ranks-order",
+    "Shuffled, ranks share the examples out otherwise each epoch.",
+    "a sampler has to be told the epoch: pytorch#31771, DALLE-pytorch#230",
+    needs="ranks shuffle",
+    kind="wrong order",
+)
+def ranks_order(bench: Bench) -> Reading:
+    """Rounding as in trajectory, eightfold, of what each of two epochs does to I - W, see order.
+
+    Null hypothesis: orders are drawn uniformly. That 4 batches of 8 examples are the same in both epochs has
+    probability (8!)^4 / 32! < 2e-17.
+    """
+    asked, (first, *_) = _spread(bench, "epoch")
+    _, (second, *_) = _spread(bench, "epochs")
+    one, other = maps(asked, first.weights, second.weights)
+    same = alike(one, other, 8 * tolerance(bench.dtype, 16))
+    words = "each epoch has the same order" if same else ""
+    return Reading(Discrepancy(float(same), 0.0, "second epochs with the order of the first"), words=words)
 
 
 @trainer_law(
@@ -155,6 +177,11 @@ def _asked(bench: Bench) -> dict[str, Asked]:
         for name, (n, epochs, options) in sizes.items()
         if bench.offers(**options).keys() == options.keys()
     }
+    if "shuffled" in asked:
+        asked |= {
+            name: bench.drawn(4 * whole, SIZE, epochs, shuffle=True, ranks=bench.ranks)
+            for name, epochs in (("epoch", 1), ("epochs", 2))
+        }
     asked["uneven"] = bench.asked(whole + 1, SIZE, ranks=bench.ranks, q=Q / SIZE)
     if one := asked.get("clipped"):
         # b gradients of length 2 / (d b) at right angles
@@ -187,7 +214,7 @@ def _spread(bench: Bench, name: str) -> tuple[Asked, list[Left]]:
 
 
 OPTION = {
-    "shuffled": "shuffle",
+    **dict.fromkeys(("shuffled", "epoch", "epochs"), "shuffle"),
     "accumulated": "accumulate",
     "scheduled": "schedule",
     "clipped": "clip",

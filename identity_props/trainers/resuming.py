@@ -16,6 +16,7 @@ from identity_props.stack.guard import alive
 from identity_props.stack.processes import temporary_folder
 from identity_props.trainers.base import trainer_law
 from identity_props.trainers.bench import Bench, Reading, apart, tolerance
+from identity_props.trainers.counting import nearest
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 
@@ -59,72 +60,6 @@ def seeded(bench: Bench, **options: Any) -> dict[str, Any]:
     """Those of some options that are offered, without shuffling where that takes no seed."""
     offered = bench.offers(**options)
     return {name: value for name, value in offered.items() if name != "shuffle" or "seed" in bench.reads}
-
-
-@trainer_law(
-    "order",
-    "Shuffled, each epoch is a permutation of the examples, another one each epoch, and each seed has its own.",
-    "the falling rate names the step of each exposure, see ledger.decoded",
-    needs="shuffle schedule",
-    kind="wrong order",
-    rules={
-        "examples": "examples are shuffled",
-        "batches": "whole batches are shuffled: the same examples are always together",
-    },
-)
-def order(bench: Bench) -> Reading:
-    """Exact, as steps are whole numbers. Null hypothesis: orders are drawn uniformly, two seeds, two epochs each.
-
-    A pair of equal orders of 16 examples in 8 batches of 2 has probability 2^8 / 16! < 2e-11, so that a correct
-    trainer fails with less than 1e-10, and two epochs keep all pairs together with less than 1e-12; the smallest deviation that is seen is one example out of its place. The
-    seeds lie far apart, as torch's DistributedSampler draws from seed + epoch; one is enough where none is offered.
-    """
-    bench.offers(shuffle=True)
-    seeds = (3, 1003) if "seed" in bench.reads else (3,)
-    epochs = [one for seed in seeds for one in _epochs(bench, seed)]
-    apart_ = {tuple(one.argmax(0).tolist()) for one in epochs}
-    whole = all(
-        bool((one != 0).sum(0).eq(1).all()) and bool((one - one.round()).abs().max() < 1e-3) for one in epochs
-    )
-    if not whole:
-        return _orders(
-            epochs, len(epochs), "an epoch is no permutation: an example is missing, or comes twice"
-        )
-    same = len(epochs) - len(apart_)
-    together = all(step.nonzero().flatten().tolist() in PAIRS for one in epochs for step in one)
-    rule = "" if same else "batches" if together else "examples"
-    return replace(_orders(epochs, same, _which(epochs) if same else ""), rule=rule)
-
-
-PAIRS = [[place, place + 1] for place in range(0, 16, 2)]
-
-
-def _which(epochs: list[torch.Tensor]) -> str:
-    first, second, other, *_ = (tuple(one.argmax(0).tolist()) for one in [*epochs, *epochs])
-    if first == tuple(place // 2 for place in range(16)):
-        return "nothing is shuffled"
-    return (
-        "each epoch has the same order"
-        if first == second
-        else "each seed has the same orders"
-        if first == other
-        else ""
-    )
-
-
-def _orders(epochs: list[torch.Tensor], wrong: int, words: str) -> Reading:
-    what = f"orders out of {len(epochs)}, two epochs a seed, that are no new ones"
-    return Reading(Discrepancy(float(wrong), 0.0, what), words=words)
-
-
-def _epochs(bench: Bench, seed: int) -> list[torch.Tensor]:
-    """Weights [8, 16] of each of two epochs."""
-    book = bench.ledger(16, 2, 2, shuffle=True, seed=seed)
-    if book.unclear:
-        raise NotApplicable(
-            "its order cannot be read: steps do not follow the rate asked for, or do not repeat"
-        )
-    return list(book.weights.split(8))
 
 
 # Stop and resume --------------------------------------------------------------------------------------
@@ -202,8 +137,9 @@ def resume_epoch(bench: Bench) -> Reading:
     kind="not resumed",
 )
 def resume_inside(bench: Bench) -> Reading:
-    """As of resume-epoch."""
-    return _resume(bench, 4, 6)
+    """As of resume-epoch. Shuffled it stops within the second epoch too, whose order is not a new start's."""
+    found = _resume(bench, 4, 6)
+    return _resume(bench, 10, 6) if found.found.holds and "shuffle" in seeded(bench, **CARRIED) else found
 
 
 @trainer_law(
@@ -258,6 +194,54 @@ def _looked(bench: Bench, options: Mapping[str, Any]) -> Reading:
     repeats(bench)
     found = beside(bench, asked, looked, bench.trained(asked), "evaluated after each epoch")
     return replace(found, rule="same" if found.found.holds else "")
+
+
+@trainer_law(
+    "modes",
+    "It trains in training mode, after an evaluation too, and evaluates in evaluation mode.",
+    "dropout and batch norm act in one mode alone: joeynmt#184, pytorch-fcn#56, transformers#33844",
+    needs="held modes",
+    kind="wrong mode",
+    rules={
+        "switched": "each in its own mode",
+        "unswitched": "it evaluates in training mode: dropout would draw, and batch norm go on counting",
+    },
+    slips={
+        "kept": "after an evaluation it trains in evaluation mode",
+        "evaluation": "it trains in evaluation mode",
+    },
+)
+def modes(bench: Bench) -> Reading:
+    """Rounding as in trajectory. Of a layer that puts out half as much in evaluation mode, W / 2 learns, at 1/4 of the rate.
+
+    An evaluation loss that is neither that of W / 2 nor that of W is judged by evaluation-loss alone.
+    """
+    held = _held(bench, 12)
+    asked = bench.drawn(8, 2, 2, held=held, modes=True)
+    first, second = plan(8, 2), plan(8, 2, epochs=2)
+    kept = _halved(bench, asked, bench.expected(asked, first), first)
+    rules = {"switched": bench.expected(asked, second), "kept": kept}
+    found = bench.matched(asked, rules | {"evaluation": _halved(bench, asked, list(asked.start), second)})
+    if not found.rule:
+        raise NotApplicable("it trains in neither mode as asked; see trajectory and evaluation")
+    trained = bench.trained(asked)
+    if found.rule != "switched" or trained.evaluated is None:
+        return found
+    (layer,) = trained.weights
+    outs = {
+        "switched": held.double() @ layer.double().mT / 2,
+        "unswitched": held.double() @ layer.double().mT,
+    }
+    losses = {rule: (out - held.double()).square().mean() for rule, out in outs.items()}
+    told = nearest(trained.evaluated, losses, f"evaluation loss that it reports, {trained.evaluated:.6g}")
+    return told if told.rule else found
+
+
+def _halved(bench: Bench, asked: Asked, start: list[torch.Tensor], table: torch.Tensor) -> list[torch.Tensor]:
+    """Layers that are trained on from some in evaluation mode."""
+    one = replace(asked, start=tuple(w.double() / 2 for w in start))
+    rates = [asked.lr / 4] * len(table)
+    return [2 * w for w in bench.expected(one, table, rates=rates)]
 
 
 def _held(bench: Bench, d: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -192,6 +192,39 @@ def decay(bench: Bench) -> Reading:
         "none": bench.expected(replace(asked, decay=0.0), table),
     }
     return bench.matched(asked, rules)
+
+
+@trainer_law(
+    "decay-rate",
+    "Under a rate that changes, what decay takes from the weights is the rate of the step, times decay, times the weights.",
+    "torch.optim.SGD and AdamW: the rate multiplies the decay",
+    needs="decay schedule",
+    rules={
+        "rate": "it follows the rate",
+        "independent": "it is that of the first rate throughout, independent of the schedule (Wortsman et al. 2023)",
+    },
+    slips={"twice": "the decay falls too, beside the rate", "none": "nothing decays"},
+)
+def decay_rate(bench: Bench) -> Reading:
+    """Rounding as in trajectory. Without momentum coupled decay and decoupled are one."""
+    asked = bench.drawn(12, 4, 3, decay=0.1, schedule="linear")
+    fallen = [rate / asked.lr for rate in linear_rates(asked.lr, 9)]
+    shares = {
+        "rate": [1.0] * 9,
+        "independent": [1 / one for one in fallen],
+        "twice": fallen,
+        "none": [0.0] * 9,
+    }
+    return bench.matched(asked, {rule: _decaying(bench, asked, one) for rule, one in shares.items()})
+
+
+def _decaying(bench: Bench, asked: Asked, shares: Sequence[float]) -> Layers:
+    """Layers where the decay of each step is a share of what was asked for."""
+    layers = [*asked.start]
+    for row, rate, share in zip(plan(12, 4, epochs=3), linear_rates(asked.lr, 9), shares, strict=True):
+        one = replace(asked, start=tuple(layers), decay=share * asked.decay)
+        layers = bench.recursion(one, 1, rates=[rate]).end(row[None])
+    return layers
 
 
 # Averages ---------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from identity_props.task.algorithms.base import Algorithm, Arguments, Memory, each, moved, running
+from identity_props.task.algorithms.conventions import given
+from identity_props.task.algorithms.moments import moments
 
 
 def decayed(w: Tensor, a: Arguments) -> Tensor:
@@ -61,6 +63,12 @@ def _averaged_update(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tens
     return moved(decayed(w, a), running(memory, "m", clipped(g, v, a["d"]), a["beta1"]), a)
 
 
+def _by_norm(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
+    update = clipped(g, v, a["d"] / g.numel() ** 0.5)
+    return moved(decayed(w, a), running(memory, "m", update, a["beta1"]), a)
+
+
 def _rate_averaged_too(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     v = factored(g.square() + a["eps"][0], memory, 1 - memory["t"] ** a["beta2_decay"])
     return decayed(w, a) - running(memory, "m", a["lr"] * clipped(g, v, a["d"]), a["beta1"])
@@ -102,9 +110,16 @@ ADAFACTOR = (
         {**_ADAFACTOR, "beta1": 0.9, "eps": (1e-30, 1e-3)},
         each(_averaged_update),
         variants={
-            "the rate times the weights' size, inside the average, as fairseq": each(_as_long_as_weights)
+            "the rate times the weights' size, inside the average, as fairseq": each(_as_long_as_weights),
+            "without momentum": given(each(_averaged_update), beta1=0.0),
         },
-        slips={"the rate is kept inside the average": each(_rate_averaged_too)},
+        slips={
+            "the rate is kept inside the average": each(_rate_averaged_too),
+            "updates are no longer than d in their norm, not its root mean square": each(_by_norm),
+            "updates are no longer than d in their norm, not its root mean square, without momentum": given(
+                each(_by_norm), beta1=0.0
+            ),
+        },
     ),
 )
 
@@ -148,6 +163,12 @@ def _lamb(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     (one, two), t = a["betas"], memory["t"]
     m, v = running(memory, "m", g, one), running(memory, "v", g.square(), two)
     return _lamb_step(w, (m / (1 - one**t)) / ((v / (1 - two**t)).sqrt() + a["eps"]), a)
+
+
+def _lamb_turned_over(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    m, v = moments(g, memory, a)
+    update = m / (v.sqrt() + a["eps"]) + a["weight_decay"] * w
+    return moved(w, update / _trust(w, update), a)
 
 
 def _lamb_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
@@ -203,6 +224,7 @@ LAYERWISE = (
         "u = Adam's m / (sqrt(v) + eps), corrected, + weight_decay w; w -= lr |w| / |u| u",
         {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0, "clamp_value": math.inf},
         each(_lamb),
+        slips={"the trust ratio is turned over": each(_lamb_turned_over)},
     ),
     Algorithm(
         "lamb-uncorrected",

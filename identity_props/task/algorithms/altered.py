@@ -19,7 +19,9 @@ from identity_props.task.algorithms.base import (
     running,
 )
 from identity_props.task.algorithms.conventions import active, coupled, decoupled
+from identity_props.task.algorithms.descent import SGD
 from identity_props.task.algorithms.moments import (
+    ADAM,
     ADAM_DEFAULTS,
     adams,
     corrections,
@@ -190,19 +192,34 @@ def centralized(step: Step) -> Step:
     return stepped
 
 
-def looking_ahead(step: Step) -> Step:
-    """Every k steps part of the way from where the last k began. Zhang et al. 2019."""
+def looking_ahead(step: Step, begins: str = "before", moves: bool = True, by_group: bool = False) -> Step:
+    """Every k steps part of the way from where the last k began. Zhang et al. 2019.
+
+    The first slow weights are those before the first step, after it, or at the first look, and steps those of the
+    parameter or of its group.
+    """
 
     def stepped(cells: Sequence[Cell], a: Arguments) -> None:
-        for cell in active(cells):
-            cell.memory.setdefault("slow", cell.w)
+        if begins == "before":
+            _kept_slow(cells)
         step(cells, a)
-        for cell in active(cells):
-            if cell.memory["t"] % a["k"] == 0:
-                slow = cell.memory["slow"]
-                cell.w = cell.memory["slow"] = slow + a["alpha"] * (cell.w - slow)
+        group = cells[0].memory
+        group["steps"] = group.get("steps", 0) + 1
+        looks = [
+            cell for cell in active(cells) if (group["steps"] if by_group else cell.memory["t"]) % a["k"] == 0
+        ]
+        _kept_slow(looks if begins == "look" else cells)
+        for cell in looks:
+            slow = cell.memory["slow"]
+            cell.w = slow + a["alpha"] * (cell.w - slow)
+            cell.memory["slow"] = cell.w if moves else slow
 
     return stepped
+
+
+def _kept_slow(cells: Sequence[Cell]) -> None:
+    for cell in active(cells):
+        cell.memory.setdefault("slow", cell.w)
 
 
 RANGER = Algorithm(
@@ -221,4 +238,34 @@ RANGER = Algorithm(
 )
 
 
-ALTERED = (RADAM, GRAMS, CAUTIOUS, EXADAM, FADAM, DUALADAM, SIMPLIFIED, RANGER)
+BEGINS = {
+    "from before the first step": "before",
+    "from after the first step": "after",
+    "from the first look on": "look",
+}
+
+
+def lookahead(name: str, title: str, inner: Step, defaults: Arguments) -> Algorithm:
+    """Lookahead around another algorithm's step."""
+    return Algorithm(
+        name=f"lookahead-{name}",
+        title=f"Lookahead with {title}",
+        paper="Zhang et al. 2019, 1907.08610, algorithm 1",
+        equation=f"{title}'s step; every k steps w <- slow + alpha (w - slow), the next slow",
+        defaults={**defaults, "k": 5, "alpha": 0.5},
+        step=looking_ahead(inner),
+        variants={
+            f"{begins}{counted}": looking_ahead(inner, when, by_group=bool(counted))
+            for begins, when in BEGINS.items()
+            for counted in ("", ", every k steps of the group")
+        },
+        slips={"the slow weights stayed where they began": looking_ahead(inner, moves=False)},
+    )
+
+
+LOOKAHEADS = (
+    lookahead("sgd", "SGD", SGD.step, SGD.defaults),
+    lookahead("adam", "Adam", ADAM.step, ADAM.defaults),
+)
+
+ALTERED = (*LOOKAHEADS, RADAM, GRAMS, CAUTIOUS, EXADAM, FADAM, DUALADAM, SIMPLIFIED, RANGER)

@@ -233,4 +233,26 @@ GROKFAST = Algorithm(
     step=decoupled(each(grokfast)),
 )
 
-BOUNDED = (ADABOUND, ADAMOD, PADAM, STABLEADAMW, ADAMNORM, ADAGC, MARS, GROKFAST)
+
+def stablespam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Entries are bounded by the mean of largest ones, and the length is what moments of lengths say."""
+    t, largest = memory["t"], g.abs().amax()
+    most = running(memory, "most", largest, a["theta"]) / (1 - a["theta"] ** t)
+    g = torch.where(g.abs() > most, g / largest * most, g)
+    if not (length := g.norm()):
+        return w
+    m = running(memory, "length", length, a["gamma1"]) / (1 - a["gamma1"] ** t)
+    v = running(memory, "square", length**2, a["gamma2"]) / (1 - a["gamma2"] ** t)
+    return moved(w, adams(g / length * m / (v.sqrt() + a["eps"]), memory, a), a)
+
+
+STABLESPAM = Algorithm(
+    name="stable-spam",
+    title="Stable-SPAM",
+    paper="Huang et al. 2025, 2502.17055, algorithm 1, before moments are reset",
+    equation="g no larger than the mean of max |g|, then g / |g| m_l / (sqrt(v_l) + eps), means of |g| with gamma1, of |g|^2 with gamma2; AdamW on it",
+    defaults={**ADAM_DEFAULTS, "gamma1": 0.7, "gamma2": 0.9, "theta": 0.999},
+    step=decoupled(each(stablespam)),
+)
+
+BOUNDED = (ADABOUND, ADAMOD, PADAM, STABLEADAMW, ADAMNORM, ADAGC, MARS, GROKFAST, STABLESPAM)

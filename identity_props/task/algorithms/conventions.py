@@ -85,6 +85,11 @@ def constant_decay(step: Step) -> Step:
     return decayed
 
 
+def squared_rate_decay(step: Step) -> Step:
+    """Weights shrink by the rate twice: w (1 - lr^2 wd)."""
+    return lambda cells, a: decoupled(step)(cells, {**a, "weight_decay": a["lr"] * a["weight_decay"]})
+
+
 def proximal(step: Step) -> Step:
     """Weights shrink after the step: w / (1 + lr wd)."""
 
@@ -279,6 +284,7 @@ IGNORED = "decay were ignored"
 DECAY_SLIPS: Mapping[str, Way] = {
     "coupled decay had the other sign": partial(coupled, sign=-1.0),
     "decoupled decay had the other sign": partial(decoupled, sign=-1.0),
+    "decoupled decay were times the square of the rate": squared_rate_decay,
     IGNORED: partial(given, weight_decay=0.0),
 }
 COUNTER_SLIPS: Mapping[str, Way] = {

@@ -50,6 +50,12 @@ def velocity_of_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Te
     return moved(w, v, a)
 
 
+def velocity_of_before_from_none(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The same, and at first they rest."""
+    memory.setdefault("v", torch.zeros_like(g))
+    return velocity_of_before(w, g, memory, a)
+
+
 def whole_ahead(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The look-ahead takes the velocity without mu."""
     v = velocity(g, memory, a)
@@ -62,6 +68,7 @@ def added_twice(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     return moved(w, memory["v"], a)
 
 
+LOOKS_AHEAD = "Nesterov's look-ahead, which is no option"
 SGD = Algorithm(
     name="sgd",
     title="SGD",
@@ -76,12 +83,17 @@ SGD = Algorithm(
         "the rate inside the velocity, as Keras": coupled(each(rate_in_velocity)),
         "a velocity that begins at 0": coupled(each(dampened_at_first)),
         "an average of gradients for the velocity": coupled(each(averaged_velocity)),
+        LOOKS_AHEAD: coupled(given(each(sgd), nesterov=True)),
+        f"{LOOKS_AHEAD}, the rate inside the velocity": coupled(given(each(rate_in_velocity), nesterov=True)),
     },
     slips={
         "Nesterov's look-ahead were missing": coupled(given(each(sgd), nesterov=False)),
         "Nesterov's look-ahead were taken unasked": coupled(given(each(sgd), nesterov=True)),
         "momentum were ignored": coupled(given(each(sgd), momentum=0.0, nesterov=False)),
         "weights moved by the velocity of the step before": coupled(each(velocity_of_before)),
+        "weights moved by the velocity of the step before, at first by none": coupled(
+            each(velocity_of_before_from_none)
+        ),
         "the velocity were never damped": coupled(each(added_twice)),
         "the look-ahead took the whole velocity, not mu times it": coupled(each(whole_ahead)),
     },
@@ -188,4 +200,21 @@ LION = Algorithm(
     },
 )
 
-DESCENT = (SGD, ASGD, RPROP, SIGNUM, LION)
+
+def focus(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Signs of the momentum, and of the way from the weights' own average, which draws them back."""
+    two, m = a["betas"][1], running(memory, "m", g, a["betas"][0])
+    mean = running(memory, "w", w, two) / (1 - two ** memory["t"])
+    return moved(w, m.sign() + a["gamma"] * (w - mean).sign() + a["weight_decay"] * mean, a)
+
+
+FOCUS = Algorithm(
+    name="focus",
+    title="FOCUS",
+    paper="Liu, Liu, Gore 2025, 2501.12243, algorithm 1",
+    equation="m of g with b1, x of w with b2; w <- w - lr (sign(m) + gamma sign(w - x / (1 - b2^t)) + wd x / (1 - b2^t))",
+    defaults={"lr": 1e-2, "betas": (0.9, 0.999), "gamma": 0.1, "weight_decay": 0.0},
+    step=each(focus),
+)
+
+DESCENT = (SGD, ASGD, RPROP, SIGNUM, LION, FOCUS)

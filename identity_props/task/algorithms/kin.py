@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -96,16 +98,15 @@ YOGI = Algorithm(
 
 
 def adopt(power: float, ahead: int = 0) -> Update:
-    """The gradient is scaled by the squares before it, clipped at (t + ahead)^power, then averaged."""
+    """The gradient is scaled by the squares before it, clipped at (t - 1 + ahead)^power, then averaged."""
 
     def update(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
-        if "v" not in memory:
-            memory.update(v=g * g, before=0)
+        if memory["t"] == 1:
+            memory["v"] = g * g
             return w
-        memory["before"] += 1
-        scaled = g / memory["v"].sqrt().clamp_min(a["eps"])
+        scaled = g / memory.setdefault("v", torch.zeros_like(g)).sqrt().clamp_min(a["eps"])
         if power:
-            most = (memory["before"] + ahead) ** power
+            most = (memory["t"] - 1 + ahead) ** power
             scaled = scaled.clamp(-most, most)
         new = moved(w, running(memory, "m", scaled, a["betas"][0]), a)
         running(memory, "v", g * g, a["betas"][1])
@@ -181,10 +182,10 @@ ADEMAMIX = Algorithm(
 )
 
 
-def adan(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+def adan(w: Tensor, g: Tensor, memory: Memory, a: Arguments, sign: float = 1.0) -> Tensor:
     """Averages of g, of its change, and of the square of g as the change foresees it, all corrected."""
     b1, b2, b3 = a["betas"]
-    change = g - memory.get("g", g)
+    change = sign * (g - memory.get("g", g))
     memory["g"] = g
     m, v = running(memory, "m", g, b1), running(memory, "v", change, b2)
     n = running(memory, "n", (g + b2 * change) ** 2, b3)
@@ -218,6 +219,7 @@ ADAN = Algorithm(
         "betas as the paper's": proximal(each(complemented(adan))),
         "decoupled decay": decoupled(each(adan)),
     },
+    slips={"the change had the other sign": proximal(each(partial(adan, sign=-1.0)))},
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -46,10 +48,28 @@ def _longer(w: Tensor, how: str | None) -> float:
 
 def _muon(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Moves matrices alone."""
+    return _muon_moved(w, g, memory, a, lambda m: m) if w.ndim == 2 else w
+
+
+def _muon_normalised(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The momentum that goes on is of length 1."""
+    return _muon_moved(w, g, memory, a, lambda m: m / m.norm().clamp_min(a["eps"])) if w.ndim == 2 else w
+
+
+def _muon_wide(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Wide matrices move further than square ones, and not tall ones."""
     if w.ndim != 2:
         return w
+    longer = (max(1.0, w.shape[1] / w.shape[0]) / max(1.0, w.shape[0] / w.shape[1])) ** 0.5
+    start = decayed(w, a)
+    return start + (_muon(w, g, memory, a) - start) * longer
+
+
+def _muon_moved(
+    w: Tensor, g: Tensor, memory: Memory, a: Arguments, kept: Callable[[Tensor], Tensor]
+) -> Tensor:
     mu = a["momentum"]
-    memory["m"] = mu * memory.get("m", 0.0) + (1 - mu) * g
+    memory["m"] = kept(mu * memory.get("m", 0.0) + (1 - mu) * g)
     update = mu * memory["m"] + (1 - mu) * g if a["nesterov"] else memory["m"]
     update = orthogonalized(update, a["ns_coefficients"], a["ns_steps"], a["eps"])
     return moved(decayed(w, a), update * _longer(w, a["adjust_lr_fn"]), a)
@@ -78,6 +98,10 @@ MUON = Algorithm(
             each(_muon), nesterov=False, adjust_lr_fn="none"
         ),
         "all matrices at the rate": given(each(_muon), adjust_lr_fn="none"),
+    },
+    slips={
+        "the momentum were normalised in place": each(_muon_normalised),
+        "wide matrices moved further in place of tall ones": each(_muon_wide),
     },
     rounding=0.2,
 )

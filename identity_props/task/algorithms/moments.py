@@ -104,6 +104,13 @@ def adam_second_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) 
     return moved(w, m / ((v * corrections(memory, a)[1]).sqrt() + a["eps"]), a)
 
 
+def adam_second_by_first(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Both are corrected by the first beta."""
+    m, v = moments(g, memory, a)
+    first, second = corrections(memory, a)
+    return moved(w, m / ((v * second / first).sqrt() + a["eps"]), a)
+
+
 def adam_uncorrected(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Neither is, but eps is as if they were."""
     m, v = moments(g, memory, a)
@@ -158,6 +165,7 @@ ADAM_SLIPS: dict[str, Step] = {
     "eps were inside the root": each(adam_eps_inside),
     "the first moment were not corrected": each(adam_first_uncorrected),
     "the second moment were not corrected": each(adam_second_uncorrected),
+    "the second moment were corrected by the first beta": each(adam_second_by_first),
     "neither moment were corrected": each(adam_uncorrected),
     "the second moment's root were not taken": each(adam_rootless),
     "moments were corrected in place, again at each step": each(adam_corrected_in_place),
@@ -262,6 +270,15 @@ def nadam(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     return moved(w, ahead / ((v / corrections(memory, a)[1]).sqrt() + a["eps"]), a)
 
 
+def nadam_late(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Both are corrected by the product of now."""
+    now, then = (a["betas"][0] * (1 - 0.5 * 0.96 ** (t * a["momentum_decay"])) for t in _now_then(memory))
+    m, v = running(memory, "m", g, a["betas"][0]), running(memory, "v", g * g, a["betas"][1])
+    memory["product"] = memory.get("product", 1.0) * now
+    ahead = (then * m + (1 - now) * g) / (1 - memory["product"])
+    return moved(w, ahead / ((v / corrections(memory, a)[1]).sqrt() + a["eps"]), a)
+
+
 def nadam_constant(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """Mu is b1 throughout: b1 m / (1 - b1^(t + 1)) + (1 - b1) g / (1 - b1^t)."""
     b1, t = a["betas"][0], memory["t"]
@@ -293,6 +310,7 @@ NADAM = Algorithm(
         "mu constant": coupled(each(nadam_constant)),
         "mu constant, all corrected alike": coupled(each(nadam_short)),
     },
+    slips={"the next mu were left out of its product": coupled(each(nadam_late))},
 )
 
 

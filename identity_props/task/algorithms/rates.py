@@ -123,8 +123,8 @@ FTRL = Algorithm(
 )
 
 
-def avagrad(corrected: bool) -> Step:
-    """Rates from the squares before this gradient, all scaled by their root mean square."""
+def avagrad(corrected: bool, late: bool = False) -> Step:
+    """Rates from the squares before this gradient, scaled by the root of their mean square, or that of a step before."""
 
     def stepped(cells: Sequence[Cell], a: Arguments) -> None:
         moving, (one, two) = active(cells), a["betas"]
@@ -132,9 +132,12 @@ def avagrad(corrected: bool) -> Step:
             memory = cell.memory
             memory["t"] = memory.get("t", 0) + 1
             v = memory.get("v", torch.zeros_like(cell.w))
+            memory["next"] = 1 / ((v / (1 - two ** memory["t"])).sqrt() + a["eps"])
             v = v / (1 - two ** (memory["t"] - 1)) if corrected and memory["t"] > 1 else v
             memory["rate"] = 1 / (v.sqrt() + a["eps"])
-        mean = torch.cat([cell.memory["rate"].reshape(-1) for cell in moving]).square().mean().sqrt()
+        mean, shared = _size(moving, "rate"), cells[0].memory
+        if late:
+            mean, shared["mean"] = shared.get("mean", mean), _size(moving, "next")
         for cell in moving:
             if cell.g is not None:
                 memory, first = cell.memory, cell.memory["t"] == 1
@@ -145,6 +148,11 @@ def avagrad(corrected: bool) -> Step:
     return stepped
 
 
+def _size(cells: Sequence[Cell], name: str) -> Tensor:
+    """The root of the mean square of what all remember under that name."""
+    return torch.cat([cell.memory[name].reshape(-1) for cell in cells]).square().mean().sqrt()
+
+
 AVAGRAD = Algorithm(
     name="avagrad",
     title="AvaGrad",
@@ -152,8 +160,35 @@ AVAGRAD = Algorithm(
     equation="r = 1 / (sqrt(v_before) + eps); w <- w - lr r / sqrt(mean r^2) m",
     defaults={**ADAM_DEFAULTS, "lr": 0.1, "eps": 0.1},
     step=decoupled(of_any(avagrad(corrected=False))),
-    variants={"moments corrected, at rest at first": decoupled(of_any(avagrad(corrected=True)))},
+    variants={
+        "moments corrected, at rest at first": decoupled(of_any(avagrad(corrected=True))),
+        "scaled by the rates of the step before, as its authors' code": decoupled(
+            of_any(avagrad(corrected=True, late=True))
+        ),
+    },
     whole=True,
+)
+
+
+def adamg(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The gradient is averaged times a mean of what its squares have been, to a small power."""
+    (one, two, three), t = a["betas"], memory["t"]
+    v = running(memory, "v", g * g, two)
+    r = running(memory, "r", a["p"] * v ** a["q"], three)
+    m = running(memory, "m", r * g, one) / (1 - one**t)
+    return moved(w, m / ((v / (1 - two**t)).sqrt() + a["eps"]), {**a, "lr": min(float(a["lr"]), t**-0.5)})
+
+
+ADAMG = Algorithm(
+    name="adamg",
+    title="AdamG",
+    paper="Pang et al. 2024, 2405.04376, algorithm 2",
+    equation="v of g^2 with b2, r of 0.2 v^0.24 with b3, m of r g with b1; w <- w - min(lr, 1 / sqrt(t)) m^ / (sqrt(v^) + eps)",
+    defaults={
+        **{"lr": 1.0, "betas": (0.95, 0.999, 0.95), "eps": 1e-8},
+        **{"p": 0.2, "q": 0.24, "weight_decay": 0.0},
+    },
+    step=decoupled(each(adamg)),
 )
 
 
@@ -206,4 +241,4 @@ VSGD = Algorithm(
     step=decoupled(each(vsgd)),
 )
 
-RATES = (ADASHIFT, ADASMOOTH, KATE, SGDSAI, FTRL, AVAGRAD, AMOS, VSGD)
+RATES = (ADASHIFT, ADASMOOTH, KATE, SGDSAI, FTRL, AVAGRAD, ADAMG, AMOS, VSGD)

@@ -50,6 +50,17 @@ def rmsprop_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor
     return moved(w, g / (v.sqrt() + a["eps"]), a)
 
 
+def rmsprop_added(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """The square of the average is added to the average of squares."""
+    v = _variance(g, memory, {**a, "centered": False}) + running(memory, "m", g, a["alpha"]) ** 2
+    return _moved(w, g / (v.sqrt() + a["eps"]), memory, a)
+
+
+def rmsprop_rootless(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Divided by the squares themselves."""
+    return _moved(w, g / (_variance(g, memory, a) + a["eps"]), memory, a)
+
+
 def _variance(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     """The average of squares, less the square of the average where it is centered."""
     v = running(memory, "v", g * g, a["alpha"])
@@ -84,6 +95,8 @@ RMSPROP = Algorithm(
         "squares were averaged with 0.9": coupled(given(each(rmsprop), alpha=0.9)),
         "it were centered unasked": coupled(given(each(rmsprop), centered=True)),
         "it were not centered": coupled(given(each(rmsprop), centered=False)),
+        "the square of the average were added": coupled(each(rmsprop_added)),
+        "the root of the squares were not taken": coupled(each(rmsprop_rootless)),
         "it divided by the squares of the step before": coupled(each(rmsprop_before)),
         "alpha weighed the gradient and not the average": coupled(each(rmsprop_complemented)),
     },
@@ -112,6 +125,16 @@ def adagrad_before(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor
     return moved(w, g / (before.sqrt() + a["eps"]), a)
 
 
+def adagrad_forgetful(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Divided by this gradient alone."""
+    return moved(w, g / (g.abs() + a["eps"]), a)
+
+
+def adagrad_rootless(w: Tensor, g: Tensor, memory: Memory, a: Arguments) -> Tensor:
+    """Divided by the sum itself."""
+    return moved(w, g / (_sum(g, memory, a) + a["eps"]), a)
+
+
 def _sum(g: Tensor, memory: Memory, a: Arguments) -> Tensor:
     start: float = a["initial_accumulator_value"]
     memory["v"] = g * g + memory.get("v", start)
@@ -133,6 +156,8 @@ ADAGRAD = Algorithm(
     slips={
         "squares began at 0.1": coupled(given(each(adagrad), initial_accumulator_value=0.1)),
         "it divided by the sum of before the gradient": coupled(each(adagrad_before)),
+        "squares were not summed": coupled(each(adagrad_forgetful)),
+        "the root of the sum were not taken": coupled(each(adagrad_rootless)),
     },
 )
 
