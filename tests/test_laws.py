@@ -12,6 +12,7 @@ from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
 from identity_props.laws.base import law, rounding, worst
 from identity_props.laws.families import Family
 from identity_props.stack import ranks
+from identity_props.stack.loop import scheduled
 from identity_props.stack.stack import Stack
 from tests.contracts import CONTROLS as CONTRACT
 from tests.contracts import Captures, stack_arguments
@@ -444,10 +445,35 @@ class Unfused(SGD):
         super().__init__(params, **arguments)
 
 
+class Wrapper:
+    """An optimizer in another, and no subclass of torch's: its schedulers refuse it."""
+
+    def __init__(self, params, lr):
+        self.inner = SGD(params, lr=lr, momentum=0.5)
+        self.zero_grad, self.step = self.inner.zero_grad, self.inner.step
+        self.state_dict, self.load_state_dict = self.inner.state_dict, self.inner.load_state_dict
+
+    @property
+    def param_groups(self):
+        return self.inner.param_groups
+
+
+def test_what_wraps_an_optimizer_is_scheduled_as_that():
+    one, other = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    wrapped, plain = Wrapper([one], lr=0.5), SGD([other], lr=0.5)
+    schedules = [scheduled(each, lambda step: 1 / (1 + step)) for each in (wrapped, plain)]
+    for _ in range(3):
+        assert wrapped.param_groups[0]["lr"] == plain.param_groups[0]["lr"]
+        plain.step()  # torch warns of a schedule that goes ahead
+        for schedule in schedules:
+            schedule.step()
+
+
 @pytest.mark.parametrize(
-    ("name", "optimizer"), [("freeze", Resting), ("resume", Counted), ("implementations", Unfused)]
+    ("name", "optimizer"),
+    [("resume", Wrapper), ("freeze", Resting), ("resume", Counted), ("implementations", Unfused)],
 )
-def test_a_law_accuses_no_optimizer_that_rests_or_keeps_no_tensor_or_refuses(name, optimizer):
+def test_a_law_accuses_no_optimizer_that_wraps_or_rests_or_keeps_no_tensor_or_refuses(name, optimizer):
     assert LAWS[name].measure(Stack(optimizer=optimizer, lr=1 / 128), CASE.case(2)).holds
 
 

@@ -15,7 +15,7 @@ from identity_props.engine.ensemble import Ensemble, Single
 from identity_props.engine.recorded import RecordedRows, RecordedSingle, RecordedStacked, recordable
 from identity_props.engine.trial import SCHEDULES, Trial
 from identity_props.stack.guard import RAISED
-from identity_props.stack.loop import take_step
+from identity_props.stack.loop import Scheduled, scheduled, take_step
 from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import Stack, at_home, rate_of, ready, resolve
 from identity_props.task.models import Variant
@@ -122,7 +122,7 @@ def _probed(trial: Trial, stack: Stack, seeds: list[int], x: Tensor, alone: bool
 
 def optimizer_for(
     trial: Trial, parameters: list[Tensor], stack: Stack
-) -> tuple[torch.optim.Optimizer, LambdaLR]:
+) -> tuple[torch.optim.Optimizer, LambdaLR | Scheduled]:
     """The stack\'s optimizer, else the recipe\'s, on parameters, and the schedule of its rate."""
     recipe = trial.recipe
     if stack.optimizer is None:
@@ -132,4 +132,4 @@ def optimizer_for(
     rate = rate_of(stack, stack.lr or recipe.lr)
     optimizer = ready(factory(parameters, lr=rate, **arguments), stack.mode)
     factor = SCHEDULES[recipe.schedule]
-    return optimizer, LambdaLR(optimizer, lambda step: factor(step, trial.steps))
+    return optimizer, scheduled(optimizer, lambda step: factor(step, trial.steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -34,7 +34,9 @@ def confined(seen: View, ranks: Tensor) -> View:
         return seen
     readout = Regression(y)
     best = readout.to(seen.train.goal)
-    train, test = (replace(half, reading=partial(apply, best, half.y)) for half in (seen.train, seen.test))
+    train, test = (
+        replace(half, reading=cache(partial(apply, best, half.y))) for half in (seen.train, seen.test)
+    )
 
     def refit(wanted: Tensor) -> Tensor:
         return apply(readout.to(wanted), test.y)

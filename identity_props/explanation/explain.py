@@ -185,11 +185,8 @@ def explain(
     if drawn:
         found = (*untrained(given, ranks), *(() if recipe else _of_settling(settled, recipe)))
     else:
-        left = (
-            given
-            if own
-            else confined(view(settled.model, pixels, unspanned, size, every=False, data=given.data), ranks)
-        )
+        seen = given if own else view(settled.model, pixels, unspanned, size, every=False, data=given.data)
+        left = confined(seen, ranks)
         apart = unreached(model if own else settled.model, pixels)
         left = replace(left, narrowest=given.narrowest, unreached=apart)
         first = (

@@ -30,6 +30,7 @@ from identity_props.laws.base import (
     snapshot,
     worst,
 )
+from identity_props.stack.loop import Scheduled, scheduled
 from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import Stack, rate_of, takes
 from identity_props.task.models import Variant
@@ -122,10 +123,10 @@ def _momentum(optimizer: Callable[..., Any]) -> dict[str, float]:
 def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], stop: int | None) -> State:
     lr, x = rate_of(stack, gentle(stack, case, name)), case.x.to(stack.device, stack.dtype)
 
-    def fresh() -> tuple[Ensemble, torch.optim.Optimizer, LambdaLR]:
+    def fresh() -> tuple[Ensemble, torch.optim.Optimizer, LambdaLR | Scheduled]:
         ensemble = ensemble_of(stack, case, TWO_LINEAR)
         optimizer = optimizer_of(stack, name, ensemble.parameters, lr, arguments)
-        return ensemble, optimizer, LambdaLR(optimizer, lambda step: 1 - step / (2 * case.steps))
+        return ensemble, optimizer, scheduled(optimizer, lambda step: 1 - step / (2 * case.steps))
 
     ensemble, optimizer, scheduler = fresh()
     for step in range(case.steps):

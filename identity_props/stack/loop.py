@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 _WANTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # whether one that has stepped wants a closure
 
@@ -64,6 +65,34 @@ def step_alone(optimizer: torch.optim.Optimizer, with_closure: Callable[[], Any]
 
 def _closure_of(optimizer: torch.optim.Optimizer) -> inspect.Parameter | None:
     return inspect.signature(optimizer.step).parameters.get("closure")
+
+
+class Scheduled:
+    """The schedule of what is no torch Optimizer, as a wrapper, which LambdaLR refuses: sets the rate of its groups."""
+
+    def __init__(self, optimizer: Any, factor: Callable[[int], float]) -> None:
+        self.optimizer, self.factor, self.steps = optimizer, factor, -1
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.step()
+
+    def step(self) -> None:
+        """The rate of the next step."""
+        self.steps += 1
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.factor(self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps so far, and the rates at first."""
+        return {"steps": self.steps, "rates": self.rates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.steps, self.rates = state["steps"], state["rates"]
+
+
+def scheduled(optimizer: Any, factor: Callable[[int], float]) -> LambdaLR | Scheduled:
+    """The schedule of an optimizer's rate, ``factor`` of the step times what it is now."""
+    return (LambdaLR if isinstance(optimizer, torch.optim.Optimizer) else Scheduled)(optimizer, factor)
 
 
 def shuffled(data: Tensor, size: int | None, generators: list[torch.Generator]) -> Iterator[Tensor]:
