@@ -19,6 +19,7 @@ from identity_props.stack.stack import Stack, without_eps
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
 UNKNOWN = "unknown"  # the trait of an optimizer that hangs
+UNDRAWN = "without noise", "stepping the same again"  # of one that takes no step, nothing else is known
 CLOSURE_FREE = "stepping on given gradients"
 TRAITS: dict[str, Callable[[Walk, Tensor], bool]] = {}
 
@@ -42,7 +43,7 @@ def _of_optimizer(stack: Stack) -> frozenset[str]:
         return frozenset(name for name, fits in TRAITS.items() if tried(fits, walk, gradients))
     except HangError:  # the next step would hang as well
         go_on()
-        return frozenset({UNKNOWN})
+        return frozenset({UNKNOWN, *UNDRAWN})
 
 
 def trait(name: str) -> Callable[[Callable[[Walk, Tensor], bool]], Callable[[Walk, Tensor], bool]]:
@@ -104,7 +105,7 @@ def still(walk: Walk, gradients: Tensor) -> bool:
     return not (walk(torch.zeros_like(gradients)).any() or walked[:, 0].any() or walked[:, :, 0].any())
 
 
-@trait("without noise")
+@trait(UNDRAWN[0])
 def noiseless(walk: Walk, gradients: Tensor) -> bool:
     """Draws nothing for its steps: torch's generator stands still, and entries of one past move alike.
 
@@ -117,7 +118,7 @@ def noiseless(walk: Walk, gradients: Tensor) -> bool:
     return same(alike, alike[:, :1, :1].expand_as(alike)) and not draws_steps(walk, gradients, torch.float64)
 
 
-@trait("stepping the same again")
+@trait(UNDRAWN[1])
 def repeats(walk: Walk, gradients: Tensor) -> bool:
     """Takes the same steps twice, bit for bit, where all generators that a caller can seed are.
 
