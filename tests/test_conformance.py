@@ -112,6 +112,25 @@ class WrongShape(nn.Linear):
         return super().forward(x)[..., :-1]
 
 
+class Langevin(SGD):
+    """Descent with noise, as stochastic gradient Langevin dynamics."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.add_(torch.randn_like(p), alpha=0.1)
+
+
+def test_noise_in_steps_is_no_failure_to_learn(monkeypatch):
+    monkeypatch.setattr(checking, "LAWS", {})
+    monkeypatch.setattr(learning, "budget", lambda d: 4)
+    found = rows(Stack(optimizer=Langevin, lr=1.0))
+    assert (found[LEARNS].verdict, failed(found)) == (NOT_APPLICABLE, set())
+    assert found[LEARNS].note == "its steps draw random numbers, which set a floor"
+    assert rows(Stack(optimizer=SGD, lr=1.0))[LEARNS].verdict == FAIL
+
+
 def test_a_part_that_raises_fails_its_rows_by_name_and_the_others_still_run(short):
     found = rows(Stack(optimizer=Breaks, lr=1.0), Reference(optimizer=SGD))
     assert found["gd-trajectory"].kind == "error"

@@ -11,6 +11,7 @@ from identity_props.errors import InputError
 from identity_props.laws import AXES, LAWS, Case, Discrepancy, scaled_alike
 from identity_props.laws.base import law, rounding, worst
 from identity_props.laws.families import Family
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack import ranks
 from identity_props.stack.loop import scheduled
 from identity_props.stack.stack import Stack
@@ -475,6 +476,16 @@ def test_what_wraps_an_optimizer_is_scheduled_as_that():
 )
 def test_a_law_accuses_no_optimizer_that_wraps_or_rests_or_keeps_no_tensor_or_refuses(name, optimizer):
     assert LAWS[name].measure(Stack(optimizer=optimizer, lr=1 / 128), CASE.case(2)).holds
+
+
+def by_place(params, lr):
+    """Rates that fall from parameter to parameter."""
+    return SGD([{"params": [p], "lr": lr * 0.9**k} for k, p in enumerate(params)], lr=lr)
+
+
+def test_rates_by_the_place_of_a_parameter_are_no_fault_of_its_neighbours():
+    with pytest.raises(NotOfferedError, match="one rate for all"):
+        LAWS["neighbours"].measure(Stack(optimizer=by_place, dtype=torch.float64), CASE.case(1))
 
 
 def test_every_law_has_a_control():

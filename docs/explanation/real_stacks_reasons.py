@@ -4,18 +4,21 @@ MODEL = "*limit*: wants the model, or its named parameters, in place of paramete
 HESSIAN = "*limit*: wants gradients of gradients, `backward(create_graph=True)`."
 CLOSURE = "*limit*: wants a closure, although the signature of its step can do without."
 MAXIMIZES = "*fault*: with maximize its first difference of gradients, as Adan's, is twice a gradient."
+VIEWS = "*fault*: views the entries of a matrix by rows, which raises where that is not contiguous."
+YOGI = (
+    "*fault*: its average of gradients starts at 1e-6 and not at 0, and moves weights that have no gradient."
+)
 WHY = {
     "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are;"
     " 1e-9 of a weight, which no loss curve shows.",
     "torch.optim:NAdam": "*fault*, small: `mu_product` is float32 until a state is loaded, and of the parameter's dtype"
     " after; in float64 that moves weights by 4e-12, which no loss curve shows.",
     "torch.optim:SparseAdam": "*limit*: takes sparse gradients alone.",
-    "schedulefree:RAdamScheduleFree": "*design*: stands still for its first five steps, and a layer that is thawed"
-    " half-way through eight has no time left to move.",
+    "schedulefree:RAdamScheduleFree": "*fault*: takes a tensor as rate, and steps are NaN: it catches the"
+    " ZeroDivisionError of numbers, and tensors give 0 / 0.",
     "optimi:StableAdamW": "*fault*: takes its Triton kernels on the CPU too, unless told not to: see the next row.",
     "dadaptation:DAdaptSGD": "*fault*: divides by the norm of the first gradient, which is 0 at the optimum.",
-    "torch_optimizer:Yogi": "*fault*: its average of gradients starts at 1e-6 and not at 0, and moves weights"
-    " that have no gradient.",
+    "torch_optimizer:Yogi": YOGI,
     "spectral_norm": "*design*: each forward pass moves its estimate of the norm, so two half batches are not one.",
     "lora": "*limit*: four dimensions of 49 train beside a frozen random weight.",
     "LowRank": "*limit*: half of the rank leaves half of the variance of whitened pixels, the law *bottleneck*.",
@@ -39,12 +42,21 @@ WHY = {
     "distributedmuon": "*limit*: wants a process group.",
     "ftrl": "*design*: rebuilds weights from all gradients at the present rate, so a rate that decays to 0 takes"
     " them to 0. At a constant rate of 1 FVU is 1.1e-5.",
-    "kron": "*limit*: trains one by one, and too slowly for the search of a rate.",
+    "kron": "*fault*: torch casts a state that is loaded to the parameter's dtype, and its products, which want float32,"
+    " then raise.",
     "kate": "*design*: its first step is lr / |g|, 5,000 lr at most, so an entry with almost no gradient is"
     " thrown far.",
     "lorarite": "*limit*: trains pairs of LoRA factors alone.",
     "nero": "*limit*: keeps each neuron's weights at mean 0 and constant norm, and I has no such rows.",
     "sara": "*limit*: trains only weights that start below 0.001.",
-    "simplifiedademamix": "*fault*: averages where the paper sums, and divides by what corrects v: slow.",
+    "simplifiedademamix": "*fault*: averages where the paper sums, and divides by what corrects v: slow. With"
+    " `foreach` its sums are float32, whatever the weights are; 2e-11 of a weight.",
     "splus": "*fault*: `eval()` before the first step raises.",
+    "adamp": VIEWS,
+    "laprop": "*fault*, small: with `foreach` its step sizes are float32, whatever the weights are; 1e-10 of a weight.",
+    "qhadam": "*fault*, small: the weights of its averages are float32 until a state is loaded, and of the parameter's"
+    " dtype after, as torch's `NAdam`.",
+    "sgdp": VIEWS,
+    "swats": VIEWS,
+    "yogi": YOGI,
 }

@@ -39,7 +39,7 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import UNKNOWN
+from identity_props.conformance.traits import UNDRAWN, UNKNOWN, traits
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
@@ -302,6 +302,8 @@ def _learns_row(stack: Stack, seed: int) -> Row:
     outcome, lr = learning(stack, seed)
     if not outcome.holds and (short := out_of_reach(stack)):
         return Row(LEARNS, NOT_APPLICABLE, note=short)
+    if not outcome.holds and UNDRAWN[0] not in traits(stack):
+        return Row(LEARNS, NOT_APPLICABLE, note="its steps draw random numbers, which set a floor")
     worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
     steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"

@@ -26,6 +26,7 @@ from identity_props.laws.base import (
     worst,
     worst_of,
 )
+from identity_props.laws.walking import NotOfferedError
 from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import Stack, at_home, resolve
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
@@ -138,7 +139,8 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
 )
 def neighbours(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, as code for many parameters at once may contract differently. What steps
-    otherwise beside another row of the same tensor shares on purpose, and nothing is said of it.
+    otherwise beside another row of the same tensor shares on purpose, and nothing is said of it, nor of one
+    whose groups have rates by the place of a parameter among the others, as some decay them from layer to layer.
     """
     tolerance, what, apart = 16 * case.steps * torch.finfo(stack.dtype).eps, "|W beside - W| / |W|", [0.0]
     for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
@@ -159,6 +161,8 @@ def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, 
     both = torch.nn.Parameter(torch.cat([start, -start[:1]]))
     parameters = {"joined": [both], "before": [one, other], "after": [other, one]}[how]
     optimizer = optimizer_of(stack, name, parameters, RATE, arguments)
+    if len({float(group.get("lr", RATE)) for group in optimizer.param_groups}) > 1:
+        raise NotOfferedError("not offered: one rate for all parameters")
     for step, gradient in enumerate(gradients):
         row = 4 * gradient[:1]
         one.grad, other.grad = gradient, None if step % 2 else row
