@@ -188,8 +188,13 @@ def _examined(task: tuple[str, str]) -> Examined:
 
 
 def examine(stack: Stack, twin: Twin, replicas: int = REPLICAS) -> Examined:
-    """Laws and claims on a stack that is meant to be the twin's; a part of an axis gets laws alone."""
+    """Laws and claims on a stack that is meant to be the twin's; a part of an axis gets laws alone.
+
+    A step is declared to be like the twin's: by itself it may clip at any norm.
+    """
     like = Reference(resolve(twin.optimizer), {}) if twin.optimizer else Reference()
+    if stack.step is not twin.stack.step:
+        like = replace(like, step=twin.stack.step)
     laws = tuple(r.name for r in check_laws(stack, twin.stack, like, twin.axis) if r.verdict == FAIL)
     if twin.axis:
         return Examined(laws, (), {})
