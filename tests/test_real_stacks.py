@@ -13,7 +13,7 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs/explanation"
 FOUND = json.loads((DOCS / "real-stacks.json").read_text())
 SCRIPTS = sorted((DOCS / "faults").glob("*.py"))
-PACKAGES = ("torch_optimizer", "pytorch_optimizer", "dadaptation", "optimi", "torch")
+PACKAGES = ("torch_optimizer", "pytorch_optimizer", "dadaptation", "optimi", "schedulefree", "torch")
 
 
 @pytest.fixture(scope="module")

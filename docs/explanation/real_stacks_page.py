@@ -134,8 +134,8 @@ recognised as one gone wrong; of the rest none is known, and the table names the
 What `identity-props check` says of optimizers and layers as they are installed: {parts} parts, of which {failing} fail a
 row. Made by `docs/explanation/real_stacks.py`, which `tox -e stacks` runs, on a CPU with torch {torch}, seed 0; all that
 was measured is in [real-stacks.json](real-stacks.json). {told} of them were asked what they are, {asked} the
-[contract of torch.optim](contract.md), {full} the laws of training, all of them who learns. What is not asked yet is asked
-by running it again without `--quick`; layers and the laws of training were measured on torch 2.15.0.
+[contract of torch.optim](contract.md), {full} the laws of training, all of them who learns.
+A part that wants the model, or whose constructor raises, is asked whether it moves, and nothing after that.
 
 **what it is** is the row `recognised`: the algorithm that it equals, or the nearest, with the median distance after 12
 steps relative to the way gone. **pass** counts the rows that pass, those that do not apply left out; **lr** is the best of

@@ -8,6 +8,10 @@ VIEWS = "*fault*: views the entries of a matrix by rows, which raises where that
 YOGI = (
     "*fault*: its average of gradients starts at 1e-6 and not at 0, and moves weights that have no gradient."
 )
+LOADED = (
+    "*fault*, small: a factor of its averages is float32 until a state is loaded, and of the parameter's dtype after, as in"
+    " torch's `NAdam`."
+)
 WHY = {
     "torch.optim:ASGD": "*fault*, small: with `foreach` its rate is computed in float32, whatever the weights are;"
     " 1e-9 of a weight, which no loss curve shows.",
@@ -19,9 +23,6 @@ WHY = {
     "optimi:StableAdamW": "*fault*: takes its Triton kernels on the CPU too, unless told not to: see the next row.",
     "dadaptation:DAdaptSGD": "*fault*: divides by the norm of the first gradient, which is 0 at the optimum.",
     "torch_optimizer:Yogi": YOGI,
-    "spectral_norm": "*design*: each forward pass moves its estimate of the norm, so two half batches are not one.",
-    "lora": "*limit*: four dimensions of 49 train beside a frozen random weight.",
-    "LowRank": "*limit*: half of the rank leaves half of the variance of whitened pixels, the law *bottleneck*.",
     "a2grad": "*fault*: takes `lr` and keeps none, so a scheduler finds none.",
     "adahessian": HESSIAN,
     "adan": MAXIMIZES,
@@ -54,9 +55,9 @@ WHY = {
     "splus": "*fault*: `eval()` before the first step raises.",
     "adamp": VIEWS,
     "laprop": "*fault*, small: with `foreach` its step sizes are float32, whatever the weights are; 1e-10 of a weight.",
-    "qhadam": "*fault*, small: the weights of its averages are float32 until a state is loaded, and of the parameter's"
-    " dtype after, as torch's `NAdam`.",
     "sgdp": VIEWS,
     "swats": VIEWS,
     "yogi": YOGI,
+    "nadam": LOADED,
+    "qhadam": LOADED,
 }
