@@ -153,6 +153,15 @@ class Projecting(SGD):
         return super().step(closure)
 
 
+class InFloat32(SGD):
+    """Computes in float32, whatever its parameters are."""
+
+    def step(self, closure=None):
+        with torch.no_grad():
+            for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+                p.copy_(p.float() - self.param_groups[0]["lr"] * p.grad.float())
+
+
 @pytest.mark.parametrize(
     ("optimizer", "lost"),
     [
@@ -160,10 +169,11 @@ class Projecting(SGD):
         (noisy(lambda g: torch.randn(g.shape, generator=torch.Generator().manual_seed(0)).to(g)), {"still"}),
         (before_each_step(lambda g: g * np.random.default_rng().random()), {"stepping the same again"}),
         (Projecting, {"still"}),
+        (InFloat32, {"still"}),
     ],
-    ids=["draws", "draws of its own", "draws that none can seed", "projects"],
+    ids=["draws", "draws of its own", "draws that none can seed", "projects", "rounds"],
 )
-def test_what_draws_or_projects_promises_less(optimizer, lost):
+def test_what_draws_or_projects_or_rounds_promises_less(optimizer, lost):
     assert not lost & traits(Stack(optimizer=optimizer))
 
 

@@ -6,6 +6,7 @@ A law that speaks of gradient descent says nothing of Adam; which laws apply fol
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -96,8 +97,10 @@ def decay(walk: Walk, gradients: Tensor) -> bool:
 def still(walk: Walk, gradients: Tensor) -> bool:
     """Moves nothing, bit for bit, where the gradient is 0 and always was, beside entries that have one too.
 
-    Their gradients are across the weights, along which some project steps (Heo et al. 2021, 2006.08217).
+    Their gradients are across the weights, along which some project steps (Heo et al. 2021, 2006.08217); and a weight
+    that float32 does not hold shows what rounds all of them to that.
     """
+    walk = replace(walk, start=1 / 3)
     beside = gradients.clone()
     beside[:, 1:, 1:] -= beside[:, 1:, 1:].mean(2, keepdim=True)
     beside[:, 0], beside[:, :, 0] = 0, 0

@@ -22,10 +22,11 @@ CLOSE = 1e-9  # of the largest change; rounding leaves 1e-13, a wrong coefficien
 
 @dataclass(frozen=True)
 class Walk:
-    """Changes [STEPS, ...] of parameters of ones on gradients [STEPS, ...], one after the other."""
+    """Changes [STEPS, ...] of parameters that ``start`` at one number, on gradients [STEPS, ...], one after the other."""
 
     optimizer: Callable[..., torch.optim.Optimizer]
     arguments: Mapping[str, Any]
+    start: float = 1.0
 
     def __call__(self, gradients: Tensor, **arguments: Any) -> Tensor:
         """Of one parameter."""
@@ -40,7 +41,7 @@ class Walk:
         return torch.cat([change.flatten(1) for change in changes], 1).reshape(gradients.shape)
 
     def _walked(self, gradients: Sequence[Tensor], arguments: Mapping[str, Any]) -> list[Tensor]:
-        parameters = [torch.nn.Parameter(torch.ones_like(g[0])) for g in gradients]
+        parameters = [torch.nn.Parameter(torch.full_like(g[0], self.start)) for g in gradients]
         optimizer = ready(self.optimizer(parameters, lr=LR, **{**self.arguments, **arguments}))
         changes: list[list[Tensor]] = [[] for _ in parameters]
         for step in range(len(gradients[0])):
@@ -48,7 +49,7 @@ class Walk:
                 p.grad = g[step].clone()
             optimizer.step()
             for p, walked in zip(parameters, changes, strict=True):
-                walked.append(p.detach() - 1)
+                walked.append(p.detach() - self.start)
         return [torch.stack(walked) for walked in changes]
 
 
