@@ -112,13 +112,14 @@ def still(walk: Walk, gradients: Tensor) -> bool:
 def noiseless(walk: Walk, gradients: Tensor) -> bool:
     """Draws nothing for its steps: torch's generator stands still, and entries of one past move alike.
 
-    What raises without gradients has drawn nothing.
+    What raises without gradients, or ends in NaN, is not said to draw.
     """
     try:
         alike = walk(torch.zeros_like(gradients[:4]))
     except RAISED:
         return True
-    return same(alike, alike[:, :1, :1].expand_as(alike)) and not draws_steps(walk, gradients, torch.float64)
+    differ = bool(alike.isfinite().all()) and not same(alike, alike[:, :1, :1].expand_as(alike))
+    return not differ and not draws_steps(walk, gradients, torch.float64)
 
 
 @trait(UNDRAWN[1])

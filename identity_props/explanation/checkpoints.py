@@ -78,9 +78,9 @@ def read_weights(path: Path) -> State:
     found = (_read_safetensors if path.suffix == ".safetensors" else _read_checkpoint)(path)
     if _is_state(found):
         return found
-    held = (
-        {key: one for key, one in found.items() if one and _is_state(one)} if isinstance(found, dict) else {}
-    )
+    held = {
+        key: one for key, one in (found.items() if isinstance(found, dict) else ()) if _is_state(one) and one
+    }
     if len(held) > 1:
         raise InputError(
             f"--weights {path}: expected one state_dict, got {', '.join(map(str, held))}; {SEVERAL}"
