@@ -82,7 +82,7 @@ def test_every_fault_is_seen_by_a_law_and_no_clean_twin_by_anything():
 
 def test_what_was_recorded_of_the_audit_is_of_these_faults_and_laws():
     assert recorded().keys() == {*ALL_FAULTS}
-    others = {"trains", "moves", "like-optimizer", "like-linear"}
+    others = {"trains", "moves", "like-optimizer", "like-linear", "like-step"}
     named = {law for one in recorded().values() for law in one["laws"]}
     assert named <= LAWS.keys() | TRAINER_LAWS.keys() | LAYER_LAWS.keys() | others
     assert "rate-0.9-sgd" in breaking("gd-trajectory")
