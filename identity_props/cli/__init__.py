@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _ended_as_by_ctrl_c() as signals:
         try:
             code = _run(arguments)
-        except Exception:
-            if not signals:
+        except (Exception, KeyboardInterrupt) as error:
+            if not signals and not isinstance(error, KeyboardInterrupt):
                 raise
-            # it came within an import, such as numpy's, that cannot be begun again
+            # it came within an import, such as numpy's, that cannot be begun again, or while an error was told
             code = _failed("interrupted, and nothing was finished", INTERRUPTED)
     if isinstance(next(iter(lost), None), BrokenPipeError):
         return PIPE_CLOSED
