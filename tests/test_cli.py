@@ -238,3 +238,12 @@ def test_a_signal_within_an_import_that_cannot_be_begun_again_ends_as_any_other(
     monkeypatch.setattr(cli.commands, "main", interrupted)
     assert main(["claims"]) == 128 + signal.SIGTERM
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_an_interrupt_while_an_error_is_told_ends_as_any_other(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main(["claims"]) == 130
+    assert capsys.readouterr().err == "identity-props: interrupted, and nothing was finished\n"

@@ -115,20 +115,23 @@ class WrongShape(nn.Linear):
 class Langevin(SGD):
     """Descent with noise, as stochastic gradient Langevin dynamics."""
 
+    def __init__(self, params, lr, noise=0.1):
+        super().__init__(params, lr)
+        self.noise = noise
+
     def step(self, closure=None):
         super().step(closure)
         with torch.no_grad():
             for p in self.param_groups[0]["params"]:
-                p.add_(torch.randn_like(p), alpha=0.1)
+                p.add_(torch.randn_like(p), alpha=self.noise)
 
 
-def test_noise_in_steps_is_no_failure_to_learn(monkeypatch):
-    monkeypatch.setattr(checking, "LAWS", {})
-    monkeypatch.setattr(learning, "budget", lambda d: 4)
-    found = rows(Stack(optimizer=Langevin, lr=1.0))
-    assert (found[LEARNS].verdict, failed(found)) == (NOT_APPLICABLE, set())
-    assert found[LEARNS].note == "its steps draw random numbers, which set a floor"
-    assert rows(Stack(optimizer=SGD, lr=1.0))[LEARNS].verdict == FAIL
+@pytest.mark.parametrize(
+    ("noise", "verdict"), [(0.0, PASS), (0.01, NOT_APPLICABLE), (10.0, FAIL), (math.nan, FAIL)]
+)
+def test_a_floor_of_noise_in_steps_is_no_failure_to_learn_and_all_else_is(noise, verdict, short):
+    stack = Stack(optimizer=Langevin, arguments={"noise": noise}, lr=10.0)
+    assert learning.learns_row(stack, 0).verdict == verdict
 
 
 def test_a_part_that_raises_fails_its_rows_by_name_and_the_others_still_run(short):
@@ -289,7 +292,7 @@ def test_a_layer_that_draws_is_judged_in_what_it_promises(layer, wrong):
 
 
 def test_noise_that_a_layer_draws_in_training_is_not_held_against_its_learning():
-    assert checking._learns_row(Stack(linear=Dropping), 0).verdict == NOT_APPLICABLE
+    assert learning.learns_row(Stack(linear=Dropping), 0).verdict == NOT_APPLICABLE
 
 
 class PerRank(SGD):

@@ -185,6 +185,12 @@ def test_what_draws_from_a_generator_that_can_be_seeded_steps_the_same_again(dra
         assert LAWS[name].measure(replace(stack, lr=1 / 128), FAMILIES[0].case(1)).holds
 
 
+def test_nan_is_no_noise():
+    assert {"without noise", "stepping the same again"} <= traits(
+        Stack(optimizer=before_each_step(lambda g: g * torch.nan))
+    )
+
+
 def test_an_adaptive_step_whose_gradients_are_clipped_is_of_no_scale():
     class Clipped(Adam):
         def step(self, closure=None):

@@ -7,7 +7,6 @@ declared to be like; then it also has to take the same steps as that reference.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -15,10 +14,10 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from identity_props.conformance.facts import all_frozen, dtypes_of, dtypes_taken, repeatable
+from identity_props.conformance.facts import all_frozen, dtypes_of, dtypes_taken
 from identity_props.conformance.following import THREADS, followed, limited
 from identity_props.conformance.hints import hint
-from identity_props.conformance.learning import LEARNS, learning, learning_trial, out_of_reach, searched_rate
+from identity_props.conformance.learning import LEARNS, learns_row
 from identity_props.conformance.meant import (
     like_plan,
     promised,
@@ -39,7 +38,7 @@ from identity_props.conformance.rows import (
     judged,
 )
 from identity_props.conformance.sizes import SizeError, families_of, of_its_sizes
-from identity_props.conformance.traits import UNDRAWN, UNKNOWN, traits
+from identity_props.conformance.traits import UNKNOWN
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
@@ -52,7 +51,6 @@ from identity_props.stack.guard import RAISED, ForkError, HangError, go_on, time
 from identity_props.stack.importing import import_all
 from identity_props.stack.stack import Stack, at_home
 from identity_props.stack.unchanged import unchanged
-from identity_props.task.metrics import FAILED, NEAR_IDENTITY
 from identity_props.task.models import Variant
 
 # spectra from flat to steep, more and fewer examples than pixels, dead and equal pixels, odd widths
@@ -165,7 +163,7 @@ def check_laws(
 def planned(stack: Stack, like: Reference, seed: int, quick: bool = False) -> Plan:
     """All rows of ``check``."""
     laws = [law for law in LAWS.values() if not quick or law.kind == "contract"]
-    learns: Plan = [] if quick else [(LEARNS, partial(_learns_row, stack, seed))]
+    learns: Plan = [] if quick else [(LEARNS, partial(learns_row, stack, seed))]
     return [*_plan(stack, like, declared(stack, like), seed, laws), *learns]
 
 
@@ -291,30 +289,3 @@ def _kind(law: Law, stack: Stack, seed: int) -> str:
 def _first_step(stack: Stack, case: Case) -> Tensor:
     first, second, *_ = descend(stack, case).weights()
     return second - first
-
-
-# Learning -----------------------------------------------------------------------------------------
-
-
-def _learns_row(stack: Stack, seed: int) -> Row:
-    if not repeatable(stack):
-        return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
-    outcome, lr = learning(stack, seed)
-    if not outcome.holds and (short := out_of_reach(stack)):
-        return Row(LEARNS, NOT_APPLICABLE, note=short)
-    if not outcome.holds and UNDRAWN[0] not in traits(stack):
-        return Row(LEARNS, NOT_APPLICABLE, note="its steps draw random numbers, which set a floor")
-    worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
-    steps = statistics.median(outcome.steps_to_identity)
-    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
-    reason = reason_to_train_alone(stack, learning_trial(lr, 1))
-    note += f"; one by one, which is slower: {reason}" if reason else ""
-    note += "" if outcome.holds or stack.lr is None else f"; {searched_rate(stack)}"
-    verdict, kind = (PASS, "") if outcome.holds else (FAIL, _how_it_fails(worst))
-    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
-
-
-def _how_it_fails(fvu: float) -> str:
-    if not math.isfinite(fvu):
-        return "diverges"
-    return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
+from identity_props.conformance.facts import repeatable
+from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.conformance.sizes import digits_of
+from identity_props.conformance.traits import UNDRAWN, traits
+from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Run, Trial
 from identity_props.errors import InputError
 from identity_props.stack.stack import PARTS, Stack
 from identity_props.task.data import Pixels
-from identity_props.task.metrics import NEAR_IDENTITY
+from identity_props.task.metrics import FAILED, NEAR_IDENTITY
 from identity_props.task.models import Variant
 
 LEARNS = "learns-identity"
@@ -149,3 +154,29 @@ def _learning(stack: Stack, pixels: Pixels, seed: int) -> tuple[Outcome, float]:
         succeeded=learns,
     )
     return judge(claim, pixels, trainer(pixels, replace(stack, lr=lr)), seed=seed), lr
+
+
+def learns_row(stack: Stack, seed: int) -> Row:
+    """The row of ``check`` that says whether it learns; of one whose draws leave a floor it says nothing."""
+    if not repeatable(stack):
+        return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
+    outcome, lr = learning(stack, seed)
+    worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
+    kind = "" if outcome.holds else _how_it_fails(worst)
+    if kind and (short := out_of_reach(stack)):
+        return Row(LEARNS, NOT_APPLICABLE, note=short)
+    if kind in ("floor", "too slow") and UNDRAWN[0] not in traits(stack):
+        return Row(LEARNS, NOT_APPLICABLE, note="its steps draw random numbers, which set a floor")
+    steps = statistics.median(outcome.steps_to_identity)
+    note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
+    reason = reason_to_train_alone(stack, learning_trial(lr, 1))
+    note += f"; one by one, which is slower: {reason}" if reason else ""
+    note += f"; {searched_rate(stack)}" if kind and stack.lr is not None else ""
+    verdict = FAIL if kind else PASS
+    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
+
+
+def _how_it_fails(fvu: float) -> str:
+    if not math.isfinite(fvu):
+        return "diverges"
+    return "flat" if fvu >= 1 else "floor" if fvu >= FAILED else "too slow"

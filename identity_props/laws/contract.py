@@ -106,7 +106,9 @@ def loads(stack: Stack, case: Case) -> Discrepancy:
         same = _loaded(stack, one, saved, stack.dtype)
         pairs = list(_pairs(saved["state"], same.optimizer.state_dict().get("state")))
     lost = Discrepancy(
-        sum(_other(*pair) for pair in pairs), 0, f"of {len(pairs)} tensors of the state those lost"
+        finite(sum(_other(*pair) for pair in pairs), one.weights),
+        0,
+        f"of {len(pairs)} tensors of the state those lost",
     )
     return lost if _draws(stack, case) else worst_of([lost, _elsewhere(stack, one, saved)])
 

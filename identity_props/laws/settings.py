@@ -22,7 +22,7 @@ from identity_props.laws.walking import (
     offered,
     walk,
 )
-from identity_props.stack.stack import Stack, annotated, names, resolve
+from identity_props.stack.stack import Stack, names, of_floats, resolve
 
 
 def _named(stack: Stack, argument: str) -> None:
@@ -51,7 +51,7 @@ def tensor_rate(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step in float32 at least, in which some keep products of the rate, as ASGD does. One whose
     signature says that its rate is a float alone promises nothing of tensors.
     """
-    if annotated(stack.optimizer or resolve(SGD), "lr") == "float":
+    if of_floats(stack.optimizer or resolve(SGD), "lr"):
         raise NotOfferedError("not offered: a tensor as rate, which is a float")
     plain, weights = walk(stack, case), []
     with offered("a tensor as rate"):

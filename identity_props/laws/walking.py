@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from functools import wraps
 from traceback import walk_tb
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from identity_props.laws.base import Case, Discrepancy, law
 from identity_props.stack.guard import RAISED, alive
+from identity_props.stack.seeding import seed_others
 from identity_props.stack.stack import Stack, ready
 from identity_props.stack.unchanged import unchanged
 
@@ -130,8 +129,7 @@ class Walk:
 def seed_all(seed: int) -> None:
     """Draws come from this seed, whichever generator a part asks."""
     torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
+    seed_others(seed)
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

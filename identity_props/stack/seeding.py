@@ -17,7 +17,8 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
     Of torch's on the CPU, and on a GPU where the device is one, of Python's and of numpy's.
     """
     gpus = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), _others_seeded(seed):
+    with torch.random.fork_rng(devices=gpus), others_kept():
+        seed_others(seed)
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             with torch.cuda.device(gpu):
@@ -26,12 +27,17 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
 
 
 @contextmanager
-def _others_seeded(seed: int) -> Iterator[None]:
-    pythons, numpys = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+def others_kept() -> Iterator[None]:
+    """The global generators of Python and numpy are the caller's again after this."""
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
-        random.setstate(pythons)
-        np.random.set_state(numpys)
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def seed_others(seed: int) -> None:
+    """Seed the global generators of Python and numpy."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

@@ -288,18 +288,11 @@ def names(optimizer: Callable[..., Any], argument: str) -> bool:
         return False
 
 
-def annotated(optimizer: Callable[..., Any], argument: str) -> str:
-    """How an optimizer's signature annotates an argument; empty where it does not."""
+def of_floats(optimizer: Callable[..., Any], argument: str) -> bool:
+    """Whether an optimizer's signature annotates an argument as a float, and as nothing else beside."""
     if not names(optimizer, argument):
-        return ""
-    said = inspect.signature(optimizer).parameters[argument].annotation
-    return (
-        said
-        if isinstance(said, str)
-        else ""
-        if said is inspect.Parameter.empty
-        else getattr(said, "__name__", "")
-    )
+        return False
+    return inspect.signature(optimizer).parameters[argument].annotation in (float, "float")
 
 
 def _two_steps(optimizer: Callable[..., Any], arguments: Mapping[str, Any]) -> Tensor:

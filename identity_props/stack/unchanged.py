@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
+
+from identity_props.stack.seeding import others_kept
 
 TRACE = logging.getLogger("torch.__trace")  # of every recording and compilation; pytest prints pages of it
 
@@ -19,22 +19,15 @@ def unchanged(threads: int | None = None) -> Iterator[None]:
 
     Here torch has as many ``threads``, if they are given, and writes no trace.
     """
-    python, numpy, before, level = (
-        random.getstate(),
-        np.random.get_state(),
-        torch.get_num_threads(),
-        TRACE.level,
-    )
+    before, level = torch.get_num_threads(), TRACE.level
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     TRACE.setLevel(logging.CRITICAL)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), others_kept():
             yield
     finally:
         if torch.get_num_threads() != before:
             torch.set_num_threads(before)
         TRACE.setLevel(level)
-        random.setstate(python)
-        np.random.set_state(numpy)
