@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, linear
 
@@ -59,6 +59,8 @@ def recursion_losses(layers, x):
 @given(training=trainings())
 def test_it_is_what_autograd_and_torch_sgd_do(training):
     recursion, table = training
+    largest = max(float(layer.abs().max()) for state in recursion.states(table) for layer in state)
+    assume(largest <= 4)  # a product of three weights rounds 64 times as far there, which NEAR has room for
     torch.testing.assert_close(recursion.end(table), by_torch(recursion, table), **NEAR)
 
 
