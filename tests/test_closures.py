@@ -107,3 +107,47 @@ def test_a_correct_optimizer_that_wants_a_closure_passes(optimizer, like, one_fa
     assert "not stepping on given gradients" in found["layout"].note
     if like.optimizer is not None:
         assert found["like-optimizer"].verdict == PASS
+
+
+class Curved(SGD):
+    """Divides by the Hessian's diagonal, estimated by a draw of signs (Yao et al. 2021, AdaHessian 2006.00719)."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        parameters = [p for p in self.param_groups[0]["params"] if p.grad is not None]
+        signs = [torch.randint_like(p, 2) * 2 - 1 for p in parameters]
+        products = torch.autograd.grad([p.grad for p in parameters], parameters, signs)
+        for p, sign, product in zip(parameters, signs, products, strict=True):
+            p -= self.param_groups[0]["lr"] * p.grad / ((sign * product).abs() + 1e-3)
+
+
+class Speaking(Curved):
+    """Says what it wants in words of its own, before it steps."""
+
+    def step(self, closure=None):
+        gradients = [p.grad for p in self.param_groups[0]["params"] if p.grad is not None]
+        if any(gradient.grad_fn is None for gradient in gradients):
+            raise RuntimeError("backward has to be called with create_graph=True")
+        super().step()
+
+
+@pytest.mark.parametrize("optimizer", [Curved, Speaking])
+def test_an_optimizer_that_takes_the_gradients_gradient_gets_their_graph_and_draws_as_if_from_the_start(optimizer):
+    torch.manual_seed(0)
+    _, moved = stepped(optimizer, steps=2)
+    assert math.isclose(moved, (1 - 0.1 * 2 / 2.001) ** 2, rel_tol=1e-6)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    for _ in range(2):
+        torch.randint(2, (1,))
+    assert after == torch.rand(1)
+
+
+@pytest.mark.parametrize("optimizer", [Curved, Speaking])
+def test_a_correct_optimizer_of_second_order_passes(optimizer, one_family, monkeypatch):
+    names = (*NAMES, "freeze", "bottleneck")
+    monkeypatch.setattr(checking, "LAWS", {name: law for name, law in LAWS.items() if name in names})
+    found = {row.name: row for row in check(Stack(optimizer=optimizer, lr=0.1))}
+    assert [row for row in found.values() if row.verdict == FAIL] == []
+    passed = ("moves", "resume", "evaluate", "freeze", "learns-identity")
+    assert {found[name].verdict for name in passed} == {PASS}
