@@ -132,7 +132,9 @@ class Speaking(Curved):
 
 
 @pytest.mark.parametrize("optimizer", [Curved, Speaking])
-def test_an_optimizer_that_takes_the_gradients_gradient_gets_their_graph_and_draws_as_if_from_the_start(optimizer):
+def test_an_optimizer_that_takes_the_gradients_gradient_gets_their_graph_and_draws_as_if_from_the_start(
+    optimizer,
+):
     torch.manual_seed(0)
     _, moved = stepped(optimizer, steps=2)
     assert math.isclose(moved, (1 - 0.1 * 2 / 2.001) ** 2, rel_tol=1e-6)
