@@ -74,6 +74,33 @@ def test_each_step_of_one_that_refuses_to_go_without_begins_from_gradients_of_no
     assert math.isclose(moved, (1 - 2 * 0.1 * (1 + 0.5 * 2)) ** 3, rel_tol=1e-6)
 
 
+class StepsByLoss(torch.optim.Optimizer):
+    """Polyak's step, loss / |g|^2 (1964): it has no rate, and its closure is for the value of the loss alone."""
+
+    def __init__(self, params, most=1.0, **others):
+        super().__init__(params, {"most": most})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert closure is not None, "a closure, please"
+        loss = float(closure())
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        squares = float(sum(p.grad.square().sum() for p in parameters))
+        for p in parameters:
+            p -= min(loss / (squares + 1e-9), self.param_groups[0]["most"]) * p.grad
+
+
+def test_a_closure_called_without_gradients_leaves_those_that_are_there():
+    _, moved = stepped(StepsByLoss, steps=2)
+    assert math.isclose(moved, 0.25, rel_tol=1e-6)
+
+
+def test_one_that_names_no_rate_has_none_that_a_schedule_sets(one_family, monkeypatch):
+    monkeypatch.setattr(checking, "LAWS", {name: LAWS[name] for name in ("resume", "evaluate")})
+    found = {row.name: row for row in check(Stack(optimizer=StepsByLoss, arguments={"most": 30.0}))}
+    assert {found[name].verdict for name in ("moves", "resume", "evaluate", "learns-identity")} == {PASS}
+
+
 @pytest.mark.parametrize("optimizer", [Asking, Refusing])
 def test_an_optimizer_that_wants_a_closure_gets_one(optimizer):
     one, moved = stepped(optimizer, steps=3)

@@ -1,7 +1,6 @@
 """Why parts fail rows of check: a fault of theirs, a limit of what they are made for, or their design."""
 
 MODEL = "*limit*: wants the model, or its named parameters, in place of parameters."
-CLOSURE = "*limit*: wants a closure, although the signature of its step can do without."
 MAXIMIZES = "*fault*: with maximize its first difference of gradients, as Adan's, is twice a gradient."
 VIEWS = "*fault*: views the entries of a matrix by rows, which raises where that is not contiguous."
 YOGI = (
@@ -34,8 +33,8 @@ WHY = {
     "adammini": MODEL,
     "lamb": "*fault*: corrects its first moment after the trust ratio, so that its first step is ten times as long.",
     "lomo": MODEL,
-    "alig": CLOSURE + " Sets its own rate, so a scheduler finds none.",
-    "bsam": CLOSURE,
+    "bsam": "*fault*: its perturbations are never taken back, so that it climbs at a rate of 0 too, and its mean is that of"
+    " gradients times the decay.",
     "demo": "*limit*: wants einops and a process group.",
     "distributedmuon": "*limit*: wants a process group.",
     "kron": "*fault*: torch casts a state that is loaded to the parameter's dtype, and its products, which want float32,"

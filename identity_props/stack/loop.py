@@ -21,16 +21,18 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> N
     """One training step; an optimizer whose ``step`` wants a closure is given one.
 
     Gradients are there before, unless the signature says that it starts with the closure: SAM's step begins from them.
-    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone.
+    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone, beside the gradients there are.
     One that takes the gradients' gradient gets them with their graph, once it has refused those without.
     """
 
     def closure() -> Any:  # torch says float and means a tensor
+        if not torch.is_grad_enabled():
+            return loss()
         optimizer.zero_grad()
         value = loss()
         if type(optimizer) in _CURVED:
             _with_graph(optimizer, value)
-        elif torch.is_grad_enabled():
+        else:
             value.backward()
         return value
 
@@ -98,17 +100,20 @@ def _closure_of(optimizer: torch.optim.Optimizer) -> inspect.Parameter | None:
 
 
 class Scheduled:
-    """The schedule of what is no torch Optimizer, as a wrapper, which LambdaLR refuses: sets the rate of its groups."""
+    """The schedule of what LambdaLR refuses, as a wrapper that is no torch Optimizer: sets the rate of its groups.
+
+    One whose constructor names no ``lr`` has no rate to set, as it finds its own.
+    """
 
     def __init__(self, optimizer: Any, factor: Callable[[int], float]) -> None:
         self.optimizer, self.factor, self.steps = optimizer, factor, -1
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.rates = [] if finds_its_rate(optimizer) else [group["lr"] for group in optimizer.param_groups]
         self.step()
 
     def step(self) -> None:
         """The rate of the next step."""
         self.steps += 1
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=bool(self.rates)):
             group["lr"] = rate * self.factor(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
@@ -120,9 +125,16 @@ class Scheduled:
         self.steps, self.rates = state["steps"], state["rates"]
 
 
+def finds_its_rate(optimizer: Any) -> bool:
+    """Whether no group has a rate, nor its constructor an argument of that name."""
+    named = "lr" in inspect.signature(type(optimizer).__init__).parameters
+    return not named and not any("lr" in group for group in optimizer.param_groups)
+
+
 def scheduled(optimizer: Any, factor: Callable[[int], float]) -> LambdaLR | Scheduled:
     """The schedule of an optimizer's rate, ``factor`` of the step times what it is now."""
-    return (LambdaLR if isinstance(optimizer, torch.optim.Optimizer) else Scheduled)(optimizer, factor)
+    usual = isinstance(optimizer, torch.optim.Optimizer) and not finds_its_rate(optimizer)
+    return (LambdaLR if usual else Scheduled)(optimizer, factor)
 
 
 def shuffled(data: Tensor, size: int | None, generators: list[torch.Generator]) -> Iterator[Tensor]:
