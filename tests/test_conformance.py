@@ -138,7 +138,10 @@ def test_a_part_that_raises_fails_one_row_by_name_and_the_others_still_run(short
     found = rows(Stack(optimizer=Breaks, lr=1.0), Reference(optimizer=SGD))
     assert found[MOVES].kind == "error"
     assert found[MOVES].note.endswith("ArithmeticError: out of patience")
-    assert (found["gd-trajectory"].verdict, found["gd-trajectory"].note) == (NOT_APPLICABLE, "raises as moves")
+    assert (found["gd-trajectory"].verdict, found["gd-trajectory"].note) == (
+        NOT_APPLICABLE,
+        "raises as moves",
+    )
     assert found["representable"].verdict == PASS
 
 

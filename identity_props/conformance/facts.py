@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from identity_props.conformance.trying import SHAPE, Walk, draws_steps, same, tried
+from identity_props.conformance.trying import LR, SHAPE, Walk, draws_steps, same, tried
 from identity_props.engine.recorded import recordable
 from identity_props.laws.layers import displaced
 from identity_props.laws.precision import step_from_one
@@ -33,6 +33,29 @@ def all_frozen(stack: Stack) -> bool:
         return not any(p.requires_grad for p in layer.parameters())
 
     return tried(frozen)
+
+
+def by_losses_alone(stack: Stack) -> bool:
+    """Steps are the same where gradients are 0, so that it goes by values of the loss, as MeZO (Malladi et al. 2023).
+
+    It needs as many steps as there are weights times those of one that takes gradients (Nesterov, Spokoiny 2017).
+    """
+
+    def stepped(gradient: float) -> Tensor:
+        p = torch.nn.Parameter(torch.ones(SHAPE, dtype=torch.float64))
+
+        def loss() -> Tensor:
+            square = p.square().sum()
+            return square.detach() + gradient * (square - square.detach())
+
+        with seeded(0):
+            optimizer = stack.optimizer([p], lr=LR, **stack.arguments) if stack.optimizer else None
+            if optimizer is not None:
+                stack.step(optimizer, loss)
+        return p.detach()
+
+    ends = stepped(0.0), stepped(1.0)
+    return torch.equal(*ends) and not bool((ends[0] == 1).all())
 
 
 def affine_layer(stack: Stack) -> bool:

@@ -10,11 +10,12 @@ from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
-from identity_props.conformance.facts import repeatable
+from identity_props.conformance.facts import by_losses_alone, repeatable
 from identity_props.conformance.published import as_published, ends_alike
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.conformance.sizes import digits_of
 from identity_props.conformance.traits import UNDRAWN, traits
+from identity_props.conformance.trying import tried
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Run, Trial
@@ -168,6 +169,10 @@ def learns_row(stack: Stack, seed: int) -> Row:
         return Row(LEARNS, NOT_APPLICABLE, note=short)
     if kind in ("floor", "too slow") and UNDRAWN[0] not in traits(stack):
         return Row(LEARNS, NOT_APPLICABLE, note="its steps draw random numbers, which set a floor")
+    if kind and tried(by_losses_alone, stack):
+        return Row(
+            LEARNS, NOT_APPLICABLE, note="it goes by losses alone, for which no budget of steps is set"
+        )
     of_paper = _of_its_algorithm(stack, outcome, lr, seed) if kind and stack.lr is None else None
     if of_paper and of_paper[0]:
         return Row(LEARNS, NOT_APPLICABLE, note=f"nor does {of_paper[1]}")
