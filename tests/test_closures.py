@@ -133,7 +133,18 @@ class Ascends(SGD):
             p += self.param_groups[0]["lr"] * p.grad
 
 
-@pytest.mark.parametrize(("optimizer", "verdict"), [(Differences, NOT_APPLICABLE), (Ascends, FAIL)])
+class Shrinks(SGD):
+    """Wrong, as it takes nothing at all."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            p *= 0.9
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "verdict"), [(Differences, NOT_APPLICABLE), (Ascends, FAIL), (Shrinks, FAIL)]
+)
 def test_one_that_goes_by_losses_alone_is_not_accused_of_being_slow(optimizer, verdict, monkeypatch):
     monkeypatch.setattr(learning, "budget", lambda d: 20)
     assert learning.learns_row(Stack(optimizer=optimizer, lr=0.01), 0).verdict == verdict

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from identity_props.conformance.trying import LR, SHAPE, Walk, draws_steps, same, tried
 from identity_props.engine.recorded import recordable
+from identity_props.laws.base import SGD, optimizer_of
 from identity_props.laws.layers import displaced
 from identity_props.laws.precision import step_from_one
 from identity_props.stack.seeding import seeded
@@ -36,26 +37,29 @@ def all_frozen(stack: Stack) -> bool:
 
 
 def by_losses_alone(stack: Stack) -> bool:
-    """Steps are the same where gradients are 0, so that it goes by values of the loss, as MeZO (Malladi et al. 2023).
+    """Evaluates losses itself, and steps as well where gradients are 0, as MeZO (Malladi et al. 2023, 2305.17333).
 
-    It needs as many steps as there are weights times those of one that takes gradients (Nesterov, Spokoiny 2017).
+    It needs as many steps as there are weights for one that takes gradients (Nesterov, Spokoiny 2017).
     """
 
-    def stepped(gradient: float) -> Tensor:
-        p = torch.nn.Parameter(torch.ones(SHAPE, dtype=torch.float64))
+    def stepped(slope: float) -> tuple[Tensor, int]:
+        p, evaluated = torch.nn.Parameter(torch.ones(SHAPE, dtype=torch.float64)), 0
 
         def loss() -> Tensor:
+            nonlocal evaluated
+            evaluated += 1
             square = p.square().sum()
-            return square.detach() + gradient * (square - square.detach())
+            return square.detach() + slope * (square - square.detach())
 
         with seeded(0):
-            optimizer = stack.optimizer([p], lr=LR, **stack.arguments) if stack.optimizer else None
-            if optimizer is not None:
-                stack.step(optimizer, loss)
-        return p.detach()
+            optimizer = optimizer_of(stack, SGD, [p], LR)
+            stack.step(optimizer, loss)
+            before = evaluated  # the first step may have been tried without a closure
+            stack.step(optimizer, loss)
+        return p.detach(), evaluated - before
 
-    ends = stepped(0.0), stepped(1.0)
-    return torch.equal(*ends) and not bool((ends[0] == 1).all())
+    (flat, _), (end, evaluated) = stepped(0.0), stepped(1.0)
+    return evaluated > 1 and torch.equal(flat, end) and not bool((end == 1).all())
 
 
 def affine_layer(stack: Stack) -> bool:

@@ -165,25 +165,29 @@ def learns_row(stack: Stack, seed: int) -> Row:
     outcome, lr = learning(stack, seed)
     worst = max(outcome.fvu, key=_badness)
     kind = "" if outcome.holds else _how_it_fails(worst)
-    if kind and (short := out_of_reach(stack)):
-        return Row(LEARNS, NOT_APPLICABLE, note=short)
-    if kind in ("floor", "too slow") and UNDRAWN[0] not in traits(stack):
-        return Row(LEARNS, NOT_APPLICABLE, note="its steps draw random numbers, which set a floor")
-    if kind and tried(by_losses_alone, stack):
-        return Row(
-            LEARNS, NOT_APPLICABLE, note="it goes by losses alone, for which no budget of steps is set"
-        )
+    if kind and (excuse := _excuse(stack, kind)):
+        return Row(LEARNS, NOT_APPLICABLE, note=excuse)
     of_paper = _of_its_algorithm(stack, outcome, lr, seed) if kind and stack.lr is None else None
     if of_paper and of_paper[0]:
         return Row(LEARNS, NOT_APPLICABLE, note=f"nor does {of_paper[1]}")
-    steps = statistics.median(outcome.steps_to_identity)
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
     reason = reason_to_train_alone(stack, learning_trial(lr, 1))
     note += f"; one by one, which is slower: {reason}" if reason else ""
     note += f"; {searched_rate(stack)}" if kind and stack.lr is not None else ""
     note += f"; unlike {of_paper[1]}" if of_paper else ""
-    verdict = FAIL if kind else PASS
-    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
+    steps = statistics.median(outcome.steps_to_identity)
+    return Row(LEARNS, FAIL if kind else PASS, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
+
+
+def _excuse(stack: Stack, kind: str) -> str:
+    """Why one that does not learn may be right; empty where nothing says so."""
+    if short := out_of_reach(stack):
+        return short
+    if kind in ("floor", "too slow") and UNDRAWN[0] not in traits(stack):
+        return "its steps draw random numbers, which set a floor"
+    if tried(by_losses_alone, stack):
+        return "it goes by losses alone, for which no budget of steps is set"
+    return ""
 
 
 def _of_its_algorithm(stack: Stack, outcome: Outcome, lr: float, seed: int) -> tuple[bool, str] | None:
