@@ -51,6 +51,7 @@ from identity_props.explanation.where import by_frequency, by_pixel
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate
+from identity_props.task.threads import eigh
 
 JACOBIAN = 16  # test examples that the mean Jacobian is taken over
 SHOWN = 8  # examples
@@ -174,9 +175,10 @@ def explain(
     drawn = as_drawn(model, pixels.train, pixels.goal[0].double(), curve, seed)
     start = None if drawn else recalibrated(model, pixels.train)
     whole = fvu(model, pixels)
-    shifted = 0.0 if start is None else max(0.0, whole - fvu(start, pixels))
-    began = start if start is not None and shifted else model
-    settled = settle(began, pixels, recipe, seed, on_step)
+    anew = whole if start is None else fvu(start, pixels)
+    shifted = max(0.0, whole - anew)
+    began, before = (start, anew) if start is not None and shifted else (model, whole)
+    settled = settle(began, pixels, recipe, seed, on_step, before=before)
     settled, shrunk = (settled, 0.0) if drawn else undecayed(settled, began, pixels, recipe, seed, on_step)
     own = drawn or settled.model is model
     given = view(model, pixels, unspanned, size, whole=own)
@@ -233,7 +235,7 @@ def explain(
 def spectrum(train: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [d], descending, and eigenvectors [d, d], as columns, of E[x x^T] over train [n, d]."""
     x = train.double()
-    eigenvalues, v = torch.linalg.eigh(gram(x) / len(x))
+    eigenvalues, v = eigh(gram(x) / len(x))
     return eigenvalues.flip(0).clamp_min(0), v.flip(1)
 
 
