@@ -110,9 +110,7 @@ def test_a_network_that_draws_is_told_to_train_on_the_squared_error_alone_and_it
     found = explain(net, PIXELS, SGD)
     trial = described(found, SGD, "none", 100)
     assert found.draws
-    assert "squared error alone" in [
-        one.name for one in told(found, trial, PIXELS, True, net)
-    ]
+    assert "squared error alone" in [one.name for one in told(found, trial, PIXELS, True, net)]
     by_hand = {one.name: one.by_hand for one in planned(found, trial, PIXELS, net, fit=lambda *_: None)}
     assert by_hand["squared error alone"]
     assert "squared error alone" not in names(bottleneck(), SGD)[0]

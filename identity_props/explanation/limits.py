@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from identity_props.explanation.readout import affine, gram, outputs
-from identity_props.explanation.slopes import parametrised
+from identity_props.explanation.readout import affine, gram, outputs, parametrised
 from identity_props.task.metrics import pixel_variance
 from identity_props.task.threads import eigh
 

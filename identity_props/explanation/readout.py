@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from identity_props.errors import InputError
 from identity_props.explanation.answers import a_tensor, rows_of_units
@@ -39,6 +40,14 @@ def check_network(model: nn.Module, x: Tensor) -> None:
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The dtype of the model's floating parameters; float32 where it has none."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def parametrised(model: nn.Module) -> list[nn.Module]:
+    """Modules that have parameters of their own, or make them of others, as a weight norm does; none that makes them."""
+    makers = {
+        maker for one in model.modules() if isinstance(one, ParametrizationList) for maker in one.modules()
+    }
+    return [one for one in model.modules() if (one._parameters or is_parametrized(one)) and one not in makers]
 
 
 @contextmanager
@@ -106,11 +115,10 @@ def watched(
             given_last[:] = [out.clone()]
 
     with ExitStack() as hooks:
-        for module in model.modules():
-            if module._parameters:
-                hooks.callback(module.register_forward_pre_hook(record).remove)
-                if flat:
-                    hooks.callback(module.register_forward_hook(leave).remove)
+        for module in parametrised(model):
+            hooks.callback(module.register_forward_pre_hook(record).remove)
+            if flat:
+                hooks.callback(module.register_forward_hook(leave).remove)
         y = outputs(model, x, training)
     layers = [
         Layer(

@@ -123,16 +123,22 @@ def _decay_from_a_tenth(share: float) -> float:
 
 
 def noisy(model: nn.Module, pixels: Pixels, seed: int = 0) -> bool:
-    """Whether outputs in training are not those of evaluation, as with dropout or statistics of batches."""
-    x, copied = pixels.train[:BATCH], copy.deepcopy(model)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        try:
-            trained, evaluated = outputs(copied, x, training=BATCH), outputs(model, x)
-        except InputError:  # batch statistics of a single example, for one
-            return False
-    scale = float(evaluated.std()) or 1.0
-    return float((trained - evaluated).square().mean().sqrt()) > NOTHING * scale
+    """Whether an example's output in training depends on draws, as with dropout, or on the others of its batch.
+
+    Two copies see it beside others, with other draws. What training changes besides, as the power iteration of a
+    spectral norm, is the same in both.
+    """
+    x, half = pixels.train[:BATCH], min(BATCH, len(pixels.train)) // 2
+    batches, seen = (x, torch.cat((x[:half], x[: len(x) - half]))), []
+    for k, batch in enumerate(batches):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed + k)
+            try:
+                seen.append(outputs(copy.deepcopy(model), batch, training=BATCH)[:half])
+            except InputError:  # batch statistics of a single example, for one
+                return False
+    scale = float(seen[0].std()) or 1.0
+    return float((seen[0] - seen[1]).square().mean().sqrt()) > NOTHING * scale
 
 
 def fvu(model: nn.Module, pixels: Pixels) -> float:
