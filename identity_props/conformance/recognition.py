@@ -19,7 +19,7 @@ import math
 import statistics
 from dataclasses import replace
 
-from identity_props.conformance.alongside import SAME, followed, scale_of
+from identity_props.conformance.alongside import SAME, flat, followed, scale_of
 from identity_props.conformance.candidates import (
     UNFIT,
     Candidate,
@@ -163,7 +163,9 @@ def _end(one: Candidate, seen: Seen) -> float:
         *_, cells = followed(one.step, seen.course, one.arguments(seen))
     except UNFIT:
         return math.inf
-    return statistics.median(scale_of(seen.course).apart(seen.walked.taken[seen.course.steps - 1], cells))
+    return statistics.median(
+        scale_of(seen.course).apart(seen.walked.taken[seen.course.steps - 1], flat(cells))
+    )
 
 
 def _departed(matches: list[Candidate], seen: Seen) -> Recognised:

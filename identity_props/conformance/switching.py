@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from identity_props.conformance.alongside import SAME, followed, scale_of
+from identity_props.conformance.alongside import SAME, flat, followed, scale_of
 from identity_props.conformance.candidates import (
     Candidate,
     decay_gone_wrong,
@@ -169,7 +169,7 @@ def _shown(one: Candidate, seen: Seen) -> Recognised | None:
         if k == EVERY:
             (arguments,) = one.arguments(seen)
             weights = [Cell(show(cell, arguments)) for cell in cells]
-            far = max(scale_of(seen.course).apart(seen.walked.shown[0], weights))
+            far = max(scale_of(seen.course).apart(seen.walked.shown[0], flat(weights)))
             if not far <= SAME:
                 note = (
                     f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"
