@@ -19,6 +19,7 @@ from identity_props.layers.passes import (
     inputs_of,
     plain,
     quietly,
+    rounds,
     states_of,
     trained,
 )
@@ -244,6 +245,11 @@ class LayerBench:
         passes, xs = self.passes(training), self.inputs()
         return not torch.equal(passes.flat(xs), passes.flat(xs, seed=self.seed + 1))
 
+    @cached_property
+    def stepped(self) -> bool:
+        """Whether outputs may move in steps: a pass rounds."""
+        return any(rounds(self.passes(training), self.inputs()) for training in (False, True))
+
     def smooth(self, training: bool) -> frozenset[str]:
         """Names of the tensors along which outputs move smoothly, somewhere at least."""
         return self._smooth[training]
@@ -254,7 +260,7 @@ class LayerBench:
         for training in self.modes:
             passes, xs = self.passes(training), self.inputs()
             slopes = {
-                name: slope(moved(passes, xs, ways_of({name: one}, self.seed)), self.eps)
+                name: slope(moved(passes, xs, ways_of({name: one}, self.seed)), self.eps, self.stepped)
                 for name, one in passes.floating(xs).items()
             }
             found[training] = frozenset(name for name, one in slopes.items() if one is not None)

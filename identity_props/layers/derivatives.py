@@ -12,7 +12,7 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
-from identity_props.layers.passes import Passes, quietly, rounds
+from identity_props.layers.passes import Passes, quietly
 from identity_props.layers.slopes import (
     Slope,
     direction_of,
@@ -141,21 +141,23 @@ def against(
     """How far the gradient of one tensor is from the derivative along a drawn direction; None where there is none."""
     way = _way(tensor, bench, fixed)
     found = _against(bench, passes, xs, {name: (tensor, way)})
-    if found is None or (not found.holds and estimated(passes, xs, name, tensor, way)):
+    if found is None or (not found.holds and estimated(bench, passes, xs, name, tensor, way)):
         return None
     where = "" if found.holds else _where(passes, xs, name, tensor, way, bench)
     what = f"backward, {name}{where}, {passes.when}: |gradient - difference| / |derivative|"
     return replace(found, what=what)
 
 
-def estimated(passes: Passes, xs: Sequence[Tensor], name: str, tensor: Tensor, way: Tensor) -> bool:
+def estimated(
+    bench: LayerBench, passes: Passes, xs: Sequence[Tensor], name: str, tensor: Tensor, way: Tensor
+) -> bool:
     """Whether a gradient may be an estimate on purpose: one came, outputs jump along the way, and a pass rounds.
 
     A straight-through estimator (Bengio et al. 2013, 1308.3432) is no derivative, of what has none everywhere.
     """
     _, gradients = passes.backward(xs)
     came = gradients.get(name)
-    if came is None or not bool(came.any()) or not rounds(passes.module, [x.detach() for x in xs]):
+    if came is None or not bool(came.any()) or not bench.stepped:
         return False
     return jumps(moved(passes, xs, [(tensor, way)]))
 
@@ -169,7 +171,7 @@ def _against(
     bench: LayerBench, passes: Passes, xs: Sequence[Tensor], ways: Mapping[str, tuple[Tensor, Tensor]]
 ) -> Discrepancy | None:
     """How far gradients times directions are from the derivative of the smooth outputs; None where none is."""
-    found = slope(moved(passes, xs, [*ways.values()]), bench.eps)
+    found = slope(moved(passes, xs, [*ways.values()]), bench.eps, bench.stepped)
     if found is None or not bool(found.smooth.any()):
         return None
     along = _along(passes, xs, found)
@@ -234,11 +236,11 @@ def _second(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     documented(passes)
     for name, tensor in passes.floating(xs).items():
         way = direction_of(tensor, bench.seed + 23)
-        first = slope(moved(passes, xs, [(tensor, way)]), bench.eps)
+        first = slope(moved(passes, xs, [(tensor, way)]), bench.eps, bench.stepped)
         if first is None or not bool(first.smooth.all()):
             continue
         found = _of_gradient(bench, passes, xs, name, tensor, way)
-        if found is not None and (found.holds or not estimated(passes, xs, name, tensor, way)):
+        if found is not None and (found.holds or not estimated(bench, passes, xs, name, tensor, way)):
             yield found
 
 
@@ -254,7 +256,7 @@ def _of_gradient(
             _, gradients = passes.backward(xs, along)
         return torch.cat([g.reshape(-1) for g in gradients.values() if g is not None])
 
-    wanted = slope(at, bench.eps)
+    wanted = slope(at, bench.eps, bench.stepped)
     if wanted is None or not bool(wanted.smooth.all()):
         return None
     try:

@@ -178,6 +178,23 @@ def _renewed(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resu
     yield from _same(bench, passes, xs, other.backward(xs), "after new weights")
 
 
+def _resized(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
+    """Inputs of another size, axis by axis where it takes them: what is kept for one size is not that of another."""
+    for axis in range(max(map(len, bench.shapes))):
+        shapes = [tuple(n + 2 * (k == axis) for k, n in enumerate(shape)) for shape in bench.shapes]
+        larger = bench.inputs(shapes=shapes)
+        try:
+            with offered("another size"):
+                alone, seen = bench.passes(passes.training).backward(larger), bench.passes(passes.training)
+                when = f"inputs longer by 2 along axis {axis}"
+                seen.backward(xs)
+                found = [*_same(bench, seen, larger, alone, f"{when} after others")]
+                found += _same(bench, seen, xs, expected, f"after {when}")
+        except NotOfferedError:
+            continue
+        yield from found
+
+
 def _compiled(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
     passes.call = compiled(passes.module)
     yield from _same(bench, passes, xs, expected, "compiled")
@@ -192,6 +209,7 @@ LIVES: dict[str, Life] = {
     "copied": _copied,
     "loaded": _loaded,
     "new weights": _renewed,
+    "another size": _resized,
 }
 
 
@@ -200,7 +218,8 @@ LIVES: dict[str, Life] = {
 
 @layer_law(
     "in-place",
-    "a pass forward and back changes neither the input, nor the upstream gradient, nor a parameter",
+    "a pass forward and back changes neither the input, nor the upstream gradient, nor a parameter; back, none of the"
+    " buffers that it counts in forward",
     "another layer that reads the same tensor computes with other numbers",
     "what is not said to be in place is not",
     needs="no module with inplace=True",
@@ -223,9 +242,13 @@ def _left(bench: LayerBench, passes: Passes) -> Discrepancy:
     read |= {name: (p, p.detach().clone()) for name, p in passes.parameters.items()}
     outs = passes.outs(given)
     along = passes.along(outs)
+    counted = {name: b.detach().clone() for name, b in passes.module.named_buffers()}
     read |= {f"upstream gradient {k}": (a, a.clone()) for k, a in enumerate(along)}
     back(outs, along)
     counts = {name: changed({name: was}, {name: now.detach()}) for name, (now, was) in read.items()}
+    for name, b in passes.module.named_buffers():  # as checkpointed batch norms count twice
+        if name in counted and not torch.equal(counted[name], passes.buffers[name]):
+            counts[f"{name} back"] = changed({name: counted[name]}, {name: b.detach()})
     names = ", ".join(name for name, count in counts.items() if count)
     return Discrepancy(
         sum(counts.values()), 0, f"{passes.when}, numbers that changed{' of ' * bool(names)}{names}"

@@ -17,6 +17,16 @@ from identity_props.errors import InputError
 from identity_props.stack.guard import alive
 from identity_props.stack.seeding import seeded
 
+CHOOSING = {
+    "argmax",
+    "argmin",
+    "bucketize",
+    "searchsorted",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+}  # which of some, or which side
 RESETS = ("reset", "reset_state", "reset_states", "reset_cache")
 ROUNDING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "fix"}
 Gradients = dict[str, Tensor | None]  # of parameters and inputs, by name
@@ -73,22 +83,28 @@ def _forgets(module: nn.Module, reset: Callable[[], Any]) -> bool:
     return same
 
 
-def rounds(module: nn.Module, xs: Sequence[Tensor]) -> bool:
-    """Whether a pass forward rounds numbers or takes their signs, as quantised layers do."""
-    with torch.no_grad(), quietly(), _Rounding() as seen:  # type: ignore[no-untyped-call]
-        module(*xs)
+def rounds(passes: Passes, xs: Sequence[Tensor]) -> bool:
+    """Whether a pass forward rounds numbers, takes their signs or codes, or calls what torch does not know.
+
+    Quantised layers do, whose gradients may be estimates.
+    """
+    with _Rounding() as seen:  # type: ignore[no-untyped-call]
+        passes.flat(xs)
     return seen.rounded
 
 
 class _Rounding(TorchDispatchMode):
-    """Whether an operation has been one of those that round."""
+    """Whether an operation on floating numbers has been one of those that round."""
 
     rounded = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.rounded |= func.overloadpacket._qualified_op_name.removeprefix("aten::").rstrip("_") in ROUNDING
+        home, name = func.overloadpacket._qualified_op_name.split("::")
+        floating = any(isinstance(one, Tensor) and one.is_floating_point() for one in args)
+        known = home in ("aten", "prim", "prims") and not name.startswith("fake_quantize")
+        self.rounded |= floating and (not known or name.rstrip("_") in ROUNDING | CHOOSING)
         return func(*args, **kwargs or {})
 
 

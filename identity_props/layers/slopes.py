@@ -27,8 +27,10 @@ class Slope:
     exact: bool
 
 
-def slope(at: At, eps: float) -> Slope | None:
+def slope(at: At, eps: float, stepped: bool = True) -> Slope | None:
     """The derivative at 0; None where outputs move in steps, as of rounded weights, or are not finite near it.
+
+    What is not ``stepped``, as it rounds nothing, has a derivative where it jumps elsewhere, as a choice among experts.
 
     Of an affine function it is (f(1) - f(-1)) / 2. Of others it is Richardson's estimate from central differences at h,
     h/2 and h/4, h = eps^(1/5), said to be off by as much as the first and the last of those differ, of order h^2, which
@@ -47,16 +49,16 @@ def slope(at: At, eps: float) -> Slope | None:
     if bool((bends.abs() <= near).all()):
         value = (f[1.0] - f[-1.0]) / 2
         return Slope(value, torch.full_like(value, near), everywhere, True)
-    return _curved(at, f, eps, near)
+    return _curved(at, f, eps, near, stepped)
 
 
-def _curved(at: At, f: Mapping[float, Tensor], eps: float, near: float) -> Slope | None:
+def _curved(at: At, f: Mapping[float, Tensor], eps: float, near: float, stepped: bool) -> Slope | None:
     h = 2.0 ** round(torch.log2(torch.tensor(eps ** (1 / 5))).item())
     sides = [(at(step), at(-step)) for step in (h, h / 2, h / 4)]
     first, second, third = (
         (up - down) / (2 * step) for (up, down), step in zip(sides, (h, h / 2, h / 4), strict=True)
     )
-    if not bool(third.isfinite().all()) or _in_steps(at, third, f, near):
+    if not bool(third.isfinite().all()) or _in_steps(at, third, f, near, stepped):
         return None
     value = (4 * third - second) / 3
     curve, finer, finest = (up + down - 2 * f[0.0] for up, down in sides)
@@ -67,10 +69,12 @@ def _curved(at: At, f: Mapping[float, Tensor], eps: float, near: float) -> Slope
     return Slope(value, spread + bent + 4 * near / h, ~kinked & ~apart, False)
 
 
-def _in_steps(at: At, fine: Tensor, f: Mapping[float, Tensor], near: float) -> bool:
+def _in_steps(at: At, fine: Tensor, f: Mapping[float, Tensor], near: float, stepped: bool) -> bool:
     """Whether outputs jump: differences over wider steps are others than the derivative."""
     if float(fine.norm()) == 0:
         return bool(((f[1.0] - f[0.0]).abs() > near).any())
+    if not stepped:
+        return False
     medium, wide = ((at(step) - at(-step)) / (2 * step) for step in (MEDIUM, WIDE))
     size = float(fine.norm())
     return float((medium - fine).norm()) > 0.3 * size or float((wide - fine).norm()) > size
