@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from identity_props import recognise
+from identity_props.conformance import alongside
 from identity_props.conformance.checking import FAMILIES, check, check_laws
 from identity_props.conformance.observed import Part
 from identity_props.conformance.papers import of_paper
@@ -16,6 +17,7 @@ from identity_props.errors import InputError
 from identity_props.faults.optimizers import FAULTS, TWINS
 from identity_props.laws import LAWS
 from identity_props.laws.walking import NotOfferedError
+from identity_props.stack.guard import HangError
 from identity_props.stack.stack import Stack
 from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.algorithms.conventions import (
@@ -425,6 +427,41 @@ def test_none_known_tells_the_nearest_and_how_far_it_is():
     found = recognise(Clips)
     assert found.algorithm.name == "adam"
     assert "apart by" in found.note
+
+
+# Ways that are kept -------------------------------------------------------------------------------------------
+
+
+def test_a_way_that_was_gone_before_says_what_a_new_one_says():
+    found = []
+    for _ in range(2):
+        for kept in (alongside._kept_of_one, alongside._kept_of_all):
+            kept.cache_clear()
+        cold, warm = recognise(paper("nadam")), recognise(paper("nadam"))
+        assert vars(cold) == vars(warm)
+        found.append(vars(cold))
+    assert found[0] == found[1]
+
+
+def test_a_way_that_was_broken_off_is_gone_from_its_start():
+    def step(cells, arguments):
+        cells[0].memory["t"] = cells[0].memory.get("t", 0) + 1
+        if cells[0].memory["t"] == 3 and rings.pop():
+            raise HangError
+        cells[0].w = cells[0].w + cells[0].memory["t"]
+
+    rings, even = [False, True], alongside.even_course(0, 4)
+    way = alongside.Way(step, even, [{}], alongside.AS_IT_IS)
+    with pytest.raises(HangError):
+        way.after(3)
+    gone = way.after(3) - way.after(0)
+    assert torch.allclose(gone[:20], torch.full((20,), 2.0 + 3 + 4, dtype=gone.dtype))
+
+
+def test_settings_that_may_change_keep_no_way():
+    of = [{"betas": (torch.tensor(0.9), 0.999)}]
+    assert alongside.given(of).key is None
+    assert alongside.given([{"betas": (0.9, 0.999)}]).key is not None
 
 
 # The row ----------------------------------------------------------------------------------------------------

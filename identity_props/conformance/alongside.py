@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
+from functools import cached_property, lru_cache, partial
+from threading import Lock
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +23,14 @@ EVEN_SHAPES = ((5, 4), (5, 4), (4, 6), (5, 4), (7,), (5, 4))
 COLUMN, SMALL = 2, 3  # with a column of zeros; with gradients from 1 to 1e-9, which show eps
 SIZES = (1.0, 1.0, 10.0, 1.0, 0.1, 1.0)  # of gradients: what has shape and size of another moves as that does
 
+SHORT = 1024  # numbers: a way through no more is kept
+PLAIN = (int, float, str, type(None))
+
+Items = tuple[tuple[str, Any], ...]
 Rates = Callable[[Course, int], list[float]]
 
 
+@lru_cache(32)
 def even_course(seed: int, steps: int, faster: float = 1.0, drift: float = 0.0) -> Course:
     """One group at one rate, each gradient there: of sizes from 1e-9 to 10, a column of zeros, one not contiguous.
 
@@ -114,6 +120,89 @@ def followed(
         yield cells
 
 
+class Begun(NamedTuple):
+    """The first number after the first step, and how far all have gone."""
+
+    number: float
+    gone: float
+
+    def far(self, other: Begun, near: float) -> bool:
+        """Whether the first number alone says that two are not equal, as of most that are not; never by rounding."""
+        return abs(self.number - other.number) > 2 * near * max(self.gone, other.gone, LEAST)
+
+
+def begun(course: Course, after: Tensor) -> Begun:
+    """After the first step of a course of one parameter."""
+    (start,) = course.starts
+    least = 1e-8 * start.norm()
+    return Begun(float(after[0]), float((after - start.reshape(-1)).norm().maximum(least)))
+
+
+class Way:
+    """Where an algorithm takes the parameters of a course [numbers], walked as far as anyone has asked."""
+
+    def __init__(
+        self, step: Step, course: Course, arguments: Sequence[Arguments], under: Circumstance
+    ) -> None:
+        self._walk = partial(followed, step, course, arguments, under)
+        self._walking, self._gone, self._lock = self._walk(), list[Tensor](), Lock()
+        self._course = course
+
+    @cached_property
+    def begun(self) -> Begun:
+        """How it begins."""
+        return begun(self._course, self.after(0))
+
+    def after(self, k: int) -> Tensor:
+        """After step k, from 0; raises what the algorithm raises."""
+        with self._lock:
+            try:
+                while len(self._gone) <= k:
+                    self._gone.append(flat(next(self._walking)))
+            except BaseException:  # a walk that was broken off begins anew
+                self._walking, self._gone = self._walk(), []
+                raise
+            return self._gone[k]
+
+
+class Given(NamedTuple):
+    """Arguments by group, and what a way on them is kept by: None for such as a tensor, which may change."""
+
+    arguments: list[Arguments]
+    key: tuple[Items, ...] | None
+
+
+def given(arguments: list[Arguments]) -> Given:
+    """With its key."""
+    kept = all(_plain(value) for of in arguments for value in of.values())
+    return Given(arguments, tuple(tuple(of.items()) for of in arguments) if kept else None)
+
+
+def _plain(value: Any) -> bool:
+    return all(map(_plain, value)) if isinstance(value, tuple) else isinstance(value, PLAIN)
+
+
+def way_of(step: Step, course: Course, of: Given, under: Circumstance) -> Way:
+    """The algorithm's way, the one that was begun before where that is kept."""
+    if of.key is None or sum(course.sizes) > SHORT:
+        return Way(step, course, of.arguments, under)
+    kept = _kept_of_one if len(course.starts) == 1 else _kept_of_all
+    return kept(step, course, of.key, under)
+
+
+def _begin(step: Step, course: Course, key: tuple[Items, ...], under: Circumstance) -> Way:
+    return Way(step, course, [dict(items) for items in key], under)
+
+
+# of one parameter they are small, and most end at its first step; a course is its own key
+_kept_of_one, _kept_of_all = lru_cache(16384)(_begin), lru_cache(1024)(_begin)
+
+
+def flat(cells: Sequence[Cell]) -> Tensor:
+    """All weights, one after the other."""
+    return torch.cat([cell.w.reshape(-1) for cell in cells])
+
+
 @dataclass(frozen=True)
 class Departure:
     """After how many equal steps an algorithm and a part are apart, by how much of the way gone, and where."""
@@ -127,22 +216,14 @@ class Departure:
         return f"equal for {self.equal} step{'s' * (self.equal != 1)}, apart by {self.apart:.1e} from step {self.equal + 1}"
 
 
-def departure(
-    taken: Tensor,
-    step: Step,
-    course: Course,
-    arguments: Sequence[Arguments],
-    under: Circumstance = AS_IT_IS,
-    spare: int = 0,
-    near: float = SAME,
-) -> Departure:
+def departure(taken: Tensor, way: Way, course: Course, spare: int = 0, near: float = SAME) -> Departure:
     """Where an algorithm leaves a part's weights [steps, numbers] in more parameters than are spared.
 
     Distances are relative to the way from the start, for each parameter; NaN is infinitely far.
     """
     worst, places, scale = 0.0, frozenset[int](), scale_of(course)
-    for k, cells in enumerate(followed(step, course, arguments, under)):
-        distances = scale.apart(taken[k], cells)
+    for k in range(course.steps):
+        distances = scale.apart(taken[k], way.after(k))
         places |= {place for place, far in enumerate(distances) if not far <= near}
         if len(places) > spare:
             return Departure(k, max(distances), places, True)
@@ -160,9 +241,8 @@ class Scale:
         self.starts = torch.cat([start.reshape(-1) for start in course.starts])
         (self.least,) = (1e-8 * self._norms(self.starts[None])).clamp_min(LEAST)
 
-    def apart(self, taken: Tensor, cells: Sequence[Cell]) -> list[float]:
+    def apart(self, taken: Tensor, ours: Tensor) -> list[float]:
         """Of each parameter: |p - its algorithm's| / the way that it has gone, or the algorithm's."""
-        ours = torch.cat([cell.w.reshape(-1) for cell in cells])
         difference, gone, other = self._norms(
             torch.stack([taken - ours, taken - self.starts, ours - self.starts])
         )

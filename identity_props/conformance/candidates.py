@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from identity_props.conformance.alongside import (
@@ -13,7 +14,11 @@ from identity_props.conformance.alongside import (
     SINGLE,
     Circumstance,
     Departure,
+    Given,
+    Way,
     departure,
+    given,
+    way_of,
 )
 from identity_props.conformance.observed import Group, Seen
 from identity_props.task.algorithms import ALGORITHMS, Algorithm, Arguments
@@ -124,17 +129,36 @@ class Candidate:
 
     def arguments(self, seen: Seen) -> list[Arguments]:
         """For each group; a bare one reads what a switch has set alone."""
+        return self._given(seen).arguments
+
+    def _given(self, seen: Seen) -> Given:
+        key = self.algorithm.name, self.bare
+        if key not in seen.read:
+            seen.read[key] = given(self._read(seen))
+        return seen.read[key]
+
+    def _read(self, seen: Seen) -> list[Arguments]:
         read = [{n: v for n, v in group.items() if n in seen.set or not self.bare} for group in seen.groups]
         return [arguments_of(self.algorithm, group) for group in read]
 
     def departure(self, seen: Seen, under: Circumstance = AS_IT_IS, spare: int = 0) -> Departure:
         """Where it leaves what was seen of a part, in more parameters than are spared."""
-        step = ascending(self.step) if seen.groups[0].get("maximize") is True else self.step
-        arguments = self.arguments(seen)
+        way, near = self._way(seen, under), self.near(seen)
         try:
-            return departure(seen.walked.taken, step, seen.course, arguments, under, spare, self.near(seen))
+            return departure(seen.walked.taken, way, seen.course, spare, near)
         except UNFIT:
             return Departure(0, math.inf, frozenset(range(len(seen.course.starts))), True)
+
+    def _way(self, seen: Seen, under: Circumstance) -> Way:
+        step = _made(ascending, self.step) if seen.groups[0].get("maximize") is True else self.step
+        return way_of(step, seen.course, self._given(seen), under)
+
+    def _begins(self, seen: Seen, under: Circumstance) -> bool:
+        """Whether its first step may be what was seen."""
+        try:
+            return not self._way(seen.first, under).begun.far(seen.begun, self.near(seen))
+        except UNFIT:
+            return False
 
     def near(self, seen: Seen) -> float:
         """How far is equal: what rounding of numbers in float32 does, or the paper's own lower precision."""
@@ -150,7 +174,7 @@ class Candidate:
     def fits(self, seen: Seen, under: Circumstance = AS_IT_IS) -> bool:
         """Whether it is what was seen, throughout."""
         alone = seen.course.even and not (self.together or self.algorithm.whole)
-        if alone and self.departure(seen.first, under).over:
+        if alone and (not self._begins(seen, under) or self.departure(seen.first, under).over):
             return False  # most are told by one parameter
         return not self.departure(seen, under).over
 
@@ -183,14 +207,14 @@ def decayed(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """With decay as some take it where papers do not say."""
     for one in candidates:
         for way, changed in DECAYS.items():
-            yield replace(one, step=changed(one.step), way=_and(one.way, way))
+            yield replace(one, step=_made(changed, one.step), way=_and(one.way, way))
 
 
 def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """With t as some count it."""
     for one in candidates:
         for way, changed in COUNTERS.items():
-            yield replace(one, step=changed(one.step), way=_and(one.way, way), together=True)
+            yield replace(one, step=_made(changed, one.step), way=_and(one.way, way), together=True)
 
 
 def promised(algorithm: Algorithm, seen: Seen) -> bool:
@@ -214,7 +238,7 @@ def gone_wrong(seen: Seen) -> Iterator[Candidate]:
     """
     algorithms = [one for one in ALGORITHMS.values() if promised(one, seen)]
     for one in algorithms:
-        yield from _taken(one, {way: changed(one.step) for way, changed in STEP_SLIPS.items()}, seen)
+        yield from _taken(one, {way: _made(changed, one.step) for way, changed in STEP_SLIPS.items()}, seen)
         yield from miscounted([Candidate(one, one.step)])
     yield from own_slips(algorithms, seen)
     for one in algorithms:
@@ -225,7 +249,7 @@ def miscounted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """With a step counter or a memory of its parameters that others move."""
     for one in candidates:
         for way, changed in {**COUNTER_SLIPS, **IDLE_SLIPS}.items():
-            yield replace(one, step=changed(one.step), way=way, together=True)
+            yield replace(one, step=_made(changed, one.step), way=way, together=True)
 
 
 def longer_or_shorter(one: Candidate) -> Iterator[Candidate]:
@@ -253,9 +277,16 @@ def decay_gone_wrong(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """With decay taken as none does on purpose."""
     for one in candidates:
         for way, changed in DECAY_SLIPS.items():
-            yield replace(one, step=changed(one.step), way=way)
+            yield replace(one, step=_made(changed, one.step), way=way)
 
 
+@lru_cache(4096)
+def _made(changed: Callable[[Step], Step], step: Step) -> Step:
+    """The step made into another, once, so that the ways that it goes are kept."""
+    return changed(step)
+
+
+@lru_cache(4096)
 def _at(step: Step, factor: float) -> Step:
     return lambda cells, a: step(cells, {**a, "lr": factor * a["lr"]})
 

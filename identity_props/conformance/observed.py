@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from identity_props.conformance.alongside import COLUMN, SAME, SINGLE, SMALL, even_course
+from identity_props.conformance.alongside import COLUMN, SAME, SINGLE, SMALL, Begun, Given, begun, even_course
 from identity_props.conformance.walks import (
     FEW,
     FIRST_GROUP,
@@ -74,7 +74,17 @@ class Seen:
         """The first parameter alone."""
         size = self.course.starts[0].numel()
         walked = Walked(self.walked.taken[:, :size], self.walked.shown[:, :size])
-        return replace(self, walked=walked, course=_of(self.course, [0]))
+        return replace(self, walked=walked, course=_of(self.course, (0,)))
+
+    @cached_property
+    def begun(self) -> Begun:
+        """How the first parameter begins."""
+        return begun(self.first.course, self.first.walked.taken[0])
+
+    @cached_property
+    def read(self) -> dict[tuple[str, bool], Given]:
+        """Arguments that algorithms were found to have here, by name and whether a switch's alone are read."""
+        return {}
 
     @property
     def plain(self) -> frozenset[int]:
@@ -140,7 +150,7 @@ class Part:
         """Whether it takes parameters that are not contiguous, and vectors; raises what it raises without."""
         for layout in ((True, True), (False, True), (True, False)):
             with suppress(*RAISED):
-                walked(self.make, self._laid(even_course(self.seed, 1), *layout))
+                walked(self.make, _laid(even_course(self.seed, 1), *layout))
                 return layout
         return False, False
 
@@ -148,20 +158,21 @@ class Part:
         """One group at one rate, all gradients there."""
         even = even_course(self.seed, steps)
         even = even if self.small else _without_small(even)
-        return self._seen(self._laid(even, *self.layout), switch)
+        return self._seen(_laid(even, *self.layout), switch)
 
     def drifting(self, switch: Switch) -> Seen:
         """The same at a rate of 1, with gradients that point the same way."""
         even = _without_small(even_course(self.seed, EVENLY, 1 / RATES[1], drift=2.0))
-        return self._seen(self._laid(even, *self.layout), switch)
+        return self._seen(_laid(even, *self.layout), switch)
 
     def lacking(self, switch: Switch) -> Seen:
         """One group at one rate, gradients missing."""
-        return self._seen(replace(self._eventful(), even=True), switch, "where some are missing")
+        lacking = _eventful(self.seed, *self.layout, even=True)
+        return self._seen(lacking, switch, "where some are missing")
 
     def steadily(self, switch: Switch) -> Seen:
         """Two groups with rates of their own, gradients missing, saved and loaded half-way."""
-        steady = replace(self._eventful(), steady=True)
+        steady = _eventful(self.seed, *self.layout, steady=True)
         return self._seen(steady, switch, "in two groups, saved and loaded")
 
     def largely(self, switch: Switch) -> Seen:
@@ -176,7 +187,8 @@ class Part:
 
     def eventfully(self, switch: Switch) -> Seen:
         """Two groups under a schedule, gradients missing, saved and loaded half-way."""
-        return replace(self._seen(self._eventful(), switch, "under a schedule"), plainly=False)
+        eventful = _eventful(self.seed, *self.layout)
+        return replace(self._seen(eventful, switch, "under a schedule"), plainly=False)
 
     def hears_losses(self) -> bool:
         """Whether its steps depend on the loss that a closure gives."""
@@ -185,19 +197,6 @@ class Part:
             told = walked(self.make, even.course, self.plain, told=True)
             return not torch.equal(told.taken, even.walked.taken)
         return False
-
-    def _eventful(self) -> Course:
-        """Also the last parameter of each group is now and then without gradient."""
-        eventful = self._laid(course(self.seed, SHAPES, EVENTFULLY), *self.layout)
-        for k, row in enumerate(eventful.gradients):
-            for place, at in ((FIRST_GROUP - 1, 3), (-1, 2)):
-                row[place] = None if k % 5 == at else row[place]
-        return eventful
-
-    def _laid(self, course: Course, strided: bool, vectors: bool) -> Course:
-        """The course with such parameters alone."""
-        laid = _of(course, [k for k, start in enumerate(course.starts) if vectors or start.ndim > 1])
-        return laid if strided else laid.through(Tensor.contiguous)
 
     def _seen(self, course: Course, switch: Switch, where: str = "") -> Seen:
         """What is seen; raises WalkError whatever the part raises."""
@@ -218,12 +217,34 @@ class Part:
         return Seen(found, course, groups, frozenset(switch.arguments), where, name=self.name)
 
 
+# Courses, each made once -------------------------------------------------------------------------------
+
+
+@lru_cache(32)
+def _eventful(seed: int, strided: bool, vectors: bool, even: bool = False, steady: bool = False) -> Course:
+    """Also the last parameter of each group is now and then without gradient."""
+    eventful = _laid(course(seed, SHAPES, EVENTFULLY), strided, vectors)
+    for k, row in enumerate(eventful.gradients):
+        for place, at in ((FIRST_GROUP - 1, 3), (-1, 2)):
+            row[place] = None if k % 5 == at else row[place]
+    return replace(eventful, even=even, steady=steady)
+
+
+@lru_cache(32)
+def _laid(course: Course, strided: bool, vectors: bool) -> Course:
+    """The course with such parameters alone."""
+    laid = _of(course, tuple(k for k, start in enumerate(course.starts) if vectors or start.ndim > 1))
+    return laid if strided else laid.through(Tensor.contiguous)
+
+
+@lru_cache(32)
 def _without_small(course: Course) -> Course:
     """Of parameters whose gradients are neither small nor 0."""
-    return _of(course, [place for place in range(len(course.starts)) if place not in (COLUMN, SMALL)])
+    return _of(course, tuple(place for place in range(len(course.starts)) if place not in (COLUMN, SMALL)))
 
 
-def _of(course: Course, places: Sequence[int]) -> Course:
+@lru_cache(64)
+def _of(course: Course, places: tuple[int, ...]) -> Course:
     """Of some of its parameters."""
     starts = [course.starts[place] for place in places]
     return replace(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from identity_props.conformance.alongside import SAME, followed, scale_of
+from identity_props.conformance.alongside import SAME, flat, followed, scale_of
 from identity_props.conformance.candidates import (
     Candidate,
     decay_gone_wrong,
@@ -19,13 +19,13 @@ from identity_props.conformance.candidates import (
 from identity_props.conformance.observed import Part, Seen
 from identity_props.conformance.recognised import (
     DEPARTS,
-    IS,
     WRONG,
     Recognised,
     arguments_shown,
     circumstance,
     first_that_fits,
     those_that_fit,
+    told_right,
     told_wrong,
 )
 from identity_props.conformance.walks import EVERY, SWITCHES, Switch, WalkError
@@ -109,7 +109,7 @@ def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]
     if (wrong := _moving(part, fitting) or _shown(one, even)) is not None:
         return wrong
     note = "; ".join([f"{one}{arguments_shown(one, even)}", *dict.fromkeys(said)])
-    return Recognised(IS, one.algorithm, note, one.departure(even).apart, one.near(even))
+    return told_right(one, even, note)
 
 
 def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognised | list[str]:
@@ -169,7 +169,7 @@ def _shown(one: Candidate, seen: Seen) -> Recognised | None:
         if k == EVERY:
             (arguments,) = one.arguments(seen)
             weights = [Cell(show(cell, arguments)) for cell in cells]
-            far = max(scale_of(seen.course).apart(seen.walked.shown[0], weights))
+            far = max(scale_of(seen.course).apart(seen.walked.shown[0], flat(weights)))
             if not far <= SAME:
                 note = (
                     f"nearest is {one}: what eval() shows is apart by {far:.1e} from what the paper evaluates"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import cache, wraps
 from traceback import walk_tb
 from typing import Any
 
@@ -127,9 +127,18 @@ class Walk:
 
 
 def seed_all(seed: int) -> None:
-    """Draws come from this seed, whichever generator a part asks."""
-    torch.manual_seed(seed)
+    """Draws come from this seed, whichever generator a part asks.
+
+    ``torch.manual_seed`` writes down its stack for each kind of device that has not begun, milliseconds a call.
+    """
+    (torch.manual_seed if _accelerated() else torch.default_generator.manual_seed)(seed)
     seed_others(seed)
+
+
+@cache
+def _accelerated() -> bool:
+    """Whether there are generators of torch's beside that of the CPU."""
+    return torch.accelerator.is_available()
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
