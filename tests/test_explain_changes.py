@@ -116,6 +116,21 @@ def test_a_network_that_draws_is_told_to_train_on_the_squared_error_alone_and_it
     assert "squared error alone" not in names(bottleneck(), SGD)[0]
 
 
+@pytest.mark.parametrize("drop", [nn.functional.dropout, nn.functional.alpha_dropout])
+def test_a_network_that_drops_in_evaluation_has_no_draws_that_another_loss_keeps_up(drop):
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(D, D).double()
+
+        def forward(self, x):
+            return drop(self.layer(x), 0.5, training=True)
+
+    asked, found = names(Dropping(), SGD)
+    assert (found.draws, found.noisy) == (False, True)
+    assert "squared error alone" not in asked
+
+
 def names(net, recipe=None):
     found = explain(net, PIXELS, recipe)
     trial = described(found, recipe, "none", 100)
