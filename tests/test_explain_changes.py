@@ -89,6 +89,20 @@ def test_a_rate_that_is_faster_at_first_and_ends_higher_is_not_taken():
     assert best_rate(replace(trial, steps=256), left) == pytest.approx(1e-2)
 
 
+@pytest.mark.parametrize("steps", [30, 300])
+def test_a_plan_says_how_many_steps_trying_it_takes_at_most(steps):
+    recipe = Recipe("torch.optim:Adam", 1e-3)
+    found = explain(bottleneck(), PIXELS, recipe)
+    parts = tuple(replace(one, fvu=found.fvu * (one.name == "too few steps")) for one in found.parts)
+    found = replace(found, parts=parts)
+    asked, heard = (described(found, recipe, "none", steps), PIXELS), []
+    plans = planned(found, *asked, bottleneck())
+    assert "another rate" in {one.name for one in plans}
+    list(tried(found, *asked, 0, heard.append, bottleneck()))
+    most = sum(one.steps for one in plans)
+    assert most - (steps // 4 * 2 if steps > 256 else 0) <= len(heard) <= most
+
+
 class Drawing(nn.Module):
     """A code with noise of a given scale, which training on the squared error alone shrinks."""
 
