@@ -89,6 +89,20 @@ def test_a_rate_that_is_faster_at_first_and_ends_higher_is_not_taken():
     assert best_rate(replace(trial, steps=256), left) == pytest.approx(1e-2)
 
 
+@pytest.mark.parametrize("steps", [30, 300])
+def test_a_plan_says_how_many_steps_trying_it_takes_at_most(steps):
+    recipe = Recipe("torch.optim:Adam", 1e-3)
+    found = explain(bottleneck(), PIXELS, recipe)
+    parts = tuple(replace(one, fvu=found.fvu * (one.name == "too few steps")) for one in found.parts)
+    found = replace(found, parts=parts)
+    asked, heard = (described(found, recipe, "none", steps), PIXELS), []
+    plans = planned(found, *asked, bottleneck())
+    assert "another rate" in {one.name for one in plans}
+    list(tried(found, *asked, 0, heard.append, bottleneck()))
+    most = sum(one.steps for one in plans)
+    assert most - (steps // 4 * 2 if steps > 256 else 0) <= len(heard) <= most
+
+
 class Drawing(nn.Module):
     """A code with noise of a given scale, which training on the squared error alone shrinks."""
 
@@ -114,6 +128,21 @@ def test_a_network_that_draws_is_told_to_train_on_the_squared_error_alone_and_it
     by_hand = {one.name: one.by_hand for one in planned(found, trial, PIXELS, net, fit=lambda *_: None)}
     assert by_hand["squared error alone"]
     assert "squared error alone" not in names(bottleneck(), SGD)[0]
+
+
+@pytest.mark.parametrize("drop", [nn.functional.dropout, nn.functional.alpha_dropout])
+def test_a_network_that_drops_in_evaluation_has_no_draws_that_another_loss_keeps_up(drop):
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(D, D).double()
+
+        def forward(self, x):
+            return drop(self.layer(x), 0.5, training=True)
+
+    asked, found = names(Dropping(), SGD)
+    assert (found.draws, found.noisy) == (False, True)
+    assert "squared error alone" not in asked
 
 
 def names(net, recipe=None):

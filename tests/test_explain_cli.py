@@ -1,7 +1,10 @@
 """``identity-props explain``: a network trained or given, its advice done, its weights read safely."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 from identity_props.claims.registry import RECIPES
 from identity_props.claims.running import cores
 from identity_props.cli import main
+from identity_props.cli.waiting import wait_briefly
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.errors import InputError
 from identity_props.explanation.advice import advised, described, tried
@@ -176,3 +180,29 @@ def test_bad_input_is_one_line_and_its_exit_code(arguments, code, message, capsy
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_wait_briefly_unless_the_user_has_said_how(given, left):
+    wait_briefly(given)
+    assert given == left
+
+
+def test_how_threads_wait_is_said_before_torch_is_imported():
+    code = (
+        "import sys, os; from identity_props.cli import main, explain\n"
+        "asked = explain.wait_briefly\n"
+        "def early():\n    asked()\n    print('torch' in sys.modules, os.environ['GOMP_SPINCOUNT'])\n"
+        "explain.wait_briefly = early\n"
+        "main('explain --variant nothing'.split())"
+    )
+    unsaid = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unsaid)
+    assert done.stdout.split() == ["False", "10000"]

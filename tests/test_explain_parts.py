@@ -218,7 +218,7 @@ def test_steps_without_noise_are_taken_where_training_is_noisy():
         (lambda: [spectral_norm(nn.Linear(D, D))], False),
     ],
 )
-@pytest.mark.parametrize("examples", [3, 500])
+@pytest.mark.parametrize("examples", [2, 3, 500])
 def test_noise_is_what_draws_or_the_rest_of_a_batch_make_of_an_example(layers, is_noisy, examples):
     torch.manual_seed(0)
     model = nn.Sequential(*layers()).double()

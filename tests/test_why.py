@@ -62,4 +62,4 @@ def test_what_it_says_is_most_of_the_error_is(why):
     largest = {
         depth: max(found["parts"], key=lambda part: part["fvu"])["name"] for depth, found in FOUND.items()
     }
-    assert largest == {"1": "dead outputs", "4": "lost in hidden layers"}
+    assert largest == {"1": "dead outputs", "4": "saturated hidden units"}

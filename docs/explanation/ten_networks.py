@@ -113,8 +113,9 @@ NETWORKS = {
 }
 
 
-def examined(name: str) -> dict:
-    network, pixels = NETWORKS[name], NETWORKS[name].pixels()
+def examined(name: str, network: Network | None = None) -> dict:
+    network = network or NETWORKS[name]
+    pixels = network.pixels()
     scaled = pixels.scaled(network.scaling)
     trial = Trial(Variant("linear-output", 2, network.scaling), network.recipe, network.steps)
 
@@ -129,7 +130,8 @@ def examined(name: str) -> dict:
     model = trained(network.build(), trial)
     found = explain(model, scaled, network.recipe, name)
     asked = advice.described(found, network.recipe, network.scaling, network.steps or 1500)
-    first = next(advice.tried(found, asked, pixels, 0, model=start, trained=model), None)
+    each = advice.tried(found, asked, pixels, 0, model=start, trained=model)
+    first = next(each, None)
     after = None if first is None else first.after
     if first is not None and first.by_hand and network.by_hand is not None:
         torch.manual_seed(0)
@@ -138,6 +140,10 @@ def examined(name: str) -> dict:
     parts = {part.name: part.fvu / found.fvu for part in found.parts if part.fvu}
     made = {"fvu": found.fvu, "named": named, "parts": parts, "fvu_pixels": found.fvu_pixels}
     made |= {"first": first and first.name, "by_hand": bool(first and first.by_hand), "after": after}
+    if after is None or after > found.fvu_pixels / 2:  # then no other may do so either
+        made["least"] = min(
+            [after or found.fvu_pixels, *(one.after for one in each if one.after is not None)]
+        )
     return made
 
 
@@ -155,8 +161,8 @@ def row(name: str, one: dict) -> str:
     return f"| {name} | {one['fvu']:.2e} | {parts} | {figures}"
 
 
-def filled(page: str, found: dict) -> str:
-    begin, end = "<!-- table -->\n", "<!-- end -->"
+def filled(page: str, found: dict, name: str = "table") -> str:
+    begin, end = f"<!-- {name} -->\n", "<!-- end -->"
     before, _, rest = page.partition(begin)
     return f"{before}{begin}{table(found)}\n{end}{rest.partition(end)[2]}"
 

@@ -114,7 +114,7 @@ class Asked:
                 return replace(found, advice=advice.told(found, trial, pixels, known, start, self.wanted))
             fit = None if self.train is None else resolve(self.train)
             planned = advice.planned(found, trial, pixels, start, fit=fit)
-            heard.planned += sum(one.trial.steps for one in planned if not one.by_hand)
+            heard.planned += sum(one.steps for one in planned)
             made = []
             given = (pixels, self.seed, heard, start, fit, network, self.wanted)
             for one in advice.tried(found, trial, *given):

@@ -13,6 +13,7 @@ from identity_props.cli.compare import compare
 from identity_props.cli.given import PATH, names_from_here
 from identity_props.cli.pixels import data_of
 from identity_props.cli.terminal import ALL_HOLD, options, say, show
+from identity_props.cli.waiting import wait_briefly
 
 DATA = ("side", "data_dir", "download", "shape", "test", "target", "test_target")
 
@@ -117,6 +118,7 @@ def explain(
     """
     if compared is not None:
         return compare(compared, out, force, as_json)
+    wait_briefly()
     from identity_props.claims.running import threads
     from identity_props.engine.training import flushed_denormals
     from identity_props.report import documents, files, page
@@ -129,9 +131,7 @@ def explain(
     chosen = {name: given.pop(name) for name in DATA}
     given["scaling"] = given["scaling"] or ("unit" if data in NAMED else "none")
     asked = Asked(**given | {"curve": read_curve(given["curve"])})
-    click.get_current_context().with_resource(
-        flushed_denormals(helpers=True)
-    )  # before torch starts its threads
+    click.get_current_context().with_resource(flushed_denormals(helpers=True))  # before torch has threads
     if out is not None:
         files.check_free(out, force, FILE, page.FILE)
         files.make(out)

@@ -15,7 +15,7 @@ from torch import nn
 
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Recipe, Trial
-from identity_props.explanation.changed import best_rate
+from identity_props.explanation.changed import best_rate, most_searched
 from identity_props.explanation.changes import ALONE, CHANGES, SEARCHING, UNTRAINED, Change
 from identity_props.explanation.explain import Advice, Explanation
 from identity_props.explanation.networks import Fit, measured, retrained
@@ -68,6 +68,13 @@ class Plan:
     trial: Trial
     module: nn.Module | None = None
     by_hand: bool = False
+
+    @property
+    def steps(self) -> int:
+        """That trying it takes, at most."""
+        if self.by_hand or self.name in UNTRAINED:
+            return 0
+        return self.trial.steps + (most_searched(self.trial) if self.name in SEARCHING else 0)
 
 
 def planned(

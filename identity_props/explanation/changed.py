@@ -96,6 +96,12 @@ def best_rate(trial: Trial, trained: Training) -> float:
     return first if first == own or longer <= SEARCHED else _best_of([own, first], longer, trial, trained)
 
 
+def most_searched(trial: Trial) -> int:
+    """Steps that ``best_rate`` takes at most."""
+    longer = trial.steps // LATER
+    return len(FACTORS) * min(SEARCHED, max(1, trial.steps)) + 2 * longer * (longer > SEARCHED)
+
+
 def _best_of(rates: Sequence[float], steps: int, trial: Trial, trained: Training) -> float:
     left = {}
     for rate in rates:

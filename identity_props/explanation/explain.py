@@ -44,7 +44,7 @@ from identity_props.explanation.parts import Part as Part
 from identity_props.explanation.reachable import unreached
 from identity_props.explanation.readout import check_network, dtype_of, evaluating, gram
 from identity_props.explanation.settling import PROBE, Settled, fvu, noisy, settle
-from identity_props.explanation.still import draws, squares, stilled
+from identity_props.explanation.still import draws, draws_besides, squares, stilled
 from identity_props.explanation.undecayed import undecayed
 from identity_props.explanation.views import View, view
 from identity_props.explanation.where import by_frequency, by_pixel
@@ -92,7 +92,7 @@ class Explanation:
     of the narrowest layer, None where none is narrower than the data, ``by_rank`` [d + 1] the FVU of the best
     affine map of each rank, ``by_pixel`` [d] the squared error of each pixel in grey levels, and
     ``reach`` is what every output reaches, None where that cannot be told, ``noisy`` says that training is, ``draws``
-    that two evaluations differ, ``of_itself`` that the input is the target.
+    that evaluation draws, and drops nothing alone, ``of_itself`` that the input is the target.
     ``by_frequency`` [r, 2] its power and that of the target at 0, 1, ... cycles a picture, None without one.
     """
 
@@ -165,8 +165,8 @@ def explain(
     if is_keras(model):
         model = followed(model, name)
     check_network(model, pixels.test)
-    as_given, drawn_anew, drawing = model, 0.0, draws(model, pixels.test)
-    if drawing:
+    as_given, drawn_anew, besides = model, 0.0, draws_besides(model, pixels.test)
+    if draws(model, pixels.test):
         model, drawn_anew = stilled(model, pixels, seed)
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]
@@ -228,7 +228,7 @@ def explain(
         reach=given.reach and (float(given.reach[0].max()), float(given.reach[1].min())),
         of_itself=pixels.targets is None,
         noisy=size is not None,
-        draws=drawing,
+        draws=besides,
     )
 
 

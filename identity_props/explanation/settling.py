@@ -128,7 +128,7 @@ def noisy(model: nn.Module, pixels: Pixels, seed: int = 0) -> bool:
     Two copies see it beside others, with other draws. What training changes besides, as the power iteration of a
     spectral norm, is the same in both.
     """
-    x, half = pixels.train[:BATCH], min(BATCH, len(pixels.train)) // 2
+    x, half = pixels.train[:BATCH], max(1, min(BATCH, len(pixels.train)) // 2)
     batches, seen = (x, torch.cat((x[:half], x[: len(x) - half]))), []
     for k, batch in enumerate(batches):
         with torch.random.fork_rng([]):

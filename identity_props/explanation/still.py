@@ -20,15 +20,31 @@ Back = Callable[[Tensor], Tensor]
 DRAWS = 8  # evaluations that the error of a network that draws is a mean of
 ALIKE = 1e-4  # of outputs: nearer than this two evaluations differ by rounding alone
 
+_DROPPED: Mapping[Any, Callable[..., Any]] = dict.fromkeys(
+    (
+        torch.dropout,
+        *(
+            getattr(nn.functional, name)
+            for name in (
+                "dropout",
+                "dropout1d",
+                "dropout2d",
+                "dropout3d",
+                "alpha_dropout",
+                "feature_alpha_dropout",
+            )
+        ),
+    ),
+    lambda x, *rest, **kw: x,
+)
 _MEANS: Mapping[Any, Callable[..., Any]] = {
+    **_DROPPED,
     torch.randn: lambda *size, **kw: torch.zeros(*size, **kw),
     torch.randn_like: lambda x, **kw: torch.zeros_like(x, **kw),
     torch.rand: lambda *size, **kw: torch.full(size[0] if len(size) == 1 else size, 0.5, **kw),
     torch.rand_like: lambda x, **kw: torch.full_like(x, 0.5, **kw),
     torch.bernoulli: lambda p, *rest, **kw: p,
     torch.normal: lambda mean, *rest, **kw: mean if isinstance(mean, Tensor) else None,
-    torch.dropout: lambda x, *rest, **kw: x,
-    nn.functional.dropout: lambda x, *rest, **kw: x,
     Tensor.normal_: lambda x, mean=0.0, *rest, **kw: x.fill_(mean),
     Tensor.uniform_: lambda x, low=0.0, high=1.0, **kw: x.fill_((low + high) / 2),
 }
@@ -37,11 +53,15 @@ _MEANS: Mapping[Any, Callable[..., Any]] = {
 class _Means(TorchFunctionMode):
     """Gives the mean of what is drawn, of functions that have a known one."""
 
+    def __init__(self, means: Mapping[Any, Callable[..., Any]] = _MEANS) -> None:
+        super().__init__()
+        self.means = means
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _MEANS:
+        if func in self.means:
             by = {key: one for key, one in kwargs.items() if key != "generator"}
-            mean = _MEANS[func](*args, **by)
+            mean = self.means[func](*args, **by)
             if mean is not None:
                 return mean
         return func(*args, **kwargs)
@@ -70,6 +90,12 @@ def draws(model: nn.Module, x: Tensor) -> bool:
     with torch.random.fork_rng([]):
         one, other = (outputs(model, x[:16]) for _ in range(2))
     return bool((one - other).abs().max() > ALIKE * one.abs().max())
+
+
+def draws_besides(model: nn.Module, x: Tensor) -> bool:
+    """Whether they differ when nothing is dropped: by draws whose size it has learned, or could have."""
+    with _Means(_DROPPED):
+        return draws(model, x)
 
 
 def squares(model: nn.Module, pixels: Pixels, back: Back, seed: int) -> Tensor:
