@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn.functional import linear, normalize
+from torch.utils.checkpoint import checkpoint
 
 from tests.zoo import Sound
 
@@ -123,7 +124,60 @@ class Remembers(nn.Module):
         return torch.stack(states, 1)
 
 
+class Experts(nn.Module):
+    """Two of four experts for each token, weighted by their shares of both (Shazeer et al. 2017, 1701.06538)."""
+
+    def __init__(self, features=8, experts=4):
+        super().__init__()
+        self.gate = nn.Linear(features, experts, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(features, features) for _ in range(experts))
+
+    def shares(self, logits):
+        chosen, which = logits.softmax(-1).topk(2, -1)
+        return chosen / chosen.sum(-1, keepdim=True), which
+
+    def forward(self, x):
+        tokens = x.reshape(-1, x.shape[-1])
+        shares, which = self.shares(self.gate(tokens))
+        out = torch.zeros_like(tokens)
+        for k, expert in enumerate(self.experts):
+            token, place = torch.where(which == k)
+            out = out.index_add(0, token, expert(tokens[token]).tanh() * shares[token, place, None])
+        return out.reshape(x.shape)
+
+
+class Places(nn.Module):
+    """Adds sines of the place to what a layer makes of each token, from a table that grows with the longest input."""
+
+    def __init__(self, features=6):
+        super().__init__()
+        self.inner, self.table = nn.Linear(features, features), torch.zeros(0, features)
+
+    def places(self, length):
+        if length > len(self.table):
+            rates = 100.0 ** (-torch.arange(self.table.shape[1]) / self.table.shape[1])
+            self.table = (torch.arange(length)[:, None] * rates).sin()
+        return self.table[:length]
+
+    def forward(self, x):
+        return self.inner(x) + self.places(x.shape[1]).to(x)
+
+
+class Checkpointed(nn.Module):
+    """Its norm is outside what is computed again for the pass back."""
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.inner, self.norm = nn.Conv1d(features, features, 1), nn.BatchNorm1d(features)
+
+    def forward(self, x):
+        return self.norm(checkpoint(lambda x: self.inner(x).tanh(), x, use_reentrant=False))
+
+
 CLEAN = {
+    "experts": Sound(Experts, shapes=((3, 8),)),
+    "places": Sound(Places, shapes=((5, 6),)),
+    "checkpointed": Sound(Checkpointed, shapes=((4, 5),)),
     "norm in float32": Sound(UpcastNorm, shapes=((6,),)),
     "norm in float32, weight too": Sound(UpcastNorm, {"after": True}, ((6,),)),
     "ternary": Sound(Ternary, {"in_features": 3, "out_features": 2}, ((3,),)),
@@ -182,7 +236,33 @@ class NeverForgets(Remembers):
         pass
 
 
+class DetachedSum(Experts):
+    """No gradient through what shares are divided by."""
+
+    def shares(self, logits):
+        chosen, which = logits.softmax(-1).topk(2, -1)
+        return chosen / chosen.sum(-1, keepdim=True).detach(), which
+
+
+class PlacesOfFirst(Places):
+    """Longer inputs than the first go round its table again."""
+
+    def places(self, length):
+        places = super().places(length if not len(self.table) else 0)
+        return self.table[torch.arange(length) % len(self.table)] if not len(places) else places
+
+
+class CountsTwice(Checkpointed):
+    """Its norm is computed again for the pass back, and counts the batch again."""
+
+    def forward(self, x):
+        return checkpoint(lambda x: self.norm(self.inner(x).tanh()), x, use_reentrant=False)
+
+
 FAULTY = {
+    "experts": (Sound(DetachedSum, shapes=((3, 8),)), "parameter-gradient"),
+    "places": (Sound(PlacesOfFirst, shapes=((5, 6),)), "layer-modes"),
+    "checkpointed": (Sound(CountsTwice, shapes=((4, 5),)), "in-place"),
     "norm in float32": (Sound(NormForgetsMean, shapes=((6,),)), "input-gradient"),
     "ternary": (Sound(TernaryBias, {"in_features": 3, "out_features": 2}, ((3,),)), "parameter-gradient"),
     "learned step": (Sound(StepDetached, {"fan_in": 3, "fan_out": 2}, ((3,),)), "parameter-gradient"),
