@@ -66,11 +66,54 @@ def test_the_best_rate_is_that_which_leaves_least(best, given):
     trial = Trial(Variant("linear"), Recipe("torch.optim:SGD", given), 500)
 
     def left(asked):
-        assert asked.steps == 64
+        assert asked.steps in (64, 125)
         away = abs(torch.tensor(asked.recipe.lr / best).log10().item())
         return float("nan") if asked.recipe.lr > 10 * best else away
 
     assert best_rate(trial, left) == pytest.approx(best)
+
+
+def test_a_rate_that_is_faster_at_first_and_ends_higher_is_not_taken():
+    from identity_props.engine.trial import Trial
+    from identity_props.task.models import Variant
+
+    asked = []
+
+    def left(trial):
+        asked.append((trial.steps, round(trial.recipe.lr, 12)))
+        return 1.0 if trial.recipe.lr < 1e-2 else 0.5 if trial.steps == 64 else 2.0
+
+    trial = Trial(Variant("linear"), Recipe("torch.optim:SGD", 1e-3), 800)
+    assert best_rate(trial, left) == 1e-3
+    assert asked[-2:] == [(200, 1e-3), (200, 1e-2)]
+    assert best_rate(replace(trial, steps=256), left) == pytest.approx(1e-2)
+
+
+class Drawing(nn.Module):
+    """A code with noise of a given scale, which training on the squared error alone shrinks."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.code, self.scale = nn.Linear(D, D), nn.Parameter(torch.tensor(scale))
+        with torch.no_grad():
+            self.code.weight.copy_(torch.eye(D))
+            self.code.bias.zero_()
+        self.double()
+
+    def forward(self, x):
+        z = self.code(x)
+        return z + self.scale * torch.randn_like(z)
+
+
+def test_a_network_that_draws_is_told_to_train_on_the_squared_error_alone_and_its_own_function_cannot():
+    net = Drawing(50.0)
+    found = explain(net, PIXELS, SGD)
+    trial = described(found, SGD, "none", 100)
+    assert found.draws
+    assert "squared error alone" in [one.name for one in told(found, trial, PIXELS, True, net)]
+    by_hand = {one.name: one.by_hand for one in planned(found, trial, PIXELS, net, fit=lambda *_: None)}
+    assert by_hand["squared error alone"]
+    assert "squared error alone" not in names(bottleneck(), SGD)[0]
 
 
 def names(net, recipe=None):

@@ -78,6 +78,9 @@ def test_the_table_and_the_page_show_both_with_the_difference(explained, tmp_pat
         assert name in table
         assert len(re.findall(name, page)) >= 2
     assert page.count('class="bar"') == 2
+    assert re.search(r"being the width\. .*D dead outputs", page)
+    assert page.count(">machine system<") == 1
+    assert "seed of a" not in page
     assert json.loads((tmp_path / "comparison.json").read_text())["schema"] == "identity-props/comparison/1"
     assert main(given) == 2
     assert "--force replaces it" in capsys.readouterr().err
@@ -89,7 +92,7 @@ def test_no_difference_is_cut_in_a_narrow_terminal(width, explained):
 
     found = read(tuple(explained))
     out = shown(table(found), width)
-    assert [cells[-1] for cells in rows(found) if cells[-1] not in out] == []
+    assert [cells[3] for cells in rows(found) if cells[3] not in out] == []
 
 
 def test_what_one_did_not_measure_has_no_difference(edited, capsys):

@@ -8,12 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
 
 from identity_props.engine.trial import Recipe
 from identity_props.explanation.advice import advised, described
 from identity_props.explanation.explain import explain
 from identity_props.explanation.limits import as_drawn, by_rank
-from identity_props.explanation.readout import Regression, affine, bypassed, gram
+from identity_props.explanation.readout import Regression, affine, bypassed, gram, parametrised
+from identity_props.explanation.settling import noisy
 from identity_props.explanation.slopes import reach
 from identity_props.explanation.undecayed import decay_of, without_decay
 from identity_props.explanation.where import by_frequency, by_pixel
@@ -204,6 +207,38 @@ def test_steps_without_noise_are_taken_where_training_is_noisy():
     found = explain(model, pixels, Recipe("torch.optim:Adam", 1e-2), on_step=heard.append)
     assert len(heard) == 3 * 80
     assert shares(found)["noise in training"] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("layers", "is_noisy"),
+    [
+        (lambda: [nn.Linear(D, D), nn.Dropout(0.1)], True),
+        (lambda: [nn.Linear(D, D), nn.BatchNorm1d(D)], True),
+        (lambda: [nn.Linear(D, D), nn.LayerNorm(D)], False),
+        (lambda: [spectral_norm(nn.Linear(D, D))], False),
+    ],
+)
+@pytest.mark.parametrize("examples", [3, 500])
+def test_noise_is_what_draws_or_the_rest_of_a_batch_make_of_an_example(layers, is_noisy, examples):
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers()).double()
+    assert noisy(model, Pixels("few", PIXELS.train[:examples], PIXELS.test)) == is_noisy
+
+
+def test_a_layer_whose_weight_is_made_of_others_is_one_layer():
+    def build():
+        torch.manual_seed(0)
+        first, last = nn.Linear(D, D, bias=False).double(), nn.Linear(D, D, bias=False).double()
+        return nn.Sequential(weight_norm(first), nn.Tanh(), weight_norm(last))
+
+    made, plain = build(), build()
+    for one in (plain[0], plain[2]):
+        remove_parametrizations(one, "weight")
+    assert [*parametrised(made)] == [made[0], made[2]]
+    found, wanted = explain(made, PIXELS), explain(plain, PIXELS)
+    assert (found.widths, found.reach) == (wanted.widths, wanted.reach)
+    for one, other in zip(found.parts, wanted.parts, strict=True):
+        assert (one.name, one.fvu) == (other.name, pytest.approx(other.fvu, rel=1e-9, abs=1e-12))
 
 
 # Not trained yet ------------------------------------------------------------------------------------

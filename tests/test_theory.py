@@ -53,6 +53,17 @@ def test_modes_are_the_spectrum_of_the_second_moment_and_the_power_of_the_test_o
 
 # Null: the mean FVU over seeds is the formula's. 400 seeds, 7 steps, a band of 5 standard errors:
 # falsely fails once in 200,000; the standard error is 1 to 4%, so a factor of 1.3 is found.
+def test_eigenvectors_are_taken_on_one_thread_and_the_caller_has_as_many_as_before(monkeypatch):
+    counts, plain, before = [], torch.linalg.eigh, torch.get_num_threads()
+    monkeypatch.setattr(torch.linalg, "eigh", lambda x: counts.append(torch.get_num_threads()) or plain(x))
+    torch.set_num_threads(2)
+    try:
+        modes(digits(7, train=64, test=2).train)
+        assert (counts, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_fvu_over_seeds_is_what_the_spectrum_expects():
     pixels = drawn(d=4, high=1.0)
     eigenvalues, power = modes(pixels.train, pixels.test)

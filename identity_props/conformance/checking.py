@@ -97,10 +97,18 @@ def resumed(
     if not 0 <= guard < math.inf:
         raise InputError(f"guard: expected seconds, or 0 for none, got {guard}")
     raises = not done and unbuilt(stack, like, guard)  # which has been seen where some rows are done
+    moved = done[0] if done else None
     for row in followed(planned(stack, like, seed, quick), guard, done):
-        yield failed(row, stack) if row.kind else row
+        moved = moved or row
+        yield _once(failed(row, stack) if row.kind else row, moved)
         if raises and row.name == MOVES and row.verdict == FAIL:
             return  # the other rows would all say the same
+
+
+def _once(row: Row, moved: Row) -> Row:
+    """The row, which says no more where it raises what the first row did: a fault is one failure, not six."""
+    again = row.name != moved.name and row.kind == moved.kind == "error" and moved.note.endswith(row.note)
+    return Row(row.name, NOT_APPLICABLE, note=f"raises as {moved.name}") if again else row
 
 
 def unbuilt(stack: Stack, like: Reference, guard: float) -> bool:

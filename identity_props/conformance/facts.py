@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from identity_props.conformance.trying import SHAPE, Walk, draws_steps, same, tried
+from identity_props.conformance.trying import LR, SHAPE, Walk, draws_steps, same, tried
 from identity_props.engine.recorded import recordable
+from identity_props.laws.base import SGD, optimizer_of
 from identity_props.laws.layers import displaced
 from identity_props.laws.precision import step_from_one
 from identity_props.stack.seeding import seeded
@@ -33,6 +34,32 @@ def all_frozen(stack: Stack) -> bool:
         return not any(p.requires_grad for p in layer.parameters())
 
     return tried(frozen)
+
+
+def by_losses_alone(stack: Stack) -> bool:
+    """Evaluates losses itself, and steps as well where gradients are 0, as MeZO (Malladi et al. 2023, 2305.17333).
+
+    It needs as many steps as there are weights for one that takes gradients (Nesterov, Spokoiny 2017).
+    """
+
+    def stepped(slope: float) -> tuple[Tensor, int]:
+        p, evaluated = torch.nn.Parameter(torch.ones(SHAPE, dtype=torch.float64)), 0
+
+        def loss() -> Tensor:
+            nonlocal evaluated
+            evaluated += 1
+            square = p.square().sum()
+            return square.detach() + slope * (square - square.detach())
+
+        with seeded(0):
+            optimizer = optimizer_of(stack, SGD, [p], LR)
+            stack.step(optimizer, loss)
+            before = evaluated  # the first step may have been tried without a closure
+            stack.step(optimizer, loss)
+        return p.detach(), evaluated - before
+
+    (flat, _), (end, evaluated) = stepped(0.0), stepped(1.0)
+    return evaluated > 1 and torch.equal(flat, end) and not bool((end == 1).all())
 
 
 def affine_layer(stack: Stack) -> bool:

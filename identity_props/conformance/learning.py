@@ -10,10 +10,12 @@ from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
-from identity_props.conformance.facts import repeatable
+from identity_props.conformance.facts import by_losses_alone, repeatable
+from identity_props.conformance.published import as_published, ends_alike
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.conformance.sizes import digits_of
 from identity_props.conformance.traits import UNDRAWN, traits
+from identity_props.conformance.trying import tried
 from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Run, Trial
@@ -161,19 +163,47 @@ def learns_row(stack: Stack, seed: int) -> Row:
     if not repeatable(stack):
         return Row(LEARNS, NOT_APPLICABLE, note="not repeatable in training: what it draws sets a floor")
     outcome, lr = learning(stack, seed)
-    worst = max(outcome.fvu, key=lambda fvu: (math.isnan(fvu), fvu))
+    worst = max(outcome.fvu, key=_badness)
     kind = "" if outcome.holds else _how_it_fails(worst)
-    if kind and (short := out_of_reach(stack)):
-        return Row(LEARNS, NOT_APPLICABLE, note=short)
-    if kind in ("floor", "too slow") and UNDRAWN[0] not in traits(stack):
-        return Row(LEARNS, NOT_APPLICABLE, note="its steps draw random numbers, which set a floor")
-    steps = statistics.median(outcome.steps_to_identity)
+    if kind and (excuse := _excuse(stack, kind)):
+        return Row(LEARNS, NOT_APPLICABLE, note=excuse)
+    of_paper = _of_its_algorithm(stack, outcome, lr, seed) if kind and stack.lr is None else None
+    if of_paper and of_paper[0]:
+        return Row(LEARNS, NOT_APPLICABLE, note=f"nor does {of_paper[1]}")
     note = f"FVU of {outcome.successes} of {outcome.replicas} seeds near-identity at lr {lr:.3g} in {outcome.budget_steps} steps"
     reason = reason_to_train_alone(stack, learning_trial(lr, 1))
     note += f"; one by one, which is slower: {reason}" if reason else ""
     note += f"; {searched_rate(stack)}" if kind and stack.lr is not None else ""
-    verdict = FAIL if kind else PASS
-    return Row(LEARNS, verdict, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
+    note += f"; unlike {of_paper[1]}" if of_paper else ""
+    steps = statistics.median(outcome.steps_to_identity)
+    return Row(LEARNS, FAIL if kind else PASS, worst, NEAR_IDENTITY, kind, note, lr, steps, outcome.curves)
+
+
+def _excuse(stack: Stack, kind: str) -> str:
+    """Why one that does not learn may be right; empty where nothing says so."""
+    if short := out_of_reach(stack):
+        return short
+    if kind in ("floor", "too slow") and UNDRAWN[0] not in traits(stack):
+        return "its steps draw random numbers, which set a floor"
+    if tried(by_losses_alone, stack):
+        return "it goes by losses alone, for which no budget of steps is set"
+    return ""
+
+
+def _of_its_algorithm(stack: Stack, outcome: Outcome, lr: float, seed: int) -> tuple[bool, str] | None:
+    """Whether the published algorithm that the optimizer is ends where it ended, and how that is told; None of no algorithm."""
+    if (found := as_published(stack, seed)) is None:
+        return None
+    title, published = found
+    pixels = _pixels(stack)
+    other = judge(outcome.claim, pixels, trainer(pixels, replace(published, lr=lr)), seed=seed)
+    alike = not other.holds and ends_alike(outcome.fvu, other.fvu)
+    told = f"{title}, which it is on a walk, FVU {max(other.fvu, key=_badness):.2g} at lr {lr:.3g}"
+    return alike, f"{told} in {other.budget_steps} steps"
+
+
+def _badness(fvu: float) -> tuple[bool, float]:
+    return math.isnan(fvu), fvu
 
 
 def _how_it_fails(fvu: float) -> str:

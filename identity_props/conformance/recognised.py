@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from identity_props.conformance.alongside import CIRCUMSTANCES, SAME
 from identity_props.conformance.candidates import Candidate, shows
 from identity_props.conformance.observed import Seen
-from identity_props.task.algorithms import Algorithm
+from identity_props.task.algorithms import Algorithm, Arguments
+from identity_props.task.algorithms.base import Step
 
 IS, WRONG, DEPARTS, NONE = "is", "gone wrong", "departs", "none known"
 
@@ -22,6 +23,8 @@ class Recognised:
     note: str = ""
     distance: float | None = None
     near: float = SAME
+    step: Step | None = None  # of what it is, as it is taken
+    arguments: Arguments | None = None  # with which it is that, without decay
 
     @property
     def accused(self) -> bool:
@@ -40,6 +43,12 @@ def first_that_fits(slips: Iterable[Candidate], seen: Seen, when: str = "") -> R
         return None
     fitting = (slip for slip in slips if (slip.exactly or slip.near(seen) == SAME) and slip.fits(seen))
     return next((told_wrong(slip, seen, when) for slip in fitting), None)
+
+
+def told_right(one: Candidate, seen: Seen, note: str) -> Recognised:
+    """What it is, and how near."""
+    apart, (arguments, *_) = one.departure(seen).apart, one.arguments(seen)
+    return Recognised(IS, one.algorithm, note, apart, one.near(seen), one.step, arguments)
 
 
 def told_wrong(slip: Candidate, seen: Seen, when: str = "") -> Recognised:

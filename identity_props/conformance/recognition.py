@@ -33,13 +33,13 @@ from identity_props.conformance.candidates import (
 from identity_props.conformance.observed import EVENLY, SHORTLY, Part, Seen
 from identity_props.conformance.recognised import (
     DEPARTS,
-    IS,
     NONE,
     Recognised,
     arguments_shown,
     circumstance,
     first_that_fits,
     those_that_fit,
+    told_right,
 )
 from identity_props.conformance.switching import decaying
 from identity_props.conformance.walks import BEFELL, ROWS, Factory, WalkError
@@ -100,9 +100,7 @@ def _rate_free(part: Part, matches: list[Candidate]) -> Recognised:
     fitting = those_that_fit(matches, seen)
     if fitting:
         one = fitting[0]
-        return Recognised(
-            IS, one.algorithm, f"{one}{arguments_shown(one, seen)}", one.departure(seen).apart, one.near(seen)
-        )
+        return told_right(one, seen, f"{one}{arguments_shown(one, seen)}")
     return Recognised(NONE, matches[0].algorithm, f"nearest is {matches[0]}, at a small rate alone")
 
 

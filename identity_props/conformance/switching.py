@@ -19,13 +19,13 @@ from identity_props.conformance.candidates import (
 from identity_props.conformance.observed import Part, Seen
 from identity_props.conformance.recognised import (
     DEPARTS,
-    IS,
     WRONG,
     Recognised,
     arguments_shown,
     circumstance,
     first_that_fits,
     those_that_fit,
+    told_right,
     told_wrong,
 )
 from identity_props.conformance.walks import EVERY, SWITCHES, Switch, WalkError
@@ -109,7 +109,7 @@ def _switching(part: Part, fitting: list[Candidate], even: Seen, said: list[str]
     if (wrong := _moving(part, fitting) or _shown(one, even)) is not None:
         return wrong
     note = "; ".join([f"{one}{arguments_shown(one, even)}", *dict.fromkeys(said)])
-    return Recognised(IS, one.algorithm, note, one.departure(even).apart, one.near(even))
+    return told_right(one, even, note)
 
 
 def _switched(part: Part, fitting: list[Candidate], switch: Switch) -> Recognised | list[str]:

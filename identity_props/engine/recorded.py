@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 
 from identity_props.engine.ensemble import Ensemble, Single, State
 from identity_props.stack.guard import alive
-from identity_props.stack.loop import needs_closure, step_alone, take_step
+from identity_props.stack.loop import needs_loss, step_alone, take_step
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
@@ -58,7 +58,7 @@ class _Recorded(Ensemble):
 
     def step(self, optimizer: torch.optim.Optimizer, x: Tensor, target: Tensor | None = None) -> None:
         """One training step as ``take_step`` takes it: the optimizer clears the gradients, and autograd adds to what it left."""
-        if target is not None or needs_closure(optimizer):
+        if target is not None or needs_loss(optimizer):
             super().step(optimizer, x, target)
             return
         alive()

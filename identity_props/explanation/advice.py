@@ -16,7 +16,7 @@ from torch import nn
 from identity_props.engine.training import flushed_denormals, train
 from identity_props.engine.trial import Recipe, Trial
 from identity_props.explanation.changed import best_rate
-from identity_props.explanation.changes import CHANGES, SEARCHING, UNTRAINED, Change
+from identity_props.explanation.changes import ALONE, CHANGES, SEARCHING, UNTRAINED, Change
 from identity_props.explanation.explain import Advice, Explanation
 from identity_props.explanation.networks import Fit, measured, retrained
 from identity_props.task.data import Pixels
@@ -125,7 +125,8 @@ def _plan(
     if change.wrapped is not None:
         module = change.wrapped(model, scaled(trial.variant.scaling).train)
         name = name if module is not None else change.otherwise or name
-        return Plan(name, why, trial, module, by_hand=module is None)
+        by_hand = module is None or (fit is not None and change.name == ALONE)  # the loss of fit is its own
+        return Plan(name, why, trial, module, by_hand)
     of_layers = replace(made.variant, scaling=trial.variant.scaling) != trial.variant
     by_hand = of_layers or (fit is not None and change.of_recipe)  # what fit trains with is its own
     return Plan(name, why, made, model, by_hand)
@@ -183,8 +184,10 @@ def tried(
             if plan.name in SEARCHING and fit is None:
                 rate = best_rate(trial, again)
                 changed = replace(trial, recipe=replace(trial.recipe, lr=rate))
-                why = f"{why}: {rate:.2g}"
-            yield Advice(plan.name, why, found.fvu_pixels, again(changed))
+                why = f"{why}: {rate:.2g}" + ", its own" * (changed == trial)
+            # what was trained here ends where it did; a model's start and batches were others
+            same = plan.module is None and changed == trial
+            yield Advice(plan.name, why, found.fvu_pixels, found.fvu_pixels if same else again(changed))
 
 
 def _trained(

@@ -51,14 +51,13 @@ from identity_props.explanation.where import by_frequency, by_pixel
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
 from identity_props.task.theory import critical_rate
+from identity_props.task.threads import eigh
 
 JACOBIAN = 16  # test examples that the mean Jacobian is taken over
 SHOWN = 8  # examples
 STEPS_LEFT, FLOOR, SHIFTED = "too few steps", "step-size floor", "shifted statistics"
 DECAYED_WHAT = f"{PROBE} steps without weight decay remove it, and as many with it do not"
-SAMPLED_WHAT = (
-    "its outputs differ from call to call, in eval mode too, and at the mean of what it draws they do better"
-)
+SAMPLED_WHAT = "outputs differ from call to call, in eval mode too; at the mean of their draws they do better"
 SHIFTED_WHAT = "running averages taken anew over the training data remove it"
 BATCH = 128  # of the batches that noise in training is looked for in, where no recipe says
 SPANNED = 1e-12  # of the largest eigenvalue: below it a direction is not in the data
@@ -92,8 +91,8 @@ class Explanation:
     never negative and often 0, ``bypassed`` that something goes round the last hidden layer. ``narrowest`` are the features
     of the narrowest layer, None where none is narrower than the data, ``by_rank`` [d + 1] the FVU of the best
     affine map of each rank, ``by_pixel`` [d] the squared error of each pixel in grey levels, and
-    ``reach`` is what every output reaches, None where that cannot be told, ``noisy`` says that training is, ``of_itself``
-    that the input is the target.
+    ``reach`` is what every output reaches, None where that cannot be told, ``noisy`` says that training is, ``draws``
+    that two evaluations differ, ``of_itself`` that the input is the target.
     ``by_frequency`` [r, 2] its power and that of the target at 0, 1, ... cycles a picture, None without one.
     """
 
@@ -120,6 +119,7 @@ class Explanation:
     by_frequency: Tensor | None = None
     reach: tuple[float, float] | None = None
     noisy: bool = False
+    draws: bool = False
     of_itself: bool = True
     advice: tuple[Advice, ...] = ()
 
@@ -165,8 +165,8 @@ def explain(
     if is_keras(model):
         model = followed(model, name)
     check_network(model, pixels.test)
-    as_given, drawn_anew = model, 0.0
-    if draws(model, pixels.test):
+    as_given, drawn_anew, drawing = model, 0.0, draws(model, pixels.test)
+    if drawing:
         model, drawn_anew = stilled(model, pixels, seed)
     eigenvalues, v = spectrum(pixels.train)
     unspanned = v[:, eigenvalues <= SPANNED * eigenvalues[0]]
@@ -174,9 +174,10 @@ def explain(
     drawn = as_drawn(model, pixels.train, pixels.goal[0].double(), curve, seed)
     start = None if drawn else recalibrated(model, pixels.train)
     whole = fvu(model, pixels)
-    shifted = 0.0 if start is None else max(0.0, whole - fvu(start, pixels))
-    began = start if start is not None and shifted else model
-    settled = settle(began, pixels, recipe, seed, on_step)
+    anew = whole if start is None else fvu(start, pixels)
+    shifted = max(0.0, whole - anew)
+    began, before = (start, anew) if start is not None and shifted else (model, whole)
+    settled = settle(began, pixels, recipe, seed, on_step, before=before)
     settled, shrunk = (settled, 0.0) if drawn else undecayed(settled, began, pixels, recipe, seed, on_step)
     own = drawn or settled.model is model
     given = view(model, pixels, unspanned, size, whole=own)
@@ -227,13 +228,14 @@ def explain(
         reach=given.reach and (float(given.reach[0].max()), float(given.reach[1].min())),
         of_itself=pixels.targets is None,
         noisy=size is not None,
+        draws=drawing,
     )
 
 
 def spectrum(train: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues [d], descending, and eigenvectors [d, d], as columns, of E[x x^T] over train [n, d]."""
     x = train.double()
-    eigenvalues, v = torch.linalg.eigh(gram(x) / len(x))
+    eigenvalues, v = eigh(gram(x) / len(x))
     return eigenvalues.flip(0).clamp_min(0), v.flip(1)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from identity_props.explanation.readout import affine, gram, outputs
-from identity_props.explanation.slopes import parametrised
+from identity_props.explanation.readout import affine, gram, outputs, parametrised
 from identity_props.task.metrics import pixel_variance
+from identity_props.task.threads import eigh
 
 REDRAWN = 19  # networks drawn anew: one that was not trained beats them all once in 20
 DRAWN = 1e-3  # p below which weights are not as they were drawn, each matrix
@@ -27,7 +27,7 @@ def by_rank(x: Tensor, goal: Tensor, test: Tensor, test_goal: Tensor) -> Tensor:
     mean, middle = x.mean(0), goal.mean(0)
     itself, error = goal is x and test_goal is test, test_goal - middle
     slope = torch.eye(x.shape[1], dtype=x.dtype) if goal is x else affine(x, goal)[:-1]
-    v = torch.linalg.eigh(slope.T @ gram(x - mean) @ slope / len(x))[1].flip(1)
+    v = eigh(slope.T @ gram(x - mean) @ slope / len(x))[1].flip(1)
     wanted = error @ v  # [m, d] along v
     along = wanted if itself else (test - mean) @ (slope @ v)
     gain = (along * (2 * wanted - along)).sum(0)

@@ -79,8 +79,9 @@ def _groups(seen: View) -> dict[str, Tensor]:
 def _repair(seen: View, groups: dict[str, Tensor]) -> _Repair:
     y, goal, read = seen.test.y, seen.test.goal, seen.test.read
     best, taken = y.clone(), seen.dead
+    squares = (y - goal).square(), (read - goal).square()
     for group in groups.values():
-        own, other = (((z - goal).square() * group).sum(0) for z in (y, read))
+        own, other = ((square * group).sum(0) for square in squares)
         taken = other < own
         best = torch.where(group & taken, read, best)
     return _Repair(groups, best, taken)

@@ -24,7 +24,7 @@ from identity_props.explanation.readout import dtype_of, outputs
 from identity_props.stack.loop import shuffled, take_step
 from identity_props.stack.stack import resolve
 from identity_props.task.data import Pixels
-from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
+from identity_props.task.metrics import NEAR_IDENTITY
 
 PROBE = 64  # steps; 64 to 512 left the same FVU within 4% on the networks of the question
 LONG, WORSE = 512, 1.02  # steps where those end worse than they began, by more than a fiftieth
@@ -79,15 +79,16 @@ def settle(
     seed: int = 0,
     on_step: Callable[[int], None] | None = None,
     probe: int = PROBE,
+    before: float | None = None,
 ) -> Settled:
     """Train copies of ``model`` for 64 steps more, see the module; none for a rate that has decayed.
 
     For 512, and decayed from a tenth, where 64 leave it worse than it was: where steps are long, training may have
     ended low by luck, and its averages of gradients are lost.
 
-    ``on_step`` hears each step, from 0 to 2 (16 + 64) - 1.
+    ``on_step`` hears each step, from 0 to 2 (16 + 64) - 1. ``before`` is its FVU, where that is known.
     """
-    before = fvu(model, pixels)
+    before = fvu(model, pixels) if before is None else before
     trains = any(p.requires_grad for p in model.parameters())
     if recipe is None or not trains or recipe.schedule != "constant":
         return Settled(model, before, before, before, None if recipe is None else recipe.lr)
@@ -102,7 +103,7 @@ def settle(
         steady, _, rate = _go_on(model, pixels, recipe, seed, lambda share: 1.0, heard(0), probe)
         after, settled, _ = _go_on(model, pixels, recipe, seed, decay, heard(1), probe)
         if probe == PROBE and before > NEAR_IDENTITY and after > WORSE * before:
-            return settle(model, pixels, recipe, seed, on_step, LONG)
+            return settle(model, pixels, recipe, seed, on_step, LONG, before)
         kept = (settled, after) if after < before else (model, before)  # NaN too
         if noisy(model, pixels, seed):
             quiet, calm, _ = _go_on(model, pixels, recipe, seed, decay, heard(2), probe, quiet=True)
@@ -122,22 +123,27 @@ def _decay_from_a_tenth(share: float) -> float:
 
 
 def noisy(model: nn.Module, pixels: Pixels, seed: int = 0) -> bool:
-    """Whether outputs in training are not those of evaluation, as with dropout or statistics of batches."""
-    x, copied = pixels.train[:BATCH], copy.deepcopy(model)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        try:
-            trained, evaluated = outputs(copied, x, training=BATCH), outputs(model, x)
-        except InputError:  # batch statistics of a single example, for one
-            return False
-    scale = float(evaluated.std()) or 1.0
-    return float((trained - evaluated).square().mean().sqrt()) > NOTHING * scale
+    """Whether an example's output in training depends on draws, as with dropout, or on the others of its batch.
+
+    Two copies see it beside others, with other draws. What training changes besides, as the power iteration of a
+    spectral norm, is the same in both.
+    """
+    x, half = pixels.train[:BATCH], min(BATCH, len(pixels.train)) // 2
+    batches, seen = (x, torch.cat((x[:half], x[: len(x) - half]))), []
+    for k, batch in enumerate(batches):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed + k)
+            try:
+                seen.append(outputs(copy.deepcopy(model), batch, training=BATCH)[:half])
+            except InputError:  # batch statistics of a single example, for one
+                return False
+    scale = float(seen[0].std()) or 1.0
+    return float((seen[0] - seen[1]).square().mean().sqrt()) > NOTHING * scale
 
 
 def fvu(model: nn.Module, pixels: Pixels) -> float:
     """FVU on test, in float64."""
-    goal = pixels.goal[1]
-    return float((outputs(model, pixels.test) - goal).square().mean()) / pixel_variance(goal)
+    return float((outputs(model, pixels.test) - pixels.goal[1]).square().mean()) / pixels.variance
 
 
 def _go_on(

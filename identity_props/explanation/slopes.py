@@ -14,18 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from identity_props.explanation.answers import rows_of_units
-from identity_props.explanation.readout import CHUNK, dtype_of, evaluating, vary
+from identity_props.explanation.readout import CHUNK, dtype_of, evaluating, parametrised, vary
+from identity_props.task.threads import one_thread
 
 FLAT = 0.1  # of an activation's largest slope, averaged over the data: a tanh at a spread of 8, a ReLU on for 1 in 10
 FLAT_OUTPUT = 0.05  # likewise, of one output for one example: a sigmoid below 0.013
 LOOKED = 256  # examples that slopes of hidden units are averaged over
 PROBES = (-1.0, 0.0, 1.0)  # where an activation is looked at besides, since data may never reach its slope
 FAR, NEAR = 1e6, 1e4  # inputs of the last activation: what still grows between them has no end
-
-
-def parametrised(model: nn.Module) -> list[nn.Module]:
-    """Modules that have parameters of their own."""
-    return [module for module in model.modules() if module._parameters]
 
 
 @contextmanager
@@ -172,8 +168,9 @@ def reach(model: nn.Module, last: nn.Module | None, x: Tensor) -> tuple[Tensor, 
         *torch.linspace(-5, 5, 41).tolist(),
         *(sign * size for size in (10.0, 100.0, 1e3, NEAR) for sign in (-1, 1)),
     ]
-    inner = [_at(model, last, x, value) for value in steps]
-    outer = [_at(model, last, x, value) for value in (-FAR, FAR)]
+    with one_thread():
+        inner = [_at(model, last, x, value) for value in steps]
+        outer = [_at(model, last, x, value) for value in (-FAR, FAR)]
     if any(not torch.isfinite(y).all() or vary(y) for y in (*inner, *outer)):
         return None
     near, far = torch.stack([y[0] for y in inner]), torch.stack([y[0] for y in outer])

@@ -22,7 +22,7 @@ from identity_props.report.schemas import SCHEMAS
 
 FILE = "comparison.json"
 SIDES = ("a", "b")
-HEADINGS = ("part", "a", "share of a", "b", "share of b", "b - a")
+HEADINGS = ("part", "a", "b", "b - a", "share of a", "share of b")  # a narrow page shows the first four
 WHOLE = {"fvu": "all: FVU", "fvu_pixels": "FVU in grey levels", "mse": "squared error"}
 UNITS = "FVU on test, each in the space its network works in; squared error in grey levels squared"
 
@@ -143,11 +143,11 @@ def rows(found: Compared) -> list[tuple[str, ...]]:
     """Cells of the parts that either has, and of the whole."""
     a, b = (one["fvu"] for one in found.documents)
     parts: list[tuple[str, ...]] = [
-        (row.name, _figure(row.a), _share(row.a, a), _figure(row.b), _share(row.b, b), _signed(row))
+        (row.name, _figure(row.a), _figure(row.b), _signed(row), _share(row.a, a), _share(row.b, b))
         for row in found.parts
         if not row.a == row.b == 0
     ]
-    return parts + [(row.name, _figure(row.a), "", _figure(row.b), "", _signed(row)) for row in found.whole]
+    return parts + [(row.name, _figure(row.a), _figure(row.b), _signed(row), "", "") for row in found.whole]
 
 
 def _figure(value: float | None) -> str:
@@ -176,7 +176,7 @@ def of_comparison(found: Compared) -> str:
         page.Section(
             "errors",
             "Where the errors go",
-            "One bar a network, its whole error being the width.",
+            f"One bar a network, its whole error being the width. {_letters(found)}.",
             figures=figures,
         ),
         page.Section("parts", "Part by part", tables=(parts,)),
@@ -186,17 +186,21 @@ def of_comparison(found: Compared) -> str:
     )
     if advice:
         sections.append(page.Section("advice", "What to do", tables=advice))
-    made = dict(
-        zip(
-            SIDES,
-            (
-                {key: one[key] for key in ("versions", "machine", "seed", "data", "stack")}
-                for one in found.documents
-            ),
-            strict=True,
-        )
-    )
-    return page.rendered("Two networks, part by part", lead, sections, made)
+    return page.rendered("Two networks, part by part", lead, sections, _made(found))
+
+
+def _made(found: Compared) -> dict[str, Any]:
+    """What both were made with: once where it is the same, else of a and of b."""
+    a, b = found.documents
+    made: dict[str, Any] = {}
+    for key in ("versions", "machine", "seed", "data", "stack"):
+        made |= {key: a[key]} if a[key] == b[key] else {f"{key} of a": a[key], f"{key} of b": b[key]}
+    return made
+
+
+def _letters(found: Compared) -> str:
+    there = [row.name for row in found.parts if row.a or row.b]
+    return ", ".join(f"{pictures.letter(name)} {name}" for name in there) or "No part has any"
 
 
 def _bar(side: str, one: Mapping[str, Any]) -> page.Figure:

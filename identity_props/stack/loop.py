@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 _WANTS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # whether one that has stepped wants a closure
+_CURVED: WeakSet[type] = WeakSet()  # kinds of those whose step takes the gradients' gradient, as AdaHessian's
+NO_GRAPH = "grad_fn", "create_graph"  # named, by torch or by the optimizer, where a gradient has no graph
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> None:
     """One training step; an optimizer whose ``step`` wants a closure is given one.
 
     Gradients are there before, unless the signature says that it starts with the closure: SAM's step begins from them.
-    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone.
+    One that calls it with gradients switched off, as those that take differences of losses, gets the loss alone, beside the gradients there are.
+    One that takes the gradients' gradient gets them with their graph, once it has refused those without.
     """
 
     def closure() -> Any:  # torch says float and means a tensor
+        if not torch.is_grad_enabled():
+            return loss()
         optimizer.zero_grad()
         value = loss()
-        if torch.is_grad_enabled():
+        if type(optimizer) in _CURVED:
+            _with_graph(optimizer, value)
+        else:
             value.backward()
         return value
 
@@ -33,7 +41,20 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> N
     if needs_closure(optimizer):
         optimizer.step(closure)
     else:
-        step_alone(optimizer, lambda: optimizer.step(closure))
+        step_alone(optimizer, partial(take_step, optimizer, loss))
+
+
+def _with_graph(optimizer: torch.optim.Optimizer, value: Tensor) -> None:
+    """What ``backward(create_graph=True)`` leaves, without its warning that gradients keep their graph alive."""
+    leaves = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    gradients = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
+    for p, gradient in zip(leaves, gradients, strict=True):
+        p.grad = gradient
+
+
+def needs_loss(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether gradients alone do not do: ``step`` wants the closure, or their graph."""
+    return needs_closure(optimizer) or type(optimizer) in _CURVED
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -47,19 +68,30 @@ def _starts_with_closure(optimizer: torch.optim.Optimizer) -> bool:
     return wanted is not None and wanted.default is inspect.Parameter.empty
 
 
-def step_alone(optimizer: torch.optim.Optimizer, with_closure: Callable[[], Any]) -> None:
-    """Step without a closure; an optimizer whose first step refuses that, as SAM's, goes ``with_closure``."""
-    if optimizer in _WANTS or _closure_of(optimizer) is None:
+def step_alone(optimizer: torch.optim.Optimizer, again: Callable[[], Any]) -> None:
+    """Step on gradients alone; where a first step refuses them, ``again`` takes it with what it may want.
+
+    That is their graph where it says that they have none, as second-order optimizers do, else the closure, as SAM.
+    """
+    if optimizer in _WANTS or type(optimizer) in _CURVED:
         optimizer.step()
         return
-    _WANTS[optimizer] = False
+    if _closure_of(optimizer) is not None:
+        _WANTS[optimizer] = False
+    drawn = torch.get_rng_state()
     try:
         optimizer.step()
     except Exception as refused:
-        _WANTS[optimizer] = True
+        if any(name in str(refused) for name in NO_GRAPH):
+            _CURVED.add(type(optimizer))
+        elif optimizer in _WANTS:
+            _WANTS[optimizer] = True
+        else:
+            raise
+        torch.set_rng_state(drawn)
         try:
-            with_closure()
-        except Exception:  # it is not for want of a closure
+            again()
+        except Exception:  # it is not for want of that
             raise refused from None
 
 
@@ -68,17 +100,20 @@ def _closure_of(optimizer: torch.optim.Optimizer) -> inspect.Parameter | None:
 
 
 class Scheduled:
-    """The schedule of what is no torch Optimizer, as a wrapper, which LambdaLR refuses: sets the rate of its groups."""
+    """The schedule of what LambdaLR refuses, as a wrapper that is no torch Optimizer: sets the rate of its groups.
+
+    One whose constructor names no ``lr`` has no rate to set, as it finds its own.
+    """
 
     def __init__(self, optimizer: Any, factor: Callable[[int], float]) -> None:
         self.optimizer, self.factor, self.steps = optimizer, factor, -1
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.rates = [] if finds_its_rate(optimizer) else [group["lr"] for group in optimizer.param_groups]
         self.step()
 
     def step(self) -> None:
         """The rate of the next step."""
         self.steps += 1
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=bool(self.rates)):
             group["lr"] = rate * self.factor(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,9 +125,16 @@ class Scheduled:
         self.steps, self.rates = state["steps"], state["rates"]
 
 
+def finds_its_rate(optimizer: Any) -> bool:
+    """Whether no group has a rate, nor its constructor an argument of that name."""
+    named = "lr" in inspect.signature(type(optimizer).__init__).parameters
+    return not named and not any("lr" in group for group in optimizer.param_groups)
+
+
 def scheduled(optimizer: Any, factor: Callable[[int], float]) -> LambdaLR | Scheduled:
     """The schedule of an optimizer's rate, ``factor`` of the step times what it is now."""
-    return (LambdaLR if isinstance(optimizer, torch.optim.Optimizer) else Scheduled)(optimizer, factor)
+    usual = isinstance(optimizer, torch.optim.Optimizer) and not finds_its_rate(optimizer)
+    return (LambdaLR if usual else Scheduled)(optimizer, factor)
 
 
 def shuffled(data: Tensor, size: int | None, generators: list[torch.Generator]) -> Iterator[Tensor]:

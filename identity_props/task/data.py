@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from identity_props.errors import InputError, MissingError
 from identity_props.task.keeping import CACHE
+from identity_props.task.metrics import pixel_variance
 from identity_props.task.rendering import rendered
+from identity_props.task.threads import eigh
 
 SIDES = (7, 14, 28)
 DATA_VARIABLE = "IDENTITY_PROPS_DATA"
@@ -93,6 +96,11 @@ class Pixels:
         """What train and test are to be mapped to: themselves where there are no ``targets``."""
         return self.targets or (self.train, self.test)
 
+    @cached_property
+    def variance(self) -> float:
+        """Mean over the pixels of the variance of what test is to be mapped to, which FVU divides by."""
+        return pixel_variance(self.goal[1])
+
     @property
     def d(self) -> int:
         """Number of pixels, the width of every network trained on them."""
@@ -150,7 +158,7 @@ def _standardise(train: Tensor, top: float) -> Scaling:
 def _whiten(train: Tensor, top: float) -> Scaling:
     """Symmetric (ZCA) whitening: matrix = V diag(1/s) V^T with covariance V diag(s^2) V^T."""
     mean = train.mean(0)
-    eigenvalues, v = torch.linalg.eigh((train - mean).T @ (train - mean) / len(train))
+    eigenvalues, v = eigh((train - mean).T @ (train - mean) / len(train))
     # Floor 0.003: at 0.015 the directions left unwhitened keep 28x28 from FVU 1e-3 in pixels.
     s = _alive(eigenvalues.clamp_min(0).sqrt(), 0.003)
     return Scaling("whiten", mean, (v / s) @ v.T, (v * s) @ v.T)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from identity_props.errors import InputError
 from identity_props.task.metrics import NEAR_IDENTITY, pixel_variance
+from identity_props.task.threads import eigh
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ def modes(train: Tensor, test: Tensor | None = None) -> tuple[Array, Array]:
     lambda_i where test is None.
     """
     train = train.double()
-    eigenvalues, v = torch.linalg.eigh(train.T @ train / len(train))
+    eigenvalues, v = eigh(train.T @ train / len(train))
     power = eigenvalues if test is None else (test.double() @ v).square().mean(0)
     return eigenvalues.flip(0).clamp_min(0).numpy(), power.flip(0).clamp_min(0).numpy()
 
@@ -228,7 +229,7 @@ def low_rank_floor(frozen: Tensor, train: Tensor, test: Tensor, rank: int) -> Te
     sum_(i > r) s_i^2 / d on train (Eckart, Young 1936).
     """
     lacking = torch.eye(train.shape[1], dtype=torch.float64) - frozen.double().cpu()
-    eigenvalues, v = torch.linalg.eigh(second_moment(train).cpu())
+    eigenvalues, v = eigh(second_moment(train).cpu())
     left = torch.linalg.svd(lacking @ (v * eigenvalues.clamp_min(0).sqrt()))[0][
         ..., rank:
     ]  # what the part leaves
