@@ -16,6 +16,7 @@ from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS
 from identity_props.errors import InputError
 from identity_props.layers import LAYER_LAWS, LayerBench, bench_of
 from tests import broken_layers as broken
+from tests import unfamiliar_layers as unfamiliar
 from tests.zoo import AGAIN, FOUND, LINEAR, SOUND, Sound
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +155,18 @@ class Square(nn.Linear):
 
     def __init__(self, in_features, out_features):
         super().__init__(in_features, out_features, bias=False)
+
+
+@pytest.mark.parametrize("name", unfamiliar.CLEAN)
+def test_a_sound_layer_in_an_unfamiliar_style_is_not_accused(name):
+    rows = [*check_layer(unfamiliar.CLEAN[name].bench())]
+    assert [str(row) for row in rows if row.verdict == FAIL] == []
+
+
+@pytest.mark.parametrize("name", unfamiliar.FAULTY)
+def test_its_style_excuses_no_layer_that_is_faulty(name):
+    layer, law = unfamiliar.FAULTY[name]
+    assert law in [row.name for row in check_layer(layer.bench()) if row.verdict == FAIL]
 
 
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]  # the same with other draws

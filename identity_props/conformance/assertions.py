@@ -18,7 +18,7 @@ from identity_props.conformance.rows import DESIGN, FAIL, Reference, Row
 from identity_props.conformance.training import check_trainer
 from identity_props.errors import InputError
 from identity_props.layers import LayerBench
-from identity_props.layers.bench import shapes_of
+from identity_props.layers.given import shapes_of
 from identity_props.stack.stack import Stack, resolve
 from identity_props.stack.unchanged import unchanged
 from identity_props.trainers import Bench

@@ -132,9 +132,9 @@ def _moved(function: Function, x: Tensor, tensor: Tensor, direction: Tensor) -> 
     @torch.no_grad()
     def at(multiple: float) -> Tensor:
         kept = tensor.detach().clone()
-        tensor.data.add_(direction, alpha=multiple)
+        tensor.add_(direction, alpha=multiple)
         out = function(x.detach().clone())
-        tensor.data.copy_(kept)
+        tensor.copy_(kept)
         return out
 
     return at

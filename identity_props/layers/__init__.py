@@ -5,7 +5,8 @@ One registry, LAYER_LAWS, in the order in which they are asked.
 
 from identity_props.layers import trajectory, derivatives, adding, numbers, shaping, modes  # isort: skip
 from identity_props.layers.base import LAYER_LAWS, LayerLaw, NotPromised
-from identity_props.layers.bench import LayerBench, bench_of
+from identity_props.layers.bench import LayerBench
+from identity_props.layers.given import bench_of
 
 __all__ = [
     "LAYER_LAWS",

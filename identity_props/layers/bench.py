@@ -10,13 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from identity_props.errors import InputError
-from identity_props.layers.passes import Passes, check_layer, inputs_of, plain, quietly, trained
-from identity_props.layers.slopes import moved, slope, ways_of
+from identity_props.layers.passes import (
+    Passes,
+    check_layer,
+    inputs_of,
+    plain,
+    quietly,
+    states_of,
+    trained,
+)
+from identity_props.layers.slopes import grainy, moved, slope, ways_of
 from identity_props.stack.guard import RAISED
 from identity_props.stack.seeding import seeded
-from identity_props.stack.stack import MODES, arguments_of, part_name, resolve
+from identity_props.stack.stack import MODES, part_name
 
 KINDS = ("float", "tokens")
 EXAMPLES = 5
@@ -76,9 +85,15 @@ class LayerBench:
     # Building ---------------------------------------------------------------------------------------
 
     def made(self, factory: Callable[..., Any] | None = None, **others: Any) -> nn.Module:
-        """A new layer as it is drawn, of the same draws each time."""
+        """A new layer as it is drawn, of the same draws each time; a lazy one once it has seen its inputs."""
         with seeded(self.seed, self.device), quietly():
-            made = (factory or self.factory)(**{**self.arguments, **others})
+            made = self._built(factory, **others)
+            if any(map(is_lazy, states_of(made))):
+                made(*(x.cpu() for x in self.inputs(dtype=torch.float32)))
+        return made
+
+    def _built(self, factory: Callable[..., Any] | None = None, **others: Any) -> nn.Module:
+        made = (factory or self.factory)(**{**self.arguments, **others})
         return check_layer(made, part_name(self.factory))
 
     def module(self, dtype: torch.dtype | None = None, **others: Any) -> nn.Module:
@@ -112,7 +127,7 @@ class LayerBench:
     @cached_property
     def names(self) -> list[str]:
         """Of the inputs that its forward pass wants."""
-        return inputs_of(self.made())
+        return inputs_of(self._built())
 
     @cached_property
     def offers_bias(self) -> bool:
@@ -148,13 +163,13 @@ class LayerBench:
     @cached_property
     def padding(self) -> list[int]:
         """Token ids that its modules name as padding."""
-        found = (getattr(one, "padding_idx", None) for one in self.made().modules())
+        found = (getattr(one, "padding_idx", None) for one in self._built().modules())
         return [index for index in found if isinstance(index, int)]
 
     @cached_property
     def tokens(self) -> int:
         """How many token ids it takes: as a module of it says, else the most that do not raise."""
-        module = self.made().to(self.device)
+        module = self._built()
         module.eval()  # which of some gives nothing back
         said = [n for one in module.modules() if isinstance(n := getattr(one, "num_embeddings", None), int)]
         if said:
@@ -168,7 +183,7 @@ class LayerBench:
     def _takes(self, module: nn.Module, token: int) -> bool:
         try:
             with torch.no_grad(), quietly():
-                module(torch.full((1, *self.shapes[0]), token, device=self.device))
+                module(torch.full((1, *self.shapes[0]), token))
         except RAISED:
             return False
         return True
@@ -193,11 +208,22 @@ class LayerBench:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Float64, else the most precise that it takes; raises what it raises in float32 where it takes none."""
+        """Float64, else the most precise that it takes; float32 where it computes in that whatever it is given.
+
+        Raises what it raises in float32 where it takes none.
+        """
+        if self.dtypes[:2] == DTYPES[:2] and self._single:
+            return torch.float32
         if self.dtypes:
             return self.dtypes[0]
         error = self._passes_in(torch.float32)
         raise error if error is not None else RuntimeError("it takes no dtype")
+
+    @property
+    def _single(self) -> bool:
+        """Whether it goes by float32 inside, as norms that are made for bfloat16 do."""
+        passes, xs = self.passes(False, torch.float64), self.inputs(dtype=torch.float64)
+        return any(grainy(moved(passes, xs, [way])) for way in ways_of(passes.floating(xs), self.seed))
 
     @property
     def eps(self) -> float:
@@ -276,23 +302,6 @@ def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
     return ""
 
 
-def shape_of(text: str) -> tuple[int, ...]:
-    """Sizes from text such as 3,7,7; raises InputError for what is none."""
-    try:
-        sizes = tuple(int(size) for size in text.split(","))
-    except ValueError:
-        sizes = (0,)
-    if min(sizes) < 1:
-        raise InputError(f"input shape: expected sizes of 1 or more, such as 3,7,7, got {text!r}")
-    return sizes
-
-
-def shapes_of(given: Sequence[int] | Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """Shapes of one example of each input, from one shape or one an input."""
-    sizes = [size for size in given if isinstance(size, int)]
-    return (tuple(sizes),) if sizes else tuple(tuple(shape) for shape in given if not isinstance(shape, int))
-
-
 def displace(module: nn.Module, seed: int) -> None:
     """Add a quarter of a standard normal to all that trains."""
     drawn = torch.Generator().manual_seed(seed + 104729)
@@ -300,19 +309,3 @@ def displace(module: nn.Module, seed: int) -> None:
         for p in trained(module).values():
             noise = torch.randn(p.shape, generator=drawn, dtype=torch.float64)
             p.add_((noise / 4).to(p))
-
-
-def bench_of(
-    layer: str,
-    shapes: Sequence[str],
-    kind: str = "float",
-    arguments: Sequence[str] = (),
-    like: str | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    mode: str = "eager",
-) -> LayerBench:
-    """A bench from what a command line says; raises InputError or MissingError."""
-    factory, reference = resolve(layer), resolve(like) if like else None
-    each = tuple(map(shape_of, shapes))
-    return LayerBench(factory, each, kind, arguments_of(arguments), reference, seed, device, mode)

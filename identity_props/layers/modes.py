@@ -141,8 +141,9 @@ def _copied(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resul
         abs(tied), 0, f"{passes.when}, a deep copy: parameters more or fewer, as of ties that it cuts"
     )
     other.module.train()
-    for p in other.parameters.values():
-        p.data.mul_(2)
+    with torch.no_grad():
+        for p in other.parameters.values():
+            p.mul_(2)
     yield from _same(bench, passes, xs, expected, "its deep copy changed")
     passes.clear()
     other.backward(xs)
@@ -171,8 +172,9 @@ def _renewed(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resu
         if one is passes:
             one.backward(xs)
         one.module.train()
-        for p in one.parameters.values():
-            p.data.mul_(-2).add_(0.25)
+        with torch.no_grad():
+            for p in one.parameters.values():
+                p.mul_(-2).add_(0.25)
     yield from _same(bench, passes, xs, other.backward(xs), "after new weights")
 
 

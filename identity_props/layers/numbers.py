@@ -151,7 +151,8 @@ def copy_numbers(source: Passes, target: Passes, names: Mapping[str, str] | None
         theirs = dict(getattr(source.module, kind)())
         for name, tensor in getattr(target.module, kind)():
             if (named := (names or {}).get(name, name)) in theirs:
-                tensor.data.copy_(theirs[named].data)
+                with torch.no_grad():
+                    tensor.copy_(theirs[named])
     target.buffers = {name: b.detach().clone() for name, b in target.module.named_buffers()}
 
 

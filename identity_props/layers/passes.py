@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from identity_props.errors import InputError
 from identity_props.stack.guard import alive
 from identity_props.stack.seeding import seeded
 
+RESETS = ("reset", "reset_state", "reset_states", "reset_cache")
+ROUNDING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "fix"}
 Gradients = dict[str, Tensor | None]  # of parameters and inputs, by name
 
 
@@ -43,6 +46,55 @@ def inputs_of(module: nn.Module) -> list[str]:
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     """Its parameters that take gradients, each once."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad and p.is_floating_point()}
+
+
+def generators_of(module: nn.Module) -> list[torch.Generator]:
+    """Generators of its own, which it draws from in place of torch's."""
+    held = (value for one in module.modules() for value in vars(one).values())
+    return [value for value in held if isinstance(value, torch.Generator)]
+
+
+def resets_of(module: nn.Module) -> list[Callable[[], Any]]:
+    """Its ways to forget the state that it keeps between passes, as stateful networks have: such as change no parameter."""
+    named = (getattr(one, name, None) for one in module.modules() for name in RESETS)
+    return [reset for reset in named if callable(reset) and _forgets(module, reset)]
+
+
+def _forgets(module: nn.Module, reset: Callable[[], Any]) -> bool:
+    kept = [one.detach().clone() for one in module.parameters()]
+    try:
+        reset()
+    except Exception:  # it wants to be told something
+        return False
+    same = all(map(torch.equal, kept, module.parameters()))
+    with torch.no_grad():
+        for p, was in zip(module.parameters(), kept, strict=True):
+            p.copy_(was)
+    return same
+
+
+def rounds(module: nn.Module, xs: Sequence[Tensor]) -> bool:
+    """Whether a pass forward rounds numbers or takes their signs, as quantised layers do."""
+    with torch.no_grad(), quietly(), _Rounding() as seen:  # type: ignore[no-untyped-call]
+        module(*xs)
+    return seen.rounded
+
+
+class _Rounding(TorchDispatchMode):
+    """Whether an operation has been one of those that round."""
+
+    rounded = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.rounded |= func.overloadpacket._qualified_op_name.removeprefix("aten::").rstrip("_") in ROUNDING
+        return func(*args, **kwargs or {})
+
+
+def states_of(module: nn.Module) -> list[Tensor]:
+    """Its parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -85,6 +137,8 @@ class Passes:
     def __post_init__(self) -> None:
         self.names = inputs_of(self.module)
         self.buffers = {name: b.detach().clone() for name, b in self.module.named_buffers()}
+        self.resets = resets_of(self.module)
+        self.streams = [(one, one.get_state()) for one in generators_of(self.module)]
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -107,6 +161,10 @@ class Passes:
         alive()
         if not again:
             self.restore()
+        for forget in self.resets:
+            forget()
+        for generator, state in self.streams:
+            generator.set_state(state) if seed in (None, self.seed) else generator.manual_seed(seed)
         self.module.train(self.training)
         with seeded(self.seed if seed is None else seed, self.device), quietly():
             return tensors_of((self.call or self.module)(*xs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -75,6 +76,37 @@ def _in_steps(at: At, fine: Tensor, f: Mapping[float, Tensor], near: float) -> b
     return float((medium - fine).norm()) > 0.3 * size or float((wide - fine).norm()) > size
 
 
+def grainy(at: At) -> bool:
+    """Whether outputs answer to a move of 2^-20 of a direction, but not to 2^-40 of it by as much less: float32 does that."""
+    still, fine, coarse = (at(step) for step in (0.0, 2.0**-40, 2.0**-20))
+    expected = (coarse - still) * 2.0**-20
+    return not float((fine - still - expected).norm()) <= float(expected.norm()) / 2
+
+
+def jumps(at: At) -> bool:
+    """Whether outputs jump somewhere within four times the direction: a step that stays as its interval shrinks.
+
+    The three largest of 128 differences are followed to intervals of 2^-24: what is continuous falls below a quarter.
+    """
+    ends = [4 * (k / 64 - 1) for k in range(129)]
+    values = [at(end) for end in ends]
+    apart = [float((b - a).norm()) for a, b in pairwise(values)]
+    steepest = sorted(range(len(apart)), key=apart.__getitem__)[-3:]
+    return any(_stays(at, ends[k], ends[k + 1], values[k], values[k + 1]) for k in steepest)
+
+
+def _stays(at: At, low: float, high: float, below: Tensor, above: Tensor) -> bool:
+    whole = float((above - below).norm())
+    for _ in range(20):
+        middle = (low + high) / 2
+        value = at(middle)
+        if float((value - below).norm()) > float((above - value).norm()):
+            high, above = middle, value
+        else:
+            low, below = middle, value
+    return float((above - below).norm()) > whole / 4
+
+
 # Directions -------------------------------------------------------------------------------------------
 
 
@@ -89,14 +121,16 @@ def displaced(passes: Passes, ways: Ways, multiple: float) -> Iterator[None]:
     """
     kept = [tensor.detach().clone() for tensor, _ in ways]
     passes.module.train()
-    for tensor, way in ways:
-        tensor.data.add_(way, alpha=multiple)
+    with torch.no_grad():  # not by .data, of which a cache that goes by versions hears nothing
+        for tensor, way in ways:
+            tensor.add_(way, alpha=multiple)
     try:
         yield
     finally:
         passes.module.train()
-        for (tensor, _), was in zip(ways, kept, strict=True):
-            tensor.data.copy_(was)
+        with torch.no_grad():
+            for (tensor, _), was in zip(ways, kept, strict=True):
+                tensor.copy_(was)
 
 
 def moved(passes: Passes, xs: Sequence[Tensor], ways: Ways) -> At:

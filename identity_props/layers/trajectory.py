@@ -37,8 +37,9 @@ class Linear:
     def put(self, theta: Tensor) -> None:
         """Put parameters in place."""
         self.passes.module.train()
-        for p, part in zip(self.tensors.values(), theta.split(self.sizes), strict=True):
-            p.data.copy_(part.reshape(p.shape))
+        with torch.no_grad():
+            for p, part in zip(self.tensors.values(), theta.split(self.sizes), strict=True):
+                p.copy_(part.reshape(p.shape))
 
     @cached_property
     def tensors(self) -> dict[str, torch.nn.Parameter]:
