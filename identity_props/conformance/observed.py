@@ -157,17 +157,7 @@ class Part:
         return False, False
 
     def evenly(self, switch: Switch, steps: int = SHORTLY) -> Seen:
-        """One group at one rate, all gradients there; walked once, as switches are looked at beside what is without."""
-        key = switch, steps
-        if key not in self._even:
-            self._even[key] = self._evenly(switch, steps)
-        return self._even[key]
-
-    @cached_property
-    def _even(self) -> dict[tuple[Switch, int], Seen]:
-        return {}
-
-    def _evenly(self, switch: Switch, steps: int) -> Seen:
+        """One group at one rate, all gradients there."""
         even = even_course(self.seed, steps)
         even = even if self.small else _without_small(even)
         return self._seen(_laid(even, *self.layout), switch)
