@@ -1,4 +1,6 @@
-"""The suite's Hypothesis profiles for all tests, and the option --shrink."""
+"""The suite's Hypothesis profiles for all tests, fewer examples at a desk, and the option --shrink."""
+
+import os
 
 import pytest
 from hypothesis import Phase, settings
@@ -6,6 +8,9 @@ from hypothesis import Phase, settings
 from identity_props.suite.profiles import register
 
 register()
+if not os.environ.get("CI"):  # where each example takes time that someone waits for
+    settings.register_profile("desk", settings.get_profile("dev"), max_examples=10)
+    settings.load_profile("desk")
 
 
 def pytest_addoption(parser):

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import optim
 
+from identity_props.conformance import checking
 from identity_props.conformance.checking import check, check_laws
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, Reference
 from identity_props.laws import LAWS, settings
 from identity_props.laws.families import Family
-from identity_props.laws.walking import NotOfferedError, offered
+from identity_props.laws.walking import NotOfferedError, offered, seed_all
 from identity_props.stack.stack import Stack
+from identity_props.stack.unchanged import unchanged
 from tests.contracts import CONTROLS, SGD, ScalesItsRate, stack_arguments
 
 CASE = Family(d=9, n=20, rank=9, seed=1).case(1)
@@ -227,9 +229,22 @@ def test_what_a_part_refuses_or_does_its_own_way_is_no_failure(optimizer):
     assert [law for law, one in results.items() if one and not one.holds] == []
 
 
-def test_a_row_says_what_is_not_offered():
+def test_seeding_a_step_is_that_of_torch_and_notes_nothing_for_devices_that_are_not_there():
+    queued = torch.cuda._queued_calls
+    with unchanged():
+        before = len(queued)
+        seed_all(3)
+        ours, after = torch.rand(4), len(queued)
+        torch.manual_seed(3)
+        assert torch.equal(ours, torch.rand(4))
+    assert after == before or torch.accelerator.is_available()
+
+
+def test_a_row_says_what_is_not_offered(monkeypatch):
+    monkeypatch.setattr(checking, "LAWS", {name: LAWS[name] for name in CONTRACT})
     stack = Stack(optimizer=Refuses)
     rows = {row.name: row for row in check_laws(stack, stack, Reference()) if row.name in CONTRACT}
+    assert rows.keys() == set(CONTRACT)
     assert [name for name, row in rows.items() if row.verdict == FAIL] == []
     assert rows["group-added"].verdict == NOT_APPLICABLE
     assert rows["group-added"].note == "not offered: a group that is added (NotImplementedError: one group)"

@@ -294,7 +294,7 @@ def test_a_network_as_it_was_drawn_is_not_trained_yet_and_nothing_else_is_said_o
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("steps", [100, 400])
+@pytest.mark.parametrize("steps", [100, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_network_that_was_trained_is_never_called_untrained(name, steps, pixels):
     torch.manual_seed(0)
     model = DRAWN[name]()

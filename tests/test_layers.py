@@ -17,7 +17,7 @@ from identity_props.errors import InputError
 from identity_props.layers import LAYER_LAWS, LayerBench, bench_of
 from tests import broken_layers as broken
 from tests import unfamiliar_layers as unfamiliar
-from tests.zoo import FOUND, LINEAR, SOUND, Sound
+from tests.zoo import AGAIN, FOUND, LINEAR, SOUND, Sound
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"in_features": 5, "out_features": 4}
@@ -172,8 +172,11 @@ def test_its_style_excuses_no_layer_that_is_faulty(name):
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]  # the same with other draws
 
 
+KINDS = [pytest.param(name, marks=[pytest.mark.slow] * (name in AGAIN)) for name in SOUND]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_sound_layer_is_not_accused(name, seed):
     rows = [*check_layer(SOUND[name].bench(seed))]
     assert [str(row) for row in rows if row.verdict == FAIL and (name, row.name) not in FOUND] == []

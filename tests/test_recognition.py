@@ -91,9 +91,16 @@ def test_every_algorithm_is_itself_or_one_that_equals_it(name):
     assert found.verdict == IS or name in MIMICS, found.note
 
 
+def each_once(pairs):
+    """Each way of the first algorithm that has it; that of the others is slow."""
+    first = {way: name for name, way in reversed(pairs)}
+    slow = pytest.mark.slow
+    return [pytest.param(name, way, marks=[slow] * (first[way] != name)) for name, way in pairs]
+
+
 @pytest.mark.parametrize(
     ("name", "way"),
-    [(n, w) for n, a in ALGORITHMS.items() for w in a.variants if not w.startswith(LOOKS_AHEAD)],
+    each_once([(n, w) for n, a in ALGORITHMS.items() for w in a.variants if not w.startswith(LOOKS_AHEAD)]),
 )
 def test_what_packages_do_on_purpose_is_not_accused(name, way):
     found = recognise(paper(name, ALGORITHMS[name].variants[way]))
@@ -197,7 +204,7 @@ def test_who_swallows_a_decay_that_it_does_not_name_does_not_promise_it():
 # Slips ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "slip"), [(n, s) for n in EXACT for s in ALGORITHMS[n].slips])
+@pytest.mark.parametrize(("name", "slip"), each_once([(n, s) for n in EXACT for s in ALGORITHMS[n].slips]))
 def test_a_slip_of_an_algorithm_is_named(name, slip):
     arguments = {"momentum": 0.9} if "momentum" in ALGORITHMS[name].defaults else {}
     found = recognise(paper(name, ALGORITHMS[name].slips[slip], **arguments))
@@ -481,17 +488,20 @@ def row(optimizer, like=None):
     return next((row for row in rows if row.name == "recognised"), None)
 
 
+@pytest.mark.usefixtures("one_family")
 def test_the_row_passes_fails_or_does_not_apply():
     assert row(OPTIM.AdamW).verdict == PASS
     assert (row(SlowLast).verdict, row(SlowLast).kind) == (FAIL, "wrong step")
     assert row(Clips).verdict == NOT_APPLICABLE
 
 
+@pytest.mark.usefixtures("one_family")
 def test_one_that_says_it_is_novel_does_not_fail():
     assert recognise(SlowLast).verdict == DEPARTS
     assert row(SlowLast, Reference(novel=True)).verdict == NOT_APPLICABLE
 
 
+@pytest.mark.usefixtures("one_family")
 def test_one_that_is_declared_to_be_like_another_is_not_recognised():
     assert row(OPTIM.AdamW, Reference(OPTIM.AdamW)) is None
 
@@ -504,6 +514,7 @@ def test_novel_wants_an_optimizer():
 # Papers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("one_family")
 def test_a_paper_is_a_reference_by_name():
     like = reference_of(Stack(optimizer=OPTIM.Adam), "paper:adam", ["eps=1e-3"])
     assert (

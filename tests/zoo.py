@@ -180,6 +180,13 @@ OTHERS = {
 }
 SOUND = LINEAR | OTHERS
 
+# those of a family that others are of as well, by the same code of the laws
+AGAIN = {
+    *("Linear identity", "Conv1d dilated", "Conv2d replicate", "Conv2d 1x1", "Conv3d", "ConvTranspose1d"),
+    *("ConvTranspose3d", "LayerNorm 2-D", "InstanceNorm1d", "BatchNorm2d", "MultiheadAttention", "LSTM"),
+    *("GRUCell", "RNN", "TransformerDecoderLayer"),
+}
+
 # what laws have found in torch 2.14 on a CPU: the second derivative of torch._weight_norm, which gradgradcheck refuses
 # too; torch.matrix_exp of a small matrix in 16 bits, which is not finite; and the input's gradient of batch_norm of
 # [n, d] with a weight that is strided

@@ -74,7 +74,9 @@ class Seen:
         """The first parameter alone."""
         size = self.course.starts[0].numel()
         walked = Walked(self.walked.taken[:, :size], self.walked.shown[:, :size])
-        return replace(self, walked=walked, course=_of(self.course, (0,)))
+        first = replace(self, walked=walked, course=_of(self.course, (0,)))
+        vars(first)["read"] = self.read  # their groups are the same
+        return first
 
     @cached_property
     def begun(self) -> Begun:

@@ -139,8 +139,9 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
 )
 def neighbours(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, as code for many parameters at once may contract differently. What steps
-    otherwise beside another row of the same tensor shares on purpose, and nothing is said of it, nor of one
-    whose groups have rates by the place of a parameter among the others, as some decay them from layer to layer.
+    otherwise beside another row of the same tensor shares on purpose, and nothing is said of it, nor of one whose
+    groups have rates by the place of a parameter among the others, as some decay them from layer to layer, or whose
+    whole ways are multiples by the place.
     """
     tolerance, what, apart = 16 * case.steps * torch.finfo(stack.dtype).eps, "|W beside - W| / |W|", [0.0]
     for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
@@ -150,8 +151,19 @@ def neighbours(stack: Stack, case: Case) -> Discrepancy:
             _beside(stack, case, name, how, given)[None] for how in ("joined", "before", "after")
         )
         if not relative([joined], [alone]) > tolerance:  # NaN is no sharing
+            shares = [_share(stack, case, one, alone, tolerance) for one in (before, after)]
+            if all(shares) and abs(shares[0] - shares[1]) > tolerance:
+                raise NotOfferedError("not offered: one rate for all places")
             apart += [relative([before], [alone]), relative([after], [alone])]
     return Discrepancy(worst(apart), tolerance, what)
+
+
+def _share(stack: Stack, case: Case, one: Tensor, alone: Tensor, tolerance: float) -> float:
+    """Which multiple of another's whole way its own is, in each entry; 0 where it is none."""
+    start, *_ = _drawn(stack, case)
+    own, other = one - start.double().cpu(), alone - start.double().cpu()
+    share = float((own * other).sum() / other.square().sum())
+    return share if share > 0 and float((own - share * other).norm()) <= tolerance * float(one.norm()) else 0.0
 
 
 def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, Any]) -> Tensor:

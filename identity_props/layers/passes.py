@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,10 +61,24 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad and p.is_floating_point()}
 
 
-def generators_of(module: nn.Module) -> list[torch.Generator]:
-    """Generators of its own, which it draws from in place of torch's."""
+def generators_of(module: nn.Module) -> list[Any]:
+    """Generators of its own, of torch, numpy or Python, which it draws from in place of the global ones."""
+    kinds = torch.Generator, np.random.Generator, np.random.RandomState, random.Random
     held = (value for one in module.modules() for value in vars(one).values())
-    return [value for value in held if isinstance(value, torch.Generator)]
+    return [value for value in held if isinstance(value, kinds)]
+
+
+def rewind(generator: Any, was: Any, seed: int | None) -> None:
+    """Put a generator where another of its kind is, or at a seed."""
+    if isinstance(generator, torch.Generator):
+        generator.set_state(was.get_state() if seed is None else torch.Generator().manual_seed(seed).get_state())
+    elif isinstance(generator, random.Random):
+        generator.setstate(was.getstate() if seed is None else random.Random(seed).getstate())
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(was.get_state() if seed is None else np.random.RandomState(seed).get_state())
+    else:
+        other = was if seed is None else np.random.Generator(type(generator.bit_generator)(seed))
+        generator.bit_generator.state = other.bit_generator.state
 
 
 def resets_of(module: nn.Module) -> list[Callable[[], Any]]:
@@ -154,7 +171,7 @@ class Passes:
         self.names = inputs_of(self.module)
         self.buffers = {name: b.detach().clone() for name, b in self.module.named_buffers()}
         self.resets = resets_of(self.module)
-        self.streams = [(one, one.get_state()) for one in generators_of(self.module)]
+        self.streams = [(one, copy.deepcopy(one)) for one in generators_of(self.module)]
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -179,8 +196,8 @@ class Passes:
             self.restore()
         for forget in self.resets:
             forget()
-        for generator, state in self.streams:
-            generator.set_state(state) if seed in (None, self.seed) else generator.manual_seed(seed)
+        for generator, was in self.streams:
+            rewind(generator, was, None if seed in (None, self.seed) else seed)
         self.module.train(self.training)
         with seeded(self.seed if seed is None else seed, self.device), quietly():
             return tensors_of((self.call or self.module)(*xs))

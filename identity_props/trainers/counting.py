@@ -154,6 +154,7 @@ def unequal(bench: Bench) -> Reading:
         "mean": "stepped on with the mean of what it holds",
         "fixed": "stepped on, divided by the number of micro-batches asked for",
         "carried": "carried into the next epoch: the last one of a training is never stepped on",
+        "ended": "carried into the next epoch: the last one of a training is stepped on with the mean of what it holds",
     },
     slips={"dropped": "its examples are read and not trained on"},
 )
@@ -162,7 +163,7 @@ def window(bench: Bench) -> Reading:
     windows is left over: after one it is as if they were dropped, after two as if divided by a fixed number.
     """
     asked = bench.asked(12, 2, 3, accumulate=4)
-    rules = ("mean", "fixed", "carried", "dropped")
+    rules = ("mean", "fixed", "carried", "ended", "dropped")
     tables = {rule: plan(12, 2, 4, 3, window=rule) for rule in rules}
     return bench.matched(asked, _expected(bench, asked, tables))
 

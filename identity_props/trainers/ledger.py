@@ -19,7 +19,7 @@ from identity_props.errors import InputError
 
 Q = 1 / 4  # of a weight of 1 at a step: far from 0 and from 1, so that rounding hides nothing
 MICRO = ("examples", "means", "fixed")  # what a short micro-batch is divided by
-WINDOW = ("mean", "fixed", "carried", "dropped")  # what becomes of an incomplete window
+WINDOW = ("mean", "fixed", "carried", "ended", "dropped")  # what becomes of an incomplete window
 
 
 def orthonormal(n: int, d: int, seed: int) -> Tensor:
@@ -46,15 +46,15 @@ def plan(
 
     A short micro-batch counts by its *examples*, as one more of the *means*, or by a *fixed* divisor. An incomplete
     window of micro-batches is stepped on with the *mean* of what it holds, divided by a *fixed* number, *carried*
-    into the next epoch, or *dropped*.
+    into the next epoch, so too and *ended* with the mean of what is left at last, or *dropped*.
     """
     batches = [[*range(at, min(at + size, n))] for at in range(0, n, size)]
     batches = [one for one in batches if len(one) == size] if drop_last else batches
-    if window == "carried":
+    if window in ("carried", "ended"):
         windows = [*_chunks(batches * epochs, accumulate)]
     else:
         windows = [*_chunks(batches, accumulate)] * epochs
-    kept = [one for one in windows if window in ("mean", "fixed") or len(one) == accumulate]
+    kept = [one for one in windows if window in ("mean", "fixed", "ended") or len(one) == accumulate]
     rows = [_row(n, one, size, accumulate, micro, window) for one in kept]
     return torch.stack(rows) if rows else torch.zeros(0, n, dtype=torch.float64)
 
@@ -62,7 +62,7 @@ def plan(
 def _row(n: int, held: list[list[int]], size: int, accumulate: int, micro: str, window: str) -> Tensor:
     """Weights [n] of one step on the micro-batches that its window holds."""
     row = torch.zeros(n, dtype=torch.float64)
-    whole = accumulate / len(held) if window == "mean" else 1.0
+    whole = accumulate / len(held) if window in ("mean", "ended") else 1.0
     examples = sum(map(len, held))
     for batch in held:
         weight = {"examples": len(held) * size / examples, "means": size / len(batch), "fixed": 1.0}[micro]

@@ -235,7 +235,11 @@ def _decaying(bench: Bench, asked: Asked, shares: Sequence[float]) -> Layers:
     "The averaged weights are a <- beta a + (1 - beta) w after each optimizer step, and training goes on from w.",
     "Polyak, Juditsky 1992; torch.optim.swa_utils",
     needs="average",
-    rules={"start": "from the weights at the start", "first": "from those after the first step"},
+    rules={
+        "start": "from the weights at the start",
+        "first": "from those after the first step",
+        "ramped": "from the weights at the start, beta rising to it as (1 + t) / (10 + t)",
+    },
     slips={"zeros": "from 0, and not corrected for it"},
 )
 def average(bench: Bench) -> Reading:
@@ -243,7 +247,7 @@ def average(bench: Bench) -> Reading:
     found = [_averaged(bench, bench.drawn(8, 2, 2, average=0.75))]
     if accumulated := bench.offers(accumulate=2):
         found.append(_averaged(bench, bench.drawn(8, 2, 2, average=0.75, **accumulated)))
-    return first_wrong(found, ["start", "first"])
+    return first_wrong(found, ["start", "first", "ramped"])
 
 
 def _averaged(bench: Bench, asked: Asked) -> Reading:
@@ -261,6 +265,7 @@ def _averaged(bench: Bench, asked: Asked) -> Reading:
     rules = {
         "start": _mean(states[0], states[1:]),
         "first": _mean(states[1], states[2:]),
+        "ramped": _mean(states[0], states[1:], lambda t: min(0.75, (1 + t) / (10 + t))),
         "zeros": _mean(zeros, states[1:]),
     }
     offs = {rule: apart(trained.averaged, one, asked.start) for rule, one in rules.items()}
@@ -271,8 +276,9 @@ def _averaged(bench: Bench, asked: Asked) -> Reading:
     return Reading(Discrepancy(offs[chosen], near, what), fitting[0] if fitting else "")
 
 
-def _mean(start: Layers, states: list[Layers], beta: float = 0.75) -> Layers:
+def _mean(start: Layers, states: list[Layers], betas: Callable[[int], float] = lambda t: 0.75) -> Layers:
     mean = start
-    for state in states:
+    for t, state in enumerate(states, 1):
+        beta = betas(t)
         mean = [beta * a + (1 - beta) * w for a, w in zip(mean, state, strict=True)]
     return mean

@@ -52,6 +52,11 @@ def _masked(update: Tensor, g: Tensor) -> Tensor:
     return update * mask * (g.numel() / (mask.sum() + 1))
 
 
+def _masked_by_mean(update: Tensor, g: Tensor) -> Tensor:
+    mask = (update * g > 0).to(g)
+    return update * mask / mask.mean().clamp(min=1e-3)
+
+
 CAUTIOUS = Algorithm(
     name="cautious-adamw",
     title="Cautious AdamW",
@@ -59,6 +64,7 @@ CAUTIOUS = Algorithm(
     equation="w <- w - lr u [u g > 0] d / (entries where u g > 0 + 1), u Adam's update",
     defaults=ADAM_DEFAULTS,
     step=decoupled(each(turned(_masked))),
+    variants={"divided by the mask's mean, at least 1e-3": decoupled(each(turned(_masked_by_mean)))},
 )
 
 
