@@ -110,7 +110,7 @@ def loads(stack: Stack, case: Case) -> Discrepancy:
         0,
         f"of {len(pairs)} tensors of the state those lost",
     )
-    return lost if _draws(stack, case) else worst_of([lost, _elsewhere(stack, one, saved)])
+    return lost if _draws(stack, case) else worst_of([lost, _elsewhere(stack, case, one, saved)])
 
 
 def _draws(stack: Stack, case: Case) -> bool:
@@ -122,7 +122,7 @@ def _draws(stack: Stack, case: Case) -> bool:
     return not torch.equal(torch.get_rng_state(), before)
 
 
-def _elsewhere(stack: Stack, one: Walk, saved: dict[str, Any]) -> Discrepancy:
+def _elsewhere(stack: Stack, case: Case, one: Walk, saved: dict[str, Any]) -> Discrepancy:
     """How the walk goes on in another dtype; nothing where it is refused there."""
     dtype = torch.float32 if stack.dtype == torch.float64 else torch.float64
     what, expected = f"median |W in {str(dtype).removeprefix('torch.')} - W|", one
@@ -136,7 +136,9 @@ def _elsewhere(stack: Stack, one: Walk, saved: dict[str, Any]) -> Discrepancy:
     if not all(one.is_floating_point for one in held):  # quantised
         return Discrepancy(finite(0, one.weights), 0, what)
     unbroken = [walk(replace(stack, dtype=each), case).on() for each in (stack.dtype, dtype)]
-    own = float((unbroken[0] - unbroken[1]).abs().median())  # of one that computes in less, whatever it is given
+    own = float(
+        (unbroken[0] - unbroken[1]).abs().median()
+    )  # of one that computes in less, whatever it is given
     found = beside(stack, middle, torch.zeros_like(middle), what, coarse(stack.dtype, dtype, *held))
     return replace(found, tolerance=found.tolerance + 4 * own)
 

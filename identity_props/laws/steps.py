@@ -163,7 +163,9 @@ def _share(stack: Stack, case: Case, one: Tensor, alone: Tensor, tolerance: floa
     start, *_ = _drawn(stack, case)
     own, other = one - start.double().cpu(), alone - start.double().cpu()
     share = float((own * other).sum() / other.square().sum())
-    return share if share > 0 and float((own - share * other).norm()) <= tolerance * float(one.norm()) else 0.0
+    return (
+        share if share > 0 and float((own - share * other).norm()) <= tolerance * float(one.norm()) else 0.0
+    )
 
 
 def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, Any]) -> Tensor:

@@ -15,7 +15,9 @@ from torch.nn.parameter import is_lazy
 from identity_props.errors import InputError
 from identity_props.layers.passes import (
     Passes,
+    cast,
     check_layer,
+    displace,
     inputs_of,
     plain,
     quietly,
@@ -31,7 +33,6 @@ from identity_props.stack.stack import MODES, part_name
 KINDS = ("float", "tokens")
 EXAMPLES = 5
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 LARGEST = 4096  # token ids tried where nothing says how many there are
 
 
@@ -307,27 +308,3 @@ def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
     if not torch.equal(first.nan_to_num(), passes.flat(xs, again=True).nan_to_num()):
         return f"{passes.when}, its output depends on buffers that each pass changes"
     return ""
-
-
-def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The module in a dtype, complex numbers in that of as many digits; raises TypeError where torch has none."""
-
-    def to(tensor: Tensor) -> Tensor:
-        if tensor.is_complex():
-            return tensor.to(COMPLEX[dtype])
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-    if not any(tensor.is_complex() for tensor in states_of(module)):
-        return module.to(dtype)
-    if dtype not in COMPLEX:
-        raise TypeError(f"complex parameters: expected float64 or float32, got {dtype}")
-    return module._apply(to)
-
-
-def displace(module: nn.Module, seed: int) -> None:
-    """Add a quarter of a standard normal to all that trains."""
-    drawn = torch.Generator().manual_seed(seed + 104729)
-    with torch.no_grad():
-        for p in trained(module).values():
-            noise = torch.randn(p.shape, generator=drawn, dtype=torch.float64)
-            p.add_((noise / 4).to(p))

@@ -32,6 +32,7 @@ CHOOSING = {
 }  # which of some, or which side
 RESETS = ("reset", "reset_state", "reset_states", "reset_cache")
 ROUNDING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "fix"}
+COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 Gradients = dict[str, Tensor | None]  # of parameters and inputs, by name
 
 
@@ -71,7 +72,9 @@ def generators_of(module: nn.Module) -> list[Any]:
 def rewind(generator: Any, was: Any, seed: int | None) -> None:
     """Put a generator where another of its kind is, or at a seed."""
     if isinstance(generator, torch.Generator):
-        generator.set_state(was.get_state() if seed is None else torch.Generator().manual_seed(seed).get_state())
+        generator.set_state(
+            was.get_state() if seed is None else torch.Generator().manual_seed(seed).get_state()
+        )
     elif isinstance(generator, random.Random):
         generator.setstate(was.getstate() if seed is None else random.Random(seed).getstate())
     elif isinstance(generator, np.random.RandomState):
@@ -264,3 +267,27 @@ def check_layer(made: object, name: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise InputError(f"layer {name}: expected a factory of torch.nn.Module, got {type(made).__name__}")
     return made
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module in a dtype, complex numbers in that of as many digits; raises TypeError where torch has none."""
+
+    def to(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(COMPLEX[dtype])
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    if not any(tensor.is_complex() for tensor in states_of(module)):
+        return module.to(dtype)
+    if dtype not in COMPLEX:
+        raise TypeError(f"complex parameters: expected float64 or float32, got {dtype}")
+    return module._apply(to)
+
+
+def displace(module: nn.Module, seed: int) -> None:
+    """Add a quarter of a standard normal to all that trains."""
+    drawn = torch.Generator().manual_seed(seed + 104729)
+    with torch.no_grad():
+        for p in trained(module).values():
+            noise = torch.randn(p.shape, generator=drawn, dtype=torch.float64)
+            p.add_((noise / 4).to(p))

@@ -56,7 +56,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; a stack that is not there is a usage error, before any test."""
     config.addinivalue_line("markers", "mnist: needs the MNIST files")
     config.addinivalue_line("markers", "audit: plants every fault, 5 minutes; run with -m audit")
-    config.addinivalue_line("markers", "gated: a long claim, which the gate judges too; run with -m gated")
     config.addinivalue_line("markers", "slow: takes minutes to hours; run with -m slow")
     config.addinivalue_line("markers", "identity: judges a stack; -m identity runs these alone")
     try:

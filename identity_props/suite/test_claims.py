@@ -9,14 +9,10 @@ from identity_props.gate import OWN
 pytestmark = pytest.mark.identity
 
 
-# the longest, of one recipe at each depth as of any: what is left out has its depth and its recipe among the others
-GATED = {"plain-relu-4-adam", "plain-relu-4-rmsprop", "plain-relu-2-rmsprop", "plain-relu-2-seed"}
-
-
 def marked(claim):
-    marks = [pytest.mark.gated] * (claim.name in GATED)
-    marks += [pytest.mark.slow, pytest.mark.mnist] * claim.slow
-    return pytest.param(claim, id=claim.name, marks=marks)
+    return pytest.param(
+        claim, id=claim.name, marks=(pytest.mark.slow, pytest.mark.mnist) if claim.slow else ()
+    )
 
 
 # the longest come last in the registry, and first here, so that no worker is left alone with one at the end
