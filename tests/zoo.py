@@ -184,7 +184,7 @@ SOUND = LINEAR | OTHERS
 AGAIN = {
     *("Linear identity", "Conv1d dilated", "Conv2d replicate", "Conv2d 1x1", "Conv3d", "ConvTranspose1d"),
     *("ConvTranspose3d", "LayerNorm 2-D", "InstanceNorm1d", "BatchNorm2d", "MultiheadAttention", "LSTM"),
-    *("GRUCell", "RNN", "TransformerDecoderLayer"),
+    *("GRUCell", "RNN"),
 }
 
 # what laws have found in torch 2.14 on a CPU: the second derivative of torch._weight_norm, which gradgradcheck refuses
