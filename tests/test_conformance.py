@@ -462,3 +462,43 @@ def test_a_step_that_compiles_has_ten_minutes_unless_a_guard_is_given(monkeypatc
     for mode, guard in (("eager", None), ("compiled", None), ("compiled", 5.0)):
         list(check(Stack(mode=mode), guard=guard))
     assert guards == [60.0, 600.0, 5.0]
+
+
+class Averaged(SGD):
+    """Evaluates an average of its weights, which it saves with its state, or not."""
+
+    saved, training = True, True
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for p in self.param_groups[0]["params"]:
+            kept = self.state[p] if self.saved else self.__dict__.setdefault("kept", {}).setdefault(p, {})
+            kept.setdefault("mean", p.clone()).lerp_(p, 0.1)
+
+    def eval(self):
+        self._swap(False)
+
+    def train(self):
+        self._swap(True)
+
+    @torch.no_grad()
+    def _swap(self, training):
+        before, self.training = self.training, training
+        for p in [] if before == training else self.param_groups[0]["params"]:
+            mean = (self.state[p] if self.saved else self.kept[p])["mean"]
+            was = p.clone()
+            p.copy_(mean)
+            mean.copy_(was)
+
+
+class AverageLost(Averaged):
+    saved = False
+
+
+@pytest.mark.parametrize(("optimizer", "holds"), [(Averaged, True), (AverageLost, False)])
+def test_what_is_evaluated_is_resumed_as_well_as_what_is_trained(optimizer, holds):
+    found = LAWS["resume"].measure(
+        Stack(optimizer=optimizer, dtype=torch.float64), checking.FAMILIES[0].case(1)
+    )
+    assert found.holds == holds

@@ -542,14 +542,87 @@ class ForgetsLargest(Adam):
             g["amsgrad"] = amsgrad
 
 
+class ClippedSigns(Optimizer):
+    """Lion (Chen et al. 2023, 2302.06675) of gradients that are clipped to a norm of 1, of all of them at once."""
+
+    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99)):
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        pairs = [(g, p) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        total = sum(float(p.grad.square().sum()) for _, p in pairs) ** 0.5
+        for group, p in pairs:
+            one, two = group["betas"]
+            clipped = p.grad * min(1.0, 1 / (total + 1e-6))
+            m = self.state[p].setdefault("m", torch.zeros_like(p))
+            p -= group["lr"] * (one * m + (1 - one) * clipped).sign()
+            m.lerp_(clipped, 1 - two)
+
+
+class ByPlace(torch.optim.SGD):
+    """Rates fall from the last parameter to the first, as some fine-tune layers."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        placed = [(g, p) for g in self.param_groups for p in g["params"]]
+        for place, (group, p) in enumerate(reversed(placed)):
+            if p.grad is not None:
+                p -= group["lr"] * 0.8**place * p.grad
+
+
+class ShortInside(Optimizer):
+    """Momentum that is scaled in bfloat16 unless it is given float64, as Muon's iteration often is."""
+
+    def __init__(self, params, lr=0.02, momentum=0.95):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    m = self.state[p].setdefault("m", torch.zeros_like(p))
+                    m.lerp_(p.grad, 1 - group["momentum"])
+                    short = m if p.dtype == torch.float64 else m.bfloat16()
+                    p -= group["lr"] * (short / (short.norm() + 1e-7)).to(p)
+
+
+class CautiousByMean(Optimizer):
+    """Adam where its step is along the gradient, and that much longer (Liang et al. 2024), by the mean of the mask."""
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                s, (one, two) = self.state[p], group["betas"]
+                if not s:
+                    s.update(t=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+                s["t"] += 1
+                s["m"].lerp_(p.grad, 1 - one)
+                s["v"].lerp_(p.grad.square(), 1 - two)
+                mask = (s["m"] * p.grad > 0).to(p)
+                mask /= mask.mean().clamp(min=1e-3)
+                root = (s["v"] / (1 - two ** s["t"])).sqrt() + group["eps"]
+                p -= group["lr"] * mask * (s["m"] / (1 - one ** s["t"])) / root
+
+
 CLEAN = [TrulyFlatAdam, SignMomentum, CentralAdam, IndependentDecay, ClippedAdam, MuonMix, LazySGD]
-CLEAN += [HiddenMomentum, HiddenSquares, Configured, Sutskever, LooksAhead]
+CLEAN += [HiddenMomentum, HiddenSquares, Configured, Sutskever, LooksAhead, CautiousByMean]
 CLEAN_BY_LAW = {  # each of a style that the law once accused
     ClipsFirst: "closure",
     UnderOneRoof: "older-states",
     Langevin: "loads",
     HalfState: "loads",
     HalfMuon: "complex-parameters",
+    ClippedSigns: "group-added",
+    ByPlace: "neighbours",
+    ShortInside: "loads",
 }
 FAULTY = {
     VecAdamSharedStep: "one step counter advanced at each parameter",

@@ -1,5 +1,8 @@
 """Layers in the styles of language models, quantisers and caches: clean ones, and the same with a silent fault."""
 
+import random
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import linear, normalize
@@ -104,6 +107,45 @@ class OwnDraws(nn.Module):
         return y * (torch.rand(y.shape, generator=self.generator) < 0.8).to(y) / 0.8
 
 
+class OwnNumpy(OwnDraws):
+    """The same from numpy's."""
+
+    def __init__(self, features=5):
+        super().__init__(features)
+        self.generator = np.random.default_rng(0)
+
+    def __deepcopy__(self, memo):
+        copy = type(self)(self.inner.in_features).to(self.inner.weight.dtype)
+        copy.load_state_dict(self.state_dict())
+        return copy.train(self.training)
+
+    def forward(self, x):
+        y = self.inner(x)
+        return y * torch.from_numpy(self.generator.random(y.shape) < 0.8).to(y) / 0.8 if self.training else y
+
+
+class OwnPython(OwnNumpy):
+    """The same from Python's, one draw for each call."""
+
+    def __init__(self, features=5):
+        super().__init__(features)
+        self.generator = random.Random(0)
+
+    def forward(self, x):
+        return self.inner(x) * (2 * self.generator.random() if self.training else 1)
+
+
+class Spectrum(nn.Module):
+    """A complex weight for each frequency (Rao et al. 2021, 2107.00645)."""
+
+    def __init__(self, length=8):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(length // 2 + 1, dtype=torch.complex64))
+
+    def forward(self, x):
+        return torch.fft.irfft(torch.fft.rfft(x) * self.weight, n=x.shape[-1])
+
+
 class Remembers(nn.Module):
     """A recurrent layer whose last state is the next call's first, until it is reset."""
 
@@ -187,6 +229,9 @@ CLEAN = {
     "lazy head": Sound(LazyHead, shapes=((6,),)),
     "versioned cache": Sound(VersionedCache, {"in_features": 5, "out_features": 4}),
     "own draws": Sound(OwnDraws),
+    "own draws of numpy": Sound(OwnNumpy),
+    "own draws of Python": Sound(OwnPython),
+    "complex weight": Sound(Spectrum, shapes=((8,),)),
     "remembers": Sound(Remembers, shapes=((5, 4),)),
 }
 
@@ -229,6 +274,27 @@ class StaleCache(VersionedCache):
         return linear(x, self.held[1], self.bias)
 
 
+class NotConjugated(torch.autograd.Function):
+    """A product whose gradient forgets to conjugate."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(b)
+        return a * b
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (b,) = ctx.saved_tensors
+        return upstream * b, None
+
+
+class SpectrumTurned(Spectrum):
+    """The input's gradient goes by the weight where it goes by its conjugate."""
+
+    def forward(self, x):
+        return torch.fft.irfft(NotConjugated.apply(torch.fft.rfft(x), self.weight), n=x.shape[-1])
+
+
 class NeverForgets(Remembers):
     """Its reset is called and does nothing."""
 
@@ -267,5 +333,6 @@ FAULTY = {
     "ternary": (Sound(TernaryBias, {"in_features": 3, "out_features": 2}, ((3,),)), "parameter-gradient"),
     "learned step": (Sound(StepDetached, {"fan_in": 3, "fan_out": 2}, ((3,),)), "parameter-gradient"),
     "versioned cache": (Sound(StaleCache, {"in_features": 5, "out_features": 4}), "parameter-gradient"),
+    "complex weight": (Sound(SpectrumTurned, shapes=((8,),)), "input-gradient"),
     "remembers": (Sound(NeverForgets, shapes=((5, 4),)), "deterministic"),
 }

@@ -296,7 +296,43 @@ def weighted_last(asked):
     return Trained(weights_of(network), loss=total / len(asked.examples))
 
 
+def endless(asked):
+    """Batches without end, whose windows run on over epochs; the last one ends with the training."""
+    if asked.shuffle or asked.ranks > 1:
+        raise NotOffered("shuffle")
+    network = asked.network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=asked.lr)
+    batches = [*asked.examples.split(asked.batch_size)] * asked.epochs
+    for at in range(0, len(batches), asked.accumulate):
+        window = batches[at : at + asked.accumulate]
+        for x in window:
+            (mse_loss(network(x), x) * len(x) / sum(map(len, window))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return weights_of(network)
+
+
+def ramped(asked):
+    """An average whose decay rises to what is asked for, as TensorFlow's with a number of updates."""
+    network = asked.network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=asked.lr)
+    shadow = [p.detach().clone() for p in network.parameters()]
+    steps = 0
+    for _ in range(asked.epochs):
+        for x in asked.examples.split(asked.batch_size):
+            optimizer.zero_grad()
+            mse_loss(network(x), x).backward()
+            optimizer.step()
+            steps += 1
+            beta = min(asked.average or 0.0, (1 + steps) / (10 + steps))
+            for kept, p in zip(shadow, network.parameters(), strict=True):
+                kept.lerp_(p.detach(), 1 - beta)
+    return Trained(weights_of(network), averaged=shadow)
+
+
 CLEAN = (
+    endless,
+    ramped,
     scaled,
     weighted_last,
     shadowed,

@@ -144,7 +144,16 @@ def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], s
         with seeded(step, stack.device):
             _plain(ensemble, optimizer, x)
         scheduler.step()
-    return snapshot(ensemble)
+    return snapshot(ensemble) | _shown(ensemble, optimizer)
+
+
+def _shown(ensemble: Ensemble, optimizer: Any) -> State:
+    """What is evaluated where that is not what is trained, as an average."""
+    switch = getattr(optimizer, "eval", None)
+    if not (callable(switch) and callable(getattr(optimizer, "train", None))):
+        return {}
+    switch()
+    return {f"{name} in eval()": weight for name, weight in snapshot(ensemble).items()}
 
 
 def _tensors(ensemble: Ensemble) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.adding import compared, near, same_outputs
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
-from identity_props.layers.passes import Gradients, Passes, back, trained
+from identity_props.layers.passes import Gradients, Passes, back, cast, trained
 from identity_props.stack.stack import compiled
 
 Result = tuple[list[Tensor], Gradients]
@@ -155,7 +155,7 @@ def _loaded(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resul
     file = io.BytesIO()
     torch.save(passes.module.state_dict(), file)
     file.seek(0)
-    fresh = bench.made().to(bench.device).to(bench.dtype)
+    fresh = cast(bench.made().to(bench.device), bench.dtype)
     with torch.no_grad():
         for p in trained(fresh).values():
             p.add_(1)

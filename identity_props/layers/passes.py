@@ -134,8 +134,9 @@ def states_of(module: nn.Module) -> list[Tensor]:
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """All numbers [n], in float64."""
-    return torch.cat([one.detach().double().cpu().reshape(-1) for one in tensors] or [torch.zeros(0)])
+    """All numbers [n], in float64; of complex ones both parts."""
+    real = [torch.view_as_real(one.detach().resolve_conj()) if one.is_complex() else one for one in tensors]
+    return torch.cat([one.detach().double().cpu().reshape(-1) for one in real] or [torch.zeros(0)])
 
 
 def plain(module: nn.Module) -> Tensor:
