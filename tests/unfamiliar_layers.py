@@ -295,6 +295,22 @@ class SpectrumTurned(Spectrum):
         return torch.fft.irfft(NotConjugated.apply(torch.fft.rfft(x), self.weight), n=x.shape[-1])
 
 
+class HalfCounted(nn.Module):
+    """A batch norm that never counts its variance."""
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+
+    def forward(self, x):
+        mean, variance = self.mean, self.variance
+        if self.training:
+            mean, variance = x.mean(0), x.var(0, unbiased=False)
+            self.mean.lerp_(mean.detach().to(self.mean), 0.1)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
 class NeverForgets(Remembers):
     """Its reset is called and does nothing."""
 
@@ -334,5 +350,6 @@ FAULTY = {
     "learned step": (Sound(StepDetached, {"fan_in": 3, "fan_out": 2}, ((3,),)), "parameter-gradient"),
     "versioned cache": (Sound(StaleCache, {"in_features": 5, "out_features": 4}), "parameter-gradient"),
     "complex weight": (Sound(SpectrumTurned, shapes=((8,),)), "input-gradient"),
+    "batch norm": (Sound(HalfCounted, shapes=((4,),)), "layer-modes"),
     "remembers": (Sound(NeverForgets, shapes=((5, 4),)), "deterministic"),
 }

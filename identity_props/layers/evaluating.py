@@ -1,0 +1,64 @@
+"""What a layer gives in evaluation, beside what it gives in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from identity_props.laws import Discrepancy
+from identity_props.layers.adding import near, same_outputs
+from identity_props.layers.bench import LayerBench
+from identity_props.layers.passes import Passes
+
+TILES, PASSES = 32, 400  # a batch is repeated, and passed until what is counted of it settles
+SETTLED = 1e-2  # what n - 1 makes of n
+
+
+def of_both_modes(bench: LayerBench) -> Iterator[Discrepancy]:
+    """What neither draws nor changes buffers evaluates to what it gives in training, merged or not."""
+    both, xs = [bench.passes(training) for training in (True, False)], bench.inputs()
+    if bench.draws(True) or bench.draws(False):
+        return
+    if _counts(both[0], xs):
+        yield from _settled(bench)
+        return
+    with torch.no_grad():
+        outs = [passes.outs([x.clone() for x in xs]) for passes in both]
+    if [one.shape for one in outs[0]] == [one.shape for one in outs[1]]:
+        terms = sum(map(Tensor.numel, outs[0]))
+        yield from same_outputs(outs[1], outs[0], near(bench, 16, terms), "evaluating, as in training")
+
+
+def _settled(bench: LayerBench) -> Iterator[Discrepancy]:
+    """Of what mixes examples in training, as batch norms do, and evaluates by what it has counted of them."""
+    passes = bench.passes(True)
+    xs = [x.repeat(TILES, *[1] * (x.ndim - 1)) for x in bench.inputs()]
+    counted = passes.buffers
+    for _ in range(PASSES):
+        outs, before = passes.flat(xs, again=True), counted
+        counted = {name: b.detach().clone() for name, b in passes.module.named_buffers()}
+        if all(_near(counted[name], before[name]) for name in before):
+            break
+    else:
+        return
+    others = [torch.cat([x[:-1], 2 * x[-1:]]) if x.is_floating_point() else x for x in xs]
+    mixed = not torch.equal(*(one[: len(one) // 2] for one in (outs, passes.flat(others, again=True))))
+    evaluating = Passes(bench.module(), False, bench.seed, bench.device)
+    first = evaluating.flat(xs)
+    evaluating.buffers = counted
+    settled = evaluating.flat(xs)
+    if mixed and settled.shape == outs.shape and not torch.equal(first, settled):
+        yield from same_outputs([settled], [outs], SETTLED, "evaluating, what it has counted of one batch")
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    return not one.is_floating_point() or bool(torch.allclose(one, other, rtol=1e-5, atol=1e-6))
+
+
+def _counts(passes: Passes, xs: Sequence[Tensor]) -> bool:
+    """Whether a pass changes buffers."""
+    passes.flat(xs)
+    now = dict(passes.module.named_buffers())
+    return any(not torch.equal(was, now[name]) for name, was in passes.buffers.items())
