@@ -19,6 +19,7 @@ from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered, Trained, TrainedError, trained_by, weights_of
 from tests import user_trainers
 from tests.test_trainer_audit import NAMED
+from tests.user_styles import endless, ramped
 
 RANKS = [name for name in TRAINER_LAWS if name.startswith("ranks")]
 TOKENS = [name for name in TRAINER_LAWS if name.startswith("tokens")]
@@ -601,12 +602,14 @@ CONVENTIONS = [
     ("unequal", "fixed", Fixed),
     ("window", "fixed", FixedWindow),
     ("window", "carried", Carries),
+    ("window", "ended", endless),
     ("momentum-rate", "keras", RateInside),
     ("decay", "decoupled", Decoupled),
     ("decay-rate", "independent", Independent),
     ("overflow", "told", TellsSkipped),
     ("modes", "unswitched", EvaluatesTraining),
     ("average", "first", AveragesFromFirst),
+    ("average", "ramped", ramped),
     ("training-loss", "final", FinalLoss),
     ("accumulated-loss", "final", FinalLoss),
     ("order", "batches", ShufflesBatches),
