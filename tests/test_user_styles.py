@@ -5,7 +5,7 @@ import pytest
 from identity_props.conformance.rows import DESIGN, FAIL, PASS
 from identity_props.conformance.training import TRAINS, check_trainer, row_of
 from identity_props.trainers import TRAINER_LAWS, Bench
-from tests.user_styles import CLEAN, FAULTY, batches_shuffled, endless, loop, ramped
+from tests.user_styles import CLEAN, FAULTY, batches_shuffled, loop
 
 
 def named(fit):
@@ -32,11 +32,3 @@ def test_a_subtle_fault_is_seen(fit, law):
 def test_batches_that_are_shuffled_whole_are_named():
     found = row_of(TRAINER_LAWS["order"], Bench(batches_shuffled))
     assert (found.verdict, found.kind) == (DESIGN, "batches")
-
-
-@pytest.mark.parametrize(
-    ("fit", "law", "rule"), [(endless, "window", "ended"), (ramped, "average", "ramped")]
-)
-def test_a_rule_in_use_is_named(fit, law, rule):
-    found = row_of(TRAINER_LAWS[law], Bench(fit))
-    assert (found.verdict, found.kind) == (DESIGN, rule)
