@@ -146,6 +146,61 @@ class Spectrum(nn.Module):
         return torch.fft.irfft(torch.fft.rfft(x) * self.weight, n=x.shape[-1])
 
 
+class Keyed(nn.Module):
+    """Attention whose keys have a bias, which the softmax does not hear of: its gradient is rounding."""
+
+    def __init__(self, features=6):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(features, features) for _ in range(3))
+
+    def forward(self, x):
+        shares = (self.query(x) @ self.key(x).mT / x.shape[-1] ** 0.5).softmax(-1)
+        return shares @ self.value(x)
+
+
+class Noisy(nn.Linear):
+    """Weights with noise that stays until it is drawn anew, in training alone (Fortunato et al. 2018, 1706.10295)."""
+
+    def __init__(self, fan_in=5, fan_out=4):
+        super().__init__(fan_in, fan_out)
+        self.register_buffer("noise", torch.randn(fan_out, fan_in))
+
+    def forward(self, x):
+        return linear(x, self.weight + 0.1 * self.noise * self.training, self.bias)
+
+
+class SeededByOne(OwnDraws):
+    """Its generator begins where one would look for it."""
+
+    def __init__(self, features=5):
+        super().__init__(features)
+        self.generator.manual_seed(1)
+
+
+class BegunByData(nn.Module):
+    """Scale and shift are set by the first batch in training (Kingma and Dhariwal 2018, 1807.03039)."""
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.scale, self.shift = (nn.Parameter(torch.zeros(features)) for _ in range(2))
+        self.begun = False
+
+    def forward(self, x):
+        if self.training and not self.begun:
+            with torch.no_grad():
+                self.shift.copy_(-x.mean(0))
+                self.scale.copy_(-x.std(0).log())
+            self.begun = True
+        return (x + self.shift) * self.scale.exp()
+
+
+class Waves(nn.Linear):
+    """Sines of thirty times what a layer gives (Sitzmann et al. 2020, 2006.09661), which magnify rounding."""
+
+    def forward(self, x):
+        return (30 * super().forward(x)).sin()
+
+
 class Remembers(nn.Module):
     """A recurrent layer whose last state is the next call's first, until it is reset."""
 
@@ -205,6 +260,15 @@ class Places(nn.Module):
         return self.inner(x) + self.places(x.shape[1]).to(x)
 
 
+class Grows(Places):
+    """Its table is a buffer, which is none until the first input."""
+
+    def __init__(self, features=6):
+        super().__init__(features)
+        del self.table
+        self.register_buffer("table", torch.zeros(0, features), persistent=False)
+
+
 class Checkpointed(nn.Module):
     """Its norm is outside what is computed again for the pass back."""
 
@@ -232,6 +296,12 @@ CLEAN = {
     "own draws of numpy": Sound(OwnNumpy),
     "own draws of Python": Sound(OwnPython),
     "complex weight": Sound(Spectrum, shapes=((8,),)),
+    "keyed": Sound(Keyed, shapes=((5, 6),)),
+    "noisy": Sound(Noisy),
+    "seeded by one": Sound(SeededByOne),
+    "grows": Sound(Grows, shapes=((5, 6),)),
+    "begun by data": Sound(BegunByData, shapes=((4,),)),
+    "waves": Sound(Waves, {"in_features": 2, "out_features": 16}, ((2,),)),
     "remembers": Sound(Remembers, shapes=((5, 4),)),
 }
 
@@ -311,6 +381,13 @@ class HalfCounted(nn.Module):
         return (x - mean) / (variance + 1e-5).sqrt()
 
 
+class Unsorted(nn.Linear):
+    """Outputs come in the order of lengths, not of examples."""
+
+    def forward(self, x):
+        return super().forward(x[x.norm(dim=-1).argsort()]) if x.ndim == 2 else super().forward(x)
+
+
 class NeverForgets(Remembers):
     """Its reset is called and does nothing."""
 
@@ -351,5 +428,6 @@ FAULTY = {
     "versioned cache": (Sound(StaleCache, {"in_features": 5, "out_features": 4}), "parameter-gradient"),
     "complex weight": (Sound(SpectrumTurned, shapes=((8,),)), "input-gradient"),
     "batch norm": (Sound(HalfCounted, shapes=((4,),)), "layer-modes"),
+    "unsorted": (Sound(Unsorted, {"in_features": 5, "out_features": 4}), "gradients-add"),
     "remembers": (Sound(NeverForgets, shapes=((5, 4),)), "deterministic"),
 }

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
+from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import EXAMPLES, LayerBench
 from identity_props.layers.derivatives import documented
-from identity_props.layers.passes import Gradients, Passes, back
+from identity_props.layers.passes import Gradients, Passes, back, size
 
 SOURCE = "the gradient of a sum is the sum of the gradients"
 
@@ -32,8 +33,10 @@ def compared(
 ) -> Iterator[Discrepancy]:
     """One a tensor: |a - b| over the largest of what is summed; a gradient that is missing is one of zeros.
 
+    One that is rounding beside the largest of the layer, as of a bias before a norm, is measured by that.
     ``rounded`` is what is expected of numbers that are rounded once more: 64 times as far is allowed too.
     """
+    largest = max((float(one.norm()) for one in expected.values() if one is not None), default=0.0)
     for name, wanted in expected.items():
         got = measured.get(name)
         if got is None and wanted is None:
@@ -47,7 +50,8 @@ def compared(
             continue
         summed = [each.get(name) for each in parts]
         sizes = [float(one.norm()) for one in (a, b, *summed) if one is not None]
-        size, other = max(sizes) or 1.0, (rounded or {}).get(name)
+        own, other = max(sizes), (rounded or {}).get(name)
+        size = (own if own > 100 * near * largest else largest) or 1.0
         off = 0.0 if other is None else 64 * float((other - b).norm()) / size
         yield Discrepancy(float((a - b).norm()) / size, near + off, what)
 
@@ -95,7 +99,7 @@ def _parameters(gradients: Gradients, passes: Passes) -> Gradients:
     SOURCE,
 )
 def gradients_add(bench: LayerBench) -> Discrepancy:
-    """Rounding of sums over the examples and outputs, in another order."""
+    """Rounding of sums over the examples and outputs, in another order; 64 times what rounding each input once more moves."""
     documented(bench.passes(False))
     found = [one for passes in judged_modes(bench) for one in _sums(bench, passes)]
     if not found:
@@ -104,7 +108,8 @@ def gradients_add(bench: LayerBench) -> Discrepancy:
 
 
 def _sums(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
-    yield from _of_examples(bench, passes) if bench.apart and not passes.training else ()
+    if not passes.training:
+        yield from _of_examples(bench, passes) if bench.apart else _in_order(bench, passes)
     yield from _of_micro_batches(bench, passes)
     yield from _of_uses(bench, passes)
 
@@ -115,22 +120,54 @@ def _of_examples(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     with torch.no_grad():
         along = passes.along(passes.outs([x.clone() for x in xs]))
     whole, expected = passes.backward(xs, along)
+    around, moved = passes.backward([rounded_once(x, 2 * bench.eps) for x in xs], along)
     alone = [
         passes.backward([x[k : k + 1] for x in xs], [a[k : k + 1] for a in along]) for k in range(EXAMPLES)
     ]
     allowed = near(bench, sum(map(Tensor.numel, along)))
     outs = [torch.cat(each) for each in zip(*(outs for outs, _ in alone), strict=True)]
     when = f"{passes.when}, examples one by one"
-    yield from same_outputs(outs, whole, allowed, when)
+    yield from same_outputs(outs, whole, allowed, when, around)
     parts = [gradients for _, gradients in alone]
     total = _parameters(_added(parts), passes)
-    yield from compared(total, _parameters(expected, passes), allowed, when, parts)
+    once = _parameters(moved, passes)
+    yield from compared(total, _parameters(expected, passes), allowed, when, parts, once)
     for k in range(len(xs)):
         name = passes.input(k)
         if expected.get(name) is None or any(one.get(name) is None for one in parts):
             continue
         each = torch.cat([one[name] for one in parts])  # type: ignore[misc]
         yield from compared({name: each}, {name: expected[name]}, allowed, when)
+
+
+def rounded_once(x: Tensor, eps: float) -> Tensor:
+    """Numbers that are each rounded once more by as much at most."""
+    if not (eps and x.is_floating_point()):
+        return x
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x * (1 + eps * (2 * noise - 1)).to(x)
+
+
+def _in_order(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
+    """Where each output is that of one example alone, it is that of its own."""
+    xs = bench.inputs()
+    whole = passes.outs([x.clone() for x in xs])
+    try:
+        with offered("one example"):
+            alone = [passes.outs([x[k : k + 1].clone() for x in xs]) for k in range(EXAMPLES)]
+    except NotOfferedError:
+        return
+    for out, *each in zip(whole, *alone, strict=True):
+        if out.ndim and len(out) == EXAMPLES and all(one.shape[0] == 1 for one in each):
+            rows, singles = out.detach().flatten(1).double(), torch.cat(each).detach().flatten(1).double()
+            apart = (
+                torch.cdist(rows, singles) <= near(bench, rows.shape[1]) * size(rows) * rows.shape[1] ** 0.5
+            )
+            if bool((apart.sum(1) == 1).all()) and bool((apart.sum(0) == 1).all()):
+                count = EXAMPLES - int(apart.diagonal().sum())
+                yield Discrepancy(
+                    count, 0, f"forward, {passes.when}: outputs that come at another example's place"
+                )
 
 
 def _of_micro_batches(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from identity_props.errors import InputError
 from identity_props.layers.passes import (
     Passes,
+    begun_by_data,
     cast,
     check_layer,
     displace,
@@ -91,9 +92,16 @@ class LayerBench:
         """A new layer as it is drawn, of the same draws each time; a lazy one once it has seen its inputs."""
         with seeded(self.seed, self.device), quietly():
             made = self._built(factory, **others)
-            if any(map(is_lazy, states_of(made))):
-                made(*(x.cpu() for x in self.inputs(dtype=torch.float32)))
+            if any(map(is_lazy, states_of(made))) or (factory is None and self._begun_by_data):
+                made.train()(*(x.cpu() for x in self.inputs(dtype=torch.float32)))
         return made
+
+    @cached_property
+    def _begun_by_data(self) -> bool:
+        """Whether its first pass in training, and no later one, sets parameters, as an ActNorm's does."""
+        with seeded(self.seed, self.device), quietly():
+            module = self._built()
+            return begun_by_data(module, [x.cpu() for x in self.inputs(dtype=torch.float32)])
 
     def _built(self, factory: Callable[..., Any] | None = None, **others: Any) -> nn.Module:
         made = (factory or self.factory)(**{**self.arguments, **others})

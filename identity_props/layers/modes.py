@@ -151,7 +151,6 @@ def _loaded(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resul
 
 def _renewed(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
     """Weights are changed in training, as by an optimizer, and put back: what is kept of them shows."""
-    del expected
     other = bench.passes(passes.training)
     for one in (other, passes):
         if one is passes:
@@ -160,7 +159,9 @@ def _renewed(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resu
         with torch.no_grad():
             for p in one.parameters.values():
                 p.mul_(-2).add_(0.25)
-    yield from _same(bench, passes, xs, other.backward(xs), "after new weights")
+    expected = other.backward(xs)
+    if all(bool(out.isfinite().all()) for out in expected[0]):  # as weights may be that large
+        yield from _same(bench, passes, xs, expected, "after new weights")
 
 
 def _resized(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
@@ -232,7 +233,8 @@ def _left(bench: LayerBench, passes: Passes) -> Discrepancy:
     back(outs, along)
     counts = {name: changed({name: was}, {name: now.detach()}) for name, (now, was) in read.items()}
     for name, b in passes.module.named_buffers():  # as checkpointed batch norms count twice
-        if name in counted and not torch.equal(counted[name], passes.buffers[name]):
+        was = passes.buffers.get(name)
+        if name in counted and was is not None and not torch.equal(counted[name], was):
             counts[f"{name} back"] = changed({name: counted[name]}, {name: b.detach()})
     names = ", ".join(name for name, count in counts.items() if count)
     return Discrepancy(

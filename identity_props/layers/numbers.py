@@ -16,6 +16,7 @@ from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Gradients, Passes
 from identity_props.layers.slopes import displaced, where_off
 
+NOUGHT = 1e-9  # of the largest gradient: what is less is rounding
 DRAWS = 3  # of roundings
 OUTPUT = "the output"
 Results = Gradients  # outputs and gradients by name
@@ -116,6 +117,8 @@ class Truth:
             what = f"{way}, {name}, {when}: its shape is {[*got.shape]}, not {[*wanted.shape]}"
             return Discrepancy(math.inf, 0.0, what)
         size, allowed = float(wanted.norm()) or 1.0, self._allowed(name, wanted)
+        if way == "backward" and size <= NOUGHT * self._largest:  # as of a bias before a norm
+            size, allowed = self._largest, 4 * math.sqrt(self._terms) * eps_of(self.dtype, self.bench.device)
         if other is not None and other.shape == wanted.shape:
             allowed = max(allowed, 4 * float((other - wanted).norm()) / size)
         off = got - wanted
@@ -123,13 +126,23 @@ class Truth:
         what = f"{way}, {name}{where}, {when}: |it - {whose}| / its size"
         return Discrepancy(float(off.norm()) / size, allowed, what)
 
+    @cached_property
+    def _largest(self) -> float:
+        """Size of the largest gradient."""
+        gradients = (g for name, g in self.expected.items() if not name.startswith(OUTPUT) and g is not None)
+        return max((float(g.norm()) for g in gradients), default=0.0)
+
+    @cached_property
+    def _terms(self) -> int:
+        """How many are summed at most."""
+        return max(math.prod(shape) for shape in self.bench.shapes) + sum(a.numel() for a in self.along)
+
     def _allowed(self, name: str, wanted: Tensor) -> float:
         size = float(wanted.norm()) or 1.0
         squares = [float((m - wanted).square().sum()) for one in self.moves if (m := one[name]) is not None]
         moved = math.sqrt(sum(squares) / max(1, len(squares))) / size
         moved += eps_of(self.dtype, self.bench.device)
-        terms = max(math.prod(shape) for shape in self.bench.shapes) + sum(a.numel() for a in self.along)
-        return max(min(4 * math.sqrt(terms) * moved, 0.5), 4 * moved)
+        return max(min(4 * math.sqrt(self._terms) * moved, 0.5), 4 * moved)
 
 
 def wide(tensor: Tensor) -> Tensor:

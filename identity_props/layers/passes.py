@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from identity_props.errors import InputError
-from identity_props.stack.guard import alive
+from identity_props.stack.guard import RAISED, alive
 from identity_props.stack.seeding import seeded
 
 CHOOSING = {
@@ -70,7 +71,8 @@ def generators_of(module: nn.Module) -> list[Any]:
 
 
 def rewind(generator: Any, was: Any, seed: int | None) -> None:
-    """Put a generator where another of its kind is, or at a seed."""
+    """Put a generator where another of its kind is, or at a seed that nobody chooses."""
+    seed = None if seed is None else (seed + 2_654_435_769) % 2**32
     if isinstance(generator, torch.Generator):
         generator.set_state(
             was.get_state() if seed is None else torch.Generator().manual_seed(seed).get_state()
@@ -268,6 +270,20 @@ def check_layer(made: object, name: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise InputError(f"layer {name}: expected a factory of torch.nn.Module, got {type(made).__name__}")
     return made
+
+
+def begun_by_data(module: nn.Module, xs: Sequence[Tensor]) -> bool:
+    """Whether its first pass in training, and not the second, changes parameters; not asked of a lazy one."""
+    if any(map(is_lazy, states_of(module))):
+        return False
+    seen = [plain(module)]
+    for _ in range(2):
+        try:
+            module.train()(*[x.clone() for x in xs])
+        except RAISED:  # it says so where it is judged
+            return False
+        seen.append(plain(module))
+    return not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
 
 
 def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.laws.walking import NotOfferedError, offered
-from identity_props.layers.adding import compared, near, same_outputs
+from identity_props.layers.adding import compared, near, rounded_once, same_outputs
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import jointly
@@ -115,11 +115,7 @@ def _copied(view: View, eps: float = 0.0) -> View:
     """The same in contiguous memory, each number rounded once more by as much."""
 
     def copied(x: Tensor) -> Tensor:
-        copy = view(x).clone(memory_format=torch.contiguous_format)
-        if not (eps and copy.is_floating_point()):
-            return copy
-        noise = torch.rand(copy.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return copy * (1 + eps * (2 * noise - 1)).to(copy)
+        return rounded_once(view(x).clone(memory_format=torch.contiguous_format), eps)
 
     return copied
 
@@ -211,13 +207,16 @@ def _of_batches(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     most = bench.inputs(16)
     groups = [passes.outs([x[k : k + GROUP].clone() for x in most]) for k in range(0, 16, GROUP)]
     outs = [torch.cat([one.detach() for one in each]) for each in zip(*groups, strict=True)]
+    around = passes.outs([rounded_once(x, 2 * bench.eps) for x in most])
     for n in BATCHES:
         if not _taken(passes, [x[:n] for x in most]):
             continue
         found = passes.outs([x[:n].clone() for x in most])
-        yield from same_outputs(
-            found, [out[:n] for out in outs], near(bench, 16), f"{passes.when}, {n} examples"
+        when, due, once = (
+            f"{passes.when}, {n} examples",
+            *([out[:n] for out in each] for each in (outs, around)),
         )
+        yield from same_outputs(found, due, near(bench, 16), when, once)
 
 
 def _of_none(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
