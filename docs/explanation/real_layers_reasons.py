@@ -7,6 +7,7 @@ SECOND = "*fault*: its second derivative is wrong, which gradgradcheck says too 
 EXP = "*fault*: matrix_exp of small matrices gives NaN or huge numbers in bfloat16 (`layer_reproductions/torch_orthogonal.py`)."
 DORA = "*design*: the norm of the weight takes no gradient, as its paper has it (Liu et al. 2024, section 4.3), so that its gradient is no derivative."
 INT8 = "*design*: training computes with the eight-bit weight at the input's precision, evaluating with eight-bit inputs too; outputs differ by half a percent."
+PACKED = "*design*: its first pass in eval mode packs the 4-bit weight in place for the CPU, so that a pass changes what it keeps, and buffers that are put back no longer fit; passes of a layer that is left alone were the same, bit for bit."
 TRITON = "*limit*: its kernels are Triton's, which want a GPU; there was none."
 
 REASONS = {
@@ -18,6 +19,7 @@ REASONS = {
     "torch.nn.utils.parametrizations: orthogonal, Conv2d": {"layer-dtype": EXP},
     "peft: DoRA": {"parameter-gradient": DORA, "second-order": DORA, "layer-shapes": DORA},
     "bitsandbytes: Linear8bitLt": {"layer-modes": INT8},
+    "bitsandbytes: Linear4bit": {"deterministic": PACKED},
     "liger-kernel: LigerRMSNorm": {"computes": TRITON},
     "liger-kernel: LigerLayerNorm": {"computes": TRITON},
 }
