@@ -80,6 +80,7 @@ def test_one_of_no_algorithm_has_none_in_its_place():
 
 def test_ends_are_alike_within_a_factor_of_two_and_where_both_diverge():
     assert ends_alike((1.0, math.nan), (1.9, math.inf))
+    assert ends_alike((1.0,), (1.9, 100.0))
     assert not ends_alike((1.0,), (2.1,))
     assert not ends_alike((1.0,), (math.nan,))
 

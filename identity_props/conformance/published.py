@@ -20,7 +20,9 @@ from identity_props.stack.stack import PARTS, Stack
 from identity_props.task.algorithms import Arguments, Cell
 from identity_props.task.algorithms.base import Step
 
-TWICE = 2.0  # FVU apart by less is the same: what rounding makes of some hundred steps of a linear layer
+# FVU apart by less is the same: torch's own come within 1e-3 of their papers' over 40 steps, four of pytorch-optimizer's
+# to two digits over 1,250, and its Adai, which is another than its paper's, is 8,000 times as far
+TWICE = 2.0
 
 
 class Published(torch.optim.Optimizer):
@@ -65,11 +67,14 @@ def as_published(stack: Stack, seed: int = 0) -> tuple[str, Stack] | None:
 
 
 def ends_alike(fvu: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether networks of the same seeds end at FVUs within a factor of two, or none of a pair at a finite one."""
+    """Whether networks of the same seeds end at FVUs within a factor of two, or none of a pair at a finite one.
+
+    One of them may have been judged by more seeds, which follow those that both have.
+    """
 
     def alike(a: float, b: float) -> bool:
         if not (math.isfinite(a) and math.isfinite(b)):
             return math.isfinite(a) == math.isfinite(b)
         return max(a, b) <= TWICE * min(a, b)
 
-    return all(alike(a, b) for a, b in zip(fvu, other, strict=True))
+    return all(alike(a, b) for a, b in zip(fvu, other, strict=False))

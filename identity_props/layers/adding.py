@@ -94,7 +94,7 @@ def _parameters(gradients: Gradients, passes: Passes) -> Gradients:
 @layer_law(
     "gradients-add",
     "gradients of single examples add up to the batch's, of micro-batches on what is there, and of two uses of one"
-    " layer in a network to that of both",
+    " layer in a network to that of both; outputs come at their own examples' places",
     "what is saved for a pass back is overwritten by the next pass, or gradients replace each other",
     SOURCE,
 )

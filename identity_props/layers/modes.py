@@ -26,7 +26,7 @@ Result = tuple[list[Tensor], Gradients]
     "layer-modes",
     "outputs are the same in training and evaluating, of what neither draws nor counts, and of what counts statistics of a"
     " batch once those have settled on one; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
-    " saved and loaded, with part of the inputs without gradient, after new weights, and compiled where that is asked",
+    " saved and loaded, with part of the inputs without gradient, after new weights, after inputs of another size, and compiled where that is asked",
     "what a pass keeps for the next one is stale, or a copy is none",
     "a layer is a function of its state and its mode",
 )

@@ -98,11 +98,12 @@ def _forgets(module: nn.Module, reset: Callable[[], Any]) -> bool:
         reset()
     except Exception:  # it wants to be told something
         return False
-    same = all(map(torch.equal, kept, module.parameters()))
+    if all(map(torch.equal, kept, module.parameters())):
+        return True
     with torch.no_grad():
         for p, was in zip(module.parameters(), kept, strict=True):
             p.copy_(was)
-    return same
+    return False
 
 
 def rounds(passes: Passes, xs: Sequence[Tensor]) -> bool:
@@ -123,7 +124,7 @@ class _Rounding(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        home, name = func.overloadpacket._qualified_op_name.split("::")
+        home, name = func.namespace, func.overloadpacket.__name__
         floating = any(isinstance(one, Tensor) and one.is_floating_point() for one in args)
         known = home in ("aten", "prim", "prims") and not name.startswith("fake_quantize")
         self.rounded |= floating and (not known or name.rstrip("_") in ROUNDING | CHOOSING)

@@ -18,8 +18,6 @@ from torch import Tensor
 from identity_props.errors import InputError
 
 Q = 1 / 4  # of a weight of 1 at a step: far from 0 and from 1, so that rounding hides nothing
-MICRO = ("examples", "means", "fixed")  # what a short micro-batch is divided by
-WINDOW = ("mean", "fixed", "carried", "ended", "dropped")  # what becomes of an incomplete window
 
 
 def orthonormal(n: int, d: int, seed: int) -> Tensor:

@@ -233,7 +233,7 @@ def _decaying(bench: Bench, asked: Asked, shares: Sequence[float]) -> Layers:
 @trainer_law(
     "average",
     "The averaged weights are a <- beta a + (1 - beta) w after each optimizer step, and training goes on from w.",
-    "Polyak, Juditsky 1992; torch.optim.swa_utils",
+    "Polyak, Juditsky 1992; torch.optim.swa_utils; tf.train.ExponentialMovingAverage, num_updates",
     needs="average",
     rules={
         "start": "from the weights at the start",
