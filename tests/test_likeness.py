@@ -309,7 +309,7 @@ class MovesAll(FaultyAdam):
     ("part", "where"),
     [
         (off(lambda p, state, group: len(group["params"]) > 4), "as it comes, step 1, parameter"),
-        (off(lambda p, state, group: p.numel() > 2**16), "as it comes, step 1, parameter 0 [129, 509]"),
+        (off(lambda p, state, group: p.numel() > 2**16), "as it comes, step 1, parameter 0 [257, 256]"),
         (off(lambda p, state, group: state["n"] > 30), "as it comes, step 31, parameter"),
         (off(lambda p, state, group: p.ndim == 1), "parameter 11 [17]"),
         (OneCounter, "as it comes, step 1, parameter"),
