@@ -446,6 +446,20 @@ class Unfused(SGD):
         super().__init__(params, **arguments)
 
 
+class ByNothing(SGD):
+    """After its first step each is divided by its eps alone, as by squares of 0."""
+
+    def __init__(self, params, lr, eps=1e-8):
+        super().__init__(params, lr)
+        self.eps, self.steps = eps, 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        for p in (p for group in self.param_groups for p in group["params"]):
+            p.grad = p.grad.sign() if self.steps == 1 else p.grad / self.eps
+        return super().step(closure)
+
+
 class Wrapper:
     """An optimizer in another, and no subclass of torch's: its schedulers refuse it."""
 
@@ -472,9 +486,15 @@ def test_what_wraps_an_optimizer_is_scheduled_as_that():
 
 @pytest.mark.parametrize(
     ("name", "optimizer"),
-    [("resume", Wrapper), ("freeze", Resting), ("resume", Counted), ("implementations", Unfused)],
+    [
+        ("resume", Wrapper),
+        ("freeze", Resting),
+        ("resume", Counted),
+        ("implementations", Unfused),
+        ("scale-adaptive", ByNothing),
+    ],
 )
-def test_a_law_accuses_no_optimizer_that_wraps_or_rests_or_keeps_no_tensor_or_refuses(name, optimizer):
+def test_a_law_accuses_no_optimizer_for_what_it_is_free_to_do(name, optimizer):
     assert LAWS[name].measure(Stack(optimizer=optimizer, lr=1 / 128), CASE.case(2)).holds
 
 
