@@ -21,6 +21,8 @@ from identity_props.report import audit as audit_report
 from identity_props.stack.stack import PARTS
 from identity_props.trainers import TRAINER_LAWS
 
+pytestmark = pytest.mark.thorough
+
 SAMPLE = ("mask-cached", "gradient-zero", "mean-of-means", "last-batch-twice", "rate-0.9-rmsprop")
 
 

@@ -14,6 +14,8 @@ from identity_props.laws import LAWS
 from identity_props.stack.loop import needs_closure, take_step
 from identity_props.stack.stack import Stack
 
+pytestmark = pytest.mark.thorough
+
 
 class Asking(Adam):
     """Its signature has no default."""

@@ -45,6 +45,7 @@ def failed(found):
     return {name for name, row in found.items() if row.verdict == FAIL}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("families", ["one family", pytest.param("every family", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("optimizer", "lr"), [(SGD, 1.0), (Adam, 1 / 32), (torch.optim.RMSprop, 1 / 32)])
 def test_torch_s_own_optimizers_conform_and_are_like_themselves(optimizer, lr, families):
@@ -68,6 +69,7 @@ class Scaled(SGD):
         return loss
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("factor", "kind"), [(0.9, "too slow"), (1.1, "too fast"), (0.0, "flat")])
 def test_a_wrong_rate_is_named_slow_fast_or_flat(factor, kind, short, monkeypatch):
     monkeypatch.setattr(checking, "LAWS", RATES)
@@ -126,6 +128,7 @@ class Langevin(SGD):
                 p.add_(torch.randn_like(p), alpha=self.noise)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("noise", "verdict"), [(0.0, PASS), (0.01, NOT_APPLICABLE), (10.0, FAIL), (math.nan, FAIL)]
 )

@@ -29,6 +29,8 @@ from identity_props.task.algorithms import ALGORITHMS
 from identity_props.task.data import digits
 from identity_props.trainers import TRAINER_LAWS
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {

@@ -89,6 +89,7 @@ def test_a_rate_that_is_faster_at_first_and_ends_higher_is_not_taken():
     assert best_rate(replace(trial, steps=256), left) == pytest.approx(1e-2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("steps", [30, 300])
 def test_a_plan_says_how_many_steps_trying_it_takes_at_most(steps):
     recipe = Recipe("torch.optim:Adam", 1e-3)

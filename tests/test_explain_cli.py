@@ -195,6 +195,7 @@ def test_threads_wait_briefly_unless_the_user_has_said_how(given, left):
     assert given == left
 
 
+@pytest.mark.thorough
 def test_how_threads_wait_is_said_before_torch_is_imported():
     code = (
         "import sys, os; from identity_props.cli import main, explain\n"

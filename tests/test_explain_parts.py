@@ -430,6 +430,7 @@ def test_a_picture_says_where_its_error_is(pixels):
     assert float(found.by_pixel.mean()) == pytest.approx(found.mse)
 
 
+@pytest.mark.thorough
 def test_wide_maps_are_read_by_the_best_convolution():
     """A last layer of 8 maps of 28 x 28, too wide to be read unit by unit, off its optimum by a factor."""
     pixels = digits(28, train=256, test=64).scaled("unit")

@@ -88,6 +88,7 @@ def test_a_clear_change_that_is_smaller_than_the_effect_is_the_same():
 # Null: two samples of one distribution. False-fail rate of the test itself: each row is tested at
 # 1e-4 / 2, so 2,000 gates of one claim alarm at all with probability 0.2 at most by chance, and the
 # effect has to be exceeded on top; three or more (a rate of 1e-3) with probability 1.1e-3.
+@pytest.mark.thorough
 def test_unchanged_claims_do_not_alarm():
     alarms = sum(
         not passes(compare(baseline(outcome(seed=2 * k)), baseline(outcome(seed=2 * k + 1))), strict=True)
@@ -155,6 +156,7 @@ def test_where_most_replicas_never_get_there_it_is_their_share_that_is_compared(
 
 # Null: both runs draw from one law, a third of it, or 60%, infinite. Of 500 gates at 1e-4 each, two alarm
 # with probability 1.2e-3.
+@pytest.mark.thorough
 @pytest.mark.parametrize("share", [1 / 3, 0.6])
 def test_unchanged_claims_with_infinities_do_not_alarm(share):
     drawn = np.random.default_rng(0)
@@ -404,6 +406,7 @@ def one_of_its_own(folder, monkeypatch):
     return searched
 
 
+@pytest.mark.thorough
 def test_an_optimizer_of_one_s_own_is_gated_at_a_rate_that_is_found_once(one_of_its_own, capsys):
     gate = ["gate", "--baseline", "base.json", *MINE]
     assert main([*gate, "--update"]) == 0

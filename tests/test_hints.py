@@ -43,6 +43,7 @@ def test_a_trait_that_holds_of_the_first_step_gives_a_hint(optimizer, trait, say
     assert bool(hints.hint(Stack(optimizer=optimizer), [trait])) == bool(says)
 
 
+@pytest.mark.thorough
 def test_a_row_that_does_not_apply_says_it_unless_the_part_is_declared(one_family):
     stack = Stack(optimizer=Uncorrected)
     row = {row.name: row for row in check_laws(stack, stack, Reference())}["adam-steps"]

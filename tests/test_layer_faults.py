@@ -16,6 +16,8 @@ from identity_props.faults.layers import LAYER_FAULTS, LAYER_TWINS
 from identity_props.layers import LAYER_LAWS
 from identity_props.layers.slopes import slope
 
+pytestmark = pytest.mark.thorough
+
 
 def test_there_are_25_faults_or_more_each_with_a_report():
     assert len(LAYER_FAULTS) >= 25

@@ -114,6 +114,7 @@ def test_a_layer_that_is_not_its_reference_fails_and_says_where(name, reference,
     assert words in row.note
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", ["Conv2d", "LayerNorm", "Embedding padded", "LSTM", "BatchNorm1d", "Bilinear"]
 )
@@ -157,12 +158,14 @@ class Square(nn.Linear):
         super().__init__(in_features, out_features, bias=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", unfamiliar.CLEAN)
 def test_a_sound_layer_in_an_unfamiliar_style_is_not_accused(name):
     rows = [*check_layer(unfamiliar.CLEAN[name].bench())]
     assert [str(row) for row in rows if row.verdict == FAIL] == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", unfamiliar.FAULTY)
 def test_its_style_excuses_no_layer_that_is_faulty(name):
     layer, law = unfamiliar.FAULTY[name]
@@ -175,6 +178,7 @@ SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]  #
 KINDS = [pytest.param(name, marks=[pytest.mark.slow] * (name in AGAIN)) for name in SOUND]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_sound_layer_is_not_accused(name, seed):

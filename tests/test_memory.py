@@ -75,6 +75,7 @@ def test_a_replica_s_need_is_an_upper_bound_on_what_it_takes():
     assert len(run.seeds) == 64
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_process_does_not_grow_over_a_hundred_runs(recorded, small, monkeypatch):
     monkeypatch.setattr(probe, "RECORDED_FROM", 0 if recorded else math.inf)

@@ -15,6 +15,8 @@ from identity_props.engine.training import train
 from identity_props.stack.stack import Stack
 from identity_props.task.data import digits
 
+pytestmark = pytest.mark.thorough
+
 PIXELS = digits(7, train=512, test=512)
 
 

@@ -64,6 +64,7 @@ def test_the_saddlepoint_is_within_5_per_cent_of_the_count(pattern, m, n):
 
 # scipy's exact test took 14 minutes at 520 and gave NaN. Ten seconds are for a busy machine: 0.4 were
 # measured, 2.4 at 48.
+@pytest.mark.thorough
 @pytest.mark.parametrize("replicas", [16, 48, 520, 2000])
 def test_a_gate_of_all_claims_compares_in_seconds_ties_or_none(replicas):
     def run(seed):
@@ -91,6 +92,7 @@ def test_samples_that_do_not_overlap_have_the_smallest_p_at_any_size():
 
 # With infinities a shift of what a row says it sees is named with probability .99 as well: of 400, 386
 # or more but for 1e-4. At a spread of 0.03 decades the effect decides too, at 0.3 the test.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("n", "infinite", "spread"), [(33, 1, 0.3), (64, 4, 0.03), (128, 16, 0.3), (520, 200, 0.03)]
 )

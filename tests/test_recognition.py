@@ -48,6 +48,7 @@ def paper(name, step=None, **defaults):
 # What is published --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -85,6 +86,7 @@ def test_one_that_does_not_step_on_given_gradients_is_no_known_one(make):
     assert recognise(make).verdict == NONE
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_is_itself_or_one_that_equals_it(name):
     found = recognise(paper(name))
@@ -98,6 +100,7 @@ def each_once(pairs):
     return [pytest.param(name, way, marks=[slow] * (first[way] != name)) for name, way in pairs]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "way"),
     each_once([(n, w) for n, a in ALGORITHMS.items() for w in a.variants if not w.startswith(LOOKS_AHEAD)]),
@@ -107,6 +110,7 @@ def test_what_packages_do_on_purpose_is_not_accused(name, way):
     assert found.verdict == IS, found.note
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", [*DECAYS, *COUNTERS])
 @pytest.mark.parametrize("name", ["adamw", "nadam"])
 def test_a_convention_that_papers_leave_open_is_not_accused(name, way):
@@ -204,6 +208,7 @@ def test_who_swallows_a_decay_that_it_does_not_name_does_not_promise_it():
 # Slips ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "slip"), each_once([(n, s) for n in EXACT for s in ALGORITHMS[n].slips]))
 def test_a_slip_of_an_algorithm_is_named(name, slip):
     arguments = {"momentum": 0.9} if "momentum" in ALGORITHMS[name].defaults else {}
@@ -211,6 +216,7 @@ def test_a_slip_of_an_algorithm_is_named(name, slip):
     assert found.accused, found.note
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("slip", [*STEP_SLIPS, *COUNTER_SLIPS, *IDLE_SLIPS])
 @pytest.mark.parametrize("name", ["adam", "nadam"])
 def test_a_slip_that_any_can_have_is_named(name, slip):
@@ -246,6 +252,7 @@ UNNAMED = {
 WHOLE = {"decay-decoupled", "clip-unreached"}  # AdamW, and what is equivalent
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_an_optimizers_fault_of_the_audit_is_accused(fault):
     found = recognise(fault.parts["optimizer"])
@@ -311,6 +318,7 @@ def test_what_goes_wrong_in_a_circumstance_is_told(make, said):
     assert said in found.note
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("make", "slip"), FAULTY.items())
 def test_a_fault_in_an_unfamiliar_style_is_named(make, slip):
     found = recognise(make)
@@ -318,6 +326,7 @@ def test_a_fault_in_an_unfamiliar_style_is_named(make, slip):
     assert slip in found.note
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", CLEAN)
 def test_a_clean_one_in_an_unfamiliar_style_is_not_accused(make):
     found = recognise(make)
@@ -424,6 +433,7 @@ def test_a_lookahead_that_saves_no_slow_weights_is_told():
     assert "a load lost the state" in found.note
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [Clips, Noisy, HearsLoss, Raises, Slows])
 def test_an_algorithm_of_its_own_is_not_accused(make):
     found = recognise(make)

@@ -52,6 +52,7 @@ def test_twelve_more_are_told_likewise_and_where_no_change_halves_the_error_the_
     assert "halves the error of a code of 24 bits" in page
 
 
+@pytest.mark.thorough
 def test_a_network_is_explained_as_recorded(ten):
     """The quickest of them; numbers of other machines differ in their last digits, and names do not."""
     made = ten.examined("not trained")

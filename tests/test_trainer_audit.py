@@ -8,6 +8,8 @@ from identity_props.faults.trainer_audit import accusing
 from identity_props.faults.trainers import TRAINER_FAULTS, TRAINER_TWINS
 from identity_props.trainers import TRAINER_LAWS, Bench
 
+pytestmark = pytest.mark.thorough
+
 # of each fault: the law whose statement it breaks; others may see it too
 NAMED = {
     "losses-added": "accumulation",

@@ -14,6 +14,8 @@ from identity_props.stack.ranks import on_ranks
 from identity_props.trainers.plain import Plain, trained
 from tests.test_plain import asked, halved, overflowing, resumed, tokens
 
+pytestmark = pytest.mark.thorough
+
 HELD = torch.randn(5, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 CASES = {
     "batches": asked(n=9),

@@ -661,6 +661,7 @@ def test_what_is_accepted_has_to_be_a_rule():
 # Users' trainers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fit", user_trainers.CLEAN, ids=lambda fit: fit.__name__)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_correct_trainers_of_any_style_are_not_accused(fit, seed):

@@ -135,6 +135,7 @@ def test_a_timer_of_the_caller_goes_on():
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "command",
     [

@@ -7,6 +7,8 @@ from identity_props.conformance.training import TRAINS, check_trainer, row_of
 from identity_props.trainers import TRAINER_LAWS, Bench
 from tests.user_styles import CLEAN, FAULTY, batches_shuffled, loop
 
+pytestmark = pytest.mark.thorough
+
 
 def named(fit):
     """The name of a function, or of what a partial one is given."""
