@@ -45,6 +45,7 @@ RELU_EVIDENCE = {
 # Plans --------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8)
 def _one_kernel(pixels: Pixels) -> tuple[Trial]:
     """Half the critical rate of the 3x3 kernel's moment, and the steps that it predicts."""
     kind = Kind("convolution", 1, "standardise", 3)
@@ -74,6 +75,7 @@ def _four_kernels(pixels: Pixels) -> tuple[Trial]:
     return (Trial(kind, _sgd(lr, 16), math.ceil(PREDICTED * int(first[3 * STARTS // 4 - 1]))),)
 
 
+@lru_cache(maxsize=8)
 def _rows_together(pixels: Pixels) -> tuple[Trial]:
     """Half the critical rate of rows that a frozen convolution stretches by 2 at most."""
     kind = Kind("transposed", 1, "whiten")
@@ -82,6 +84,7 @@ def _rows_together(pixels: Pixels) -> tuple[Trial]:
     return (Trial(kind, _sgd(critical_rate(eigenvalues) / (2 * 2**2), 256), 40),)
 
 
+@lru_cache(maxsize=8)
 def _brightest(pixels: Pixels) -> tuple[Trial]:
     """Half the critical rate of the most frequent token, and the steps that the rare ones ask for."""
     kind = Kind("embedding", 1, "none")

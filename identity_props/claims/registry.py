@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -87,6 +87,7 @@ def _residual_sooner(depth: int) -> Claim:
     )
 
 
+@lru_cache(maxsize=16)
 def _half_critical(pixels: Pixels, scaling: str) -> tuple[float, int]:
     """Half the critical rate of the scaled data, and the steps that its spectrum predicts."""
     scaled = pixels.scaled(scaling)

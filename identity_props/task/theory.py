@@ -8,6 +8,8 @@ step. A bias changes nothing where the data's mean is 0. Leading axes [...] are 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -259,13 +261,13 @@ def fourier_descent(kernels: Tensor, power: Tensor, lr: float, steps: int) -> Te
     is a product of L complex numbers, and descends by itself: with u = a_1 .. a_L,
     a_l <- a_l - 2 lr E|x_f|^2 (u - 1) conj(u / a_l). For L = 1, u_k - 1 = (u_0 - 1)(1 - 2 lr E|x_f|^2)^k.
     """
-    modes = torch.fft.fft2(kernels.double()).flatten(-2)  # [..., L, d]
-    layers, products = range(modes.shape[-2]), [modes.prod(-2)]
+    modes = torch.fft.fft2(kernels.double()).flatten(-2).unbind(-2)  # L of [..., d]
+    products = [math.prod(modes)]
     for _ in range(steps):
-        others = [modes[..., [j for j in layers if j != one], :].prod(-2).conj() for one in layers]
-        error = (power * (products[-1] - 1))[..., None, :]
-        modes = modes - 2 * lr * error * torch.stack(others, -2)
-        products.append(modes.prod(-2))
+        error = 2 * lr * power * (products[-1] - 1)
+        turned = tuple(mode.conj() for mode in modes)
+        modes = tuple(mode - error * math.prod(turned[:k] + turned[k + 1 :]) for k, mode in enumerate(modes))
+        products.append(math.prod(modes))
     return torch.stack(products)
 
 
