@@ -221,6 +221,26 @@ class Remembers(nn.Module):
         return torch.stack(states, 1)
 
 
+class Head(nn.Module):
+    """Logits, as a loss takes them, in training, and their probabilities in evaluation."""
+
+    def __init__(self, features=5, classes=4):
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, x):
+        out = self.linear(x)
+        return out if self.training else out.softmax(-1)
+
+
+class HalfHead(Head):
+    """Evaluates to probabilities of logits of half the size."""
+
+    def forward(self, x):
+        out = self.linear(x)
+        return out if self.training else (out / 2).softmax(-1)
+
+
 class Experts(nn.Module):
     """Two of four experts for each token, weighted by their shares of both (Shazeer et al. 2017, 1701.06538)."""
 
@@ -303,6 +323,7 @@ CLEAN = {
     "begun by data": Sound(BegunByData, shapes=((4,),)),
     "waves": Sound(Waves, {"in_features": 2, "out_features": 16}, ((2,),)),
     "remembers": Sound(Remembers, shapes=((5, 4),)),
+    "head": Sound(Head, shapes=((5,),)),
 }
 
 # Faulty -----------------------------------------------------------------------------------------------------
@@ -429,5 +450,6 @@ FAULTY = {
     "complex weight": (Sound(SpectrumTurned, shapes=((8,),)), "input-gradient"),
     "batch norm": (Sound(HalfCounted, shapes=((4,),)), "layer-modes"),
     "unsorted": (Sound(Unsorted, {"in_features": 5, "out_features": 4}), "gradients-add"),
+    "head": (Sound(HalfHead, shapes=((5,),)), "layer-modes"),
     "remembers": (Sound(NeverForgets, shapes=((5, 4),)), "deterministic"),
 }

@@ -24,7 +24,7 @@ Result = tuple[list[Tensor], Gradients]
 
 @layer_law(
     "layer-modes",
-    "outputs are the same in training and evaluating, of what neither draws nor counts, and of what counts statistics of a"
+    "outputs are the same in training and evaluating, or probabilities of its logits there, of what neither draws nor counts, and of what counts statistics of a"
     " batch once those have settled on one; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
     " saved and loaded, with part of the inputs without gradient, after new weights, after inputs of another size, and compiled where that is asked",
     "what a pass keeps for the next one is stale, or a copy is none",
