@@ -9,7 +9,7 @@ from identity_props.conformance.following import GUARD, followed
 from identity_props.conformance.rows import DESIGN, FAIL, NOT_APPLICABLE, PASS, Plan, Row
 from identity_props.errors import InputError
 from identity_props.trainers import TRAINER_LAWS, Bench, Reading, TrainerLaw
-from identity_props.trainers.bench import apart
+from identity_props.trainers.distance import apart
 from identity_props.trainers.protocol import NotApplicable, NotOffered, TrainedError
 
 TRAINS = "trains"

@@ -22,7 +22,7 @@ class Recursion:
 
     ``momentum`` is torch's, v = m v + g, w = w - rate v, or with ``rate_inside`` Keras', v = m v - rate g,
     w = w + v, which differ where the rate changes. ``decay`` adds decay w to the gradient, or with ``decoupled``
-    takes rate decay w from the weights. ``clip`` is the largest norm of the gradient of all layers that train.
+    takes rate decay w from the weights. ``nesterov`` looks ahead: w = w - rate (g + m v). ``clip`` is the largest norm of the gradient of all layers that train.
     """
 
     x: Tensor
@@ -33,6 +33,7 @@ class Recursion:
     clip: float | None = None
     frozen: Sequence[int] = ()
     rate_inside: bool = False
+    nesterov: bool = False
     decoupled: bool = False
     start: Layers = field(default_factory=list)
 
@@ -76,9 +77,11 @@ class Recursion:
         for place, (w, v, g) in enumerate(zip(layers, velocities, gradients, strict=True)):
             decay = 0.0 if place in self.frozen else self.decay
             g = g + (0.0 if self.decoupled else decay) * w
-            v = self.momentum * v + (rate * g if self.rate_inside else g)
+            push = rate * g if self.rate_inside else g
+            v = self.momentum * v + push
+            ahead = push + self.momentum * v if self.nesterov else v
             w = w * (1 - rate * decay) if self.decoupled else w
-            moved.append(w - (v if self.rate_inside else rate * v))
+            moved.append(w - (ahead if self.rate_inside else rate * ahead))
             going.append(v)
         return moved, going
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from identity_props.errors import InputError
 from identity_props.stack.processes import temporary_folder
 from identity_props.trainers import tokens
-from identity_props.trainers.bench import Bench, tolerance, totals
+from identity_props.trainers.bench import Bench
+from identity_props.trainers.distance import tolerance
 from identity_props.trainers.exposures import by_epochs
-from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal
+from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal, totals
 from identity_props.trainers.protocol import IGNORED, Asked, Left, TrainedError
 
 STEPS, EPOCHS, TOKENS = "steps", "epochs", "tokens"  # what a row of weights is of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,13 +13,23 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.laws.base import rounding
 from identity_props.stack.guard import RAISED, alive
 from identity_props.stack.processes import temporary_folder
 from identity_props.task.minibatch import Layers, Recursion, linear_rates
 from identity_props.trainers import language
+from identity_props.trainers.distance import apart, tolerance
 from identity_props.trainers.language import RATE, V
-from identity_props.trainers.ledger import Account, Ledger, Q, account, decoded, orthonormal, plan, told
+from identity_props.trainers.ledger import (
+    Account,
+    Ledger,
+    Q,
+    account,
+    decoded,
+    orthonormal,
+    plan,
+    told,
+    totals,
+)
 from identity_props.trainers.protocol import Asked, Fit, Left, NotApplicable, NotOffered, trained_by
 
 FEATURES = 12
@@ -188,7 +198,8 @@ class Bench:
         return self.recursion(asked, len(table), **rules).end(table)
 
     def recursion(self, asked: Asked, steps: int, **rules: Any) -> Recursion:
-        """The descent that is asked for, of so many steps."""
+        """The descent that is asked for, of so many steps, its momentum as the trainer's law of that finds it."""
+        ahead = rules.pop("nesterov", None)
         rates = linear_rates(asked.lr, steps) if asked.schedule == "linear" else [asked.lr] * steps
         return Recursion(
             asked.examples,
@@ -198,9 +209,19 @@ class Bench:
             decay=asked.decay,
             clip=asked.clip,
             frozen=asked.frozen,
+            nesterov=ahead if ahead is not None else asked.momentum > 0 and self.nesterov,
             start=list(asked.start),
             **rules,
         )
+
+    @cached_property
+    def nesterov(self) -> bool:
+        """Whether momentum that it offers looks ahead, as Nesterov's does: a rule of its law, and then of all others."""
+        asked = self.drawn(12, 4, 3, momentum=0.5)
+        ahead = self.expected(asked, plan(12, 4, epochs=3), nesterov=True)
+        with suppress(*RAISED):
+            return self.off(asked, self.trained(asked), ahead) <= tolerance(self.dtype, 16)
+        return False
 
     def off(self, asked: Asked, trained: Left, expected: Layers) -> float:
         """Distance of the weights from those expected, relative to how far these moved; NaN stays."""
@@ -232,15 +253,21 @@ class Bench:
 
     @cached_property
     def in_order(self) -> bool:
-        """Whether examples are read in order, or should be: it does not shuffle unasked, all else being right."""
-        both = (
+        """Whether examples are read in order, or should be: it does not shuffle unasked, all else being right.
+
+        All else is right where each example counts as it should, and where one batch holds all: then no order shows.
+        """
+        ordered, *others = (
             (self.sequences(2), self.sequences(8))
             if self.tokens_alone
-            else (self.drawn(12, 4, 2), self.asked(12, 4, 2))
+            else (self.drawn(12, 4, 2), self.asked(12, 4, 2), self.drawn(12, 12, 2))
         )
         near = tolerance(self.dtype, 16)
-        exact, counted = (self.off(one, self.trained(one), self.known(one)) <= near for one in both)
-        return exact or not counted or "shuffle" in self.reads
+
+        def exact(asked: Asked) -> bool:
+            return self.off(asked, self.trained(asked), self.known(asked)) <= near
+
+        return exact(ordered) or not all(map(exact, others)) or "shuffle" in self.reads
 
     @staticmethod
     def _readable(asked: Asked) -> bool:
@@ -281,15 +308,6 @@ class Bench:
         return told(self.account(slow, self.trained(slow)), near, asked.epochs, SMALL)
 
 
-def totals(asked: Asked, epochs: int) -> Iterator[list[int]]:
-    """What a trainer may take for the optimizer steps of 1 to ``epochs`` epochs, as its windows are."""
-    batches = -(-len(asked.examples) // (asked.batch_size * asked.ranks))
-    whole, kept = -(-batches // asked.accumulate), batches // asked.accumulate
-    yield [whole * one for one in range(1, epochs + 1)]
-    yield [max(1, kept * one) for one in range(1, epochs + 1)]
-    yield [max(1, batches * one // asked.accumulate) for one in range(1, epochs + 1)]
-
-
 def _is_single(weights: Sequence[Tensor]) -> bool:
     return all(bool((one == one.float().to(one.dtype)).all()) for one in weights)
 
@@ -299,16 +317,3 @@ def in_dtype(asked: Asked, dtype: torch.dtype) -> Asked:
     held = None if asked.held is None else asked.held.to(dtype)
     start = tuple(one.to(dtype) for one in asked.start)
     return replace(asked, start=start, examples=asked.examples.to(dtype), held=held)
-
-
-def tolerance(dtype: torch.dtype, steps: int) -> float:
-    """How far rounding may take a training: see laws.base.rounding, sums of 64 terms for batch and features."""
-    return rounding(dtype, steps, 64, 64)
-
-
-def apart(measured: Sequence[Tensor], expected: Layers, start: Sequence[Tensor]) -> float:
-    """Largest distance of a layer from what is expected, relative to the way that all layers went."""
-    way = torch.stack([(b.double() - c.double()).norm() for b, c in zip(expected, start, strict=True)]).norm()
-    pairs = zip(measured, expected, strict=True)
-    distances = torch.stack([(a.double() - b.double()).norm() for a, b in pairs])
-    return float(distances.norm() / way.clamp_min(torch.finfo(torch.float64).tiny))

@@ -68,13 +68,16 @@ class Command:
 
     def _values(self, asked: Asked, folder: Path) -> dict[str, str]:
         values = {name: str(folder / f"{name}.npy") for name in FILES}
-        np.save(values["data"], asked.examples.numpy())
-        np.save(values["start"], asked.start[0].numpy())
+        np.save(values["data"], rowwise(asked.examples.numpy()))
+        np.save(values["start"], rowwise(asked.start[0].numpy()))
         if "held" in self.named:
             held = asked.held
-            np.save(values["held"], (asked.examples[:0] if held is None else held).numpy())
+            np.save(values["held"], rowwise((asked.examples[:0] if held is None else held).numpy()))
         options = self.named - {*FILES}
         return values | {name: _text(name, getattr(asked, ALIASES.get(name, name))) for name in options}
+
+
+rowwise = np.ascontiguousarray  # numpy would keep other orders, which a program need not read
 
 
 def _text(name: str, value: Any) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import Bench, Reading, tolerance
+from identity_props.trainers.bench import Bench, Reading
+from identity_props.trainers.distance import tolerance
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
 

@@ -8,7 +8,7 @@ b the examples that a step is meant to hold, w_it the example's weight in units 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from identity_props.errors import InputError
+from identity_props.trainers.protocol import Asked
 
 Q = 1 / 4  # of a weight of 1 at a step: far from 0 and from 1, so that rounding hides nothing
 
@@ -71,6 +72,15 @@ def _row(n: int, held: list[list[int]], size: int, accumulate: int, micro: str, 
 
 def _chunks(items: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
     return ([*items[at : at + size]] for at in range(0, len(items), size))
+
+
+def totals(asked: Asked, epochs: int) -> Iterator[list[int]]:
+    """What a trainer may take for the optimizer steps of 1 to ``epochs`` epochs, as its windows are."""
+    batches = -(-len(asked.examples) // (asked.batch_size * asked.ranks))
+    whole, kept = -(-batches // asked.accumulate), batches // asked.accumulate
+    yield [whole * one for one in range(1, epochs + 1)]
+    yield [max(1, kept * one) for one in range(1, epochs + 1)]
+    yield [max(1, batches * one // asked.accumulate) for one in range(1, epochs + 1)]
 
 
 # What is read -----------------------------------------------------------------------------------------

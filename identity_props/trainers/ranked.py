@@ -11,8 +11,9 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import OFF, Bench, Reading, tolerance
+from identity_props.trainers.bench import OFF, Bench, Reading
 from identity_props.trainers.counting import nearest
+from identity_props.trainers.distance import tolerance
 from identity_props.trainers.ledger import Account, Q, account, orthonormal, plan, told
 from identity_props.trainers.ordering import alike, maps
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered

@@ -15,8 +15,9 @@ from identity_props.laws import Discrepancy
 from identity_props.stack.guard import alive
 from identity_props.stack.processes import temporary_folder
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import Bench, Reading, apart, tolerance
+from identity_props.trainers.bench import Bench, Reading
 from identity_props.trainers.counting import nearest
+from identity_props.trainers.distance import apart, tolerance
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
 

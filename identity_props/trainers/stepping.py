@@ -7,15 +7,18 @@ from contextlib import suppress
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.task.minibatch import Layers, linear_rates
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import OFF, Bench, Reading, apart, tolerance
+from identity_props.trainers.bench import OFF, Bench, Reading
 from identity_props.trainers.counting import first_wrong
+from identity_props.trainers.distance import apart, tolerance
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
 
+BETA = 0.75  # of averages
 DESCENT = "the recursion of mini-batch gradient descent, in float64"
 
 
@@ -75,6 +78,7 @@ def _clipped(bench: Bench, asked: Asked, share: float) -> Reading:
         "window-end": "read at the last micro-batch of a window: a part of a step ahead",
         "epochs": "changed at an epoch's end alone",
         "whole-windows": "its length counts whole windows alone: it ends before the training does",
+        "whole-batches": "its length counts whole batches alone: it ends before the training does",
     },
 )
 def schedule(bench: Bench) -> Reading:
@@ -82,7 +86,7 @@ def schedule(bench: Bench) -> Reading:
 
     Over micro-batches, with incomplete windows that are stepped on, and of two layers, each in a group of its own perhaps, where those are offered.
     """
-    found = [_scheduled(bench, bench.asked(12, 2, 2, schedule="linear"))]
+    found = [_scheduled(bench, bench.asked(12, 2, 2, schedule="linear")), *_with_a_short_batch(bench)]
     if accumulated := bench.offers(accumulate=2):
         found.append(_scheduled(bench, bench.asked(16, 2, 2, schedule="linear", **accumulated)))
         found += _with_short_windows(bench)
@@ -91,20 +95,34 @@ def schedule(bench: Bench) -> Reading:
     return first_wrong(found, ["steps"])
 
 
+def _with_a_short_batch(bench: Bench) -> Iterator[Reading]:
+    """Where an incomplete batch is stepped on, that step counts too."""
+    asked = bench.asked(10, 4, 3)
+    tables = {rule: plan(10, 4, epochs=3, micro=rule) for rule in ("examples", "fixed")}
+    stepped = bench.matched(asked, {rule: bench.expected(asked, one) for rule, one in tables.items()})
+    if stepped.rule:
+        yield _shortened(bench, asked, tables[stepped.rule], 6, "whole-batches")
+
+
+def _shortened(bench: Bench, asked: Asked, table: Tensor, whole: int, slip: str) -> Reading:
+    """Under a rate that falls over all steps, or over the whole ones alone."""
+    asked, count = replace(asked, schedule="linear"), len(table)
+    rates = {
+        "steps": linear_rates(asked.lr, count),
+        slip: [*linear_rates(asked.lr, whole), *[0.0] * (count - whole)],
+    }
+    return bench.matched(
+        asked, {rule: bench.expected(asked, table, rates=one) for rule, one in rates.items()}
+    )
+
+
 def _with_short_windows(bench: Bench) -> Iterator[Reading]:
     """Where an incomplete window is stepped on, that step counts too."""
     asked = bench.asked(12, 2, 3, accumulate=4)
     tables = {rule: plan(12, 2, 4, 3, window=rule) for rule in ("mean", "fixed")}
     stepped = bench.matched(asked, {rule: bench.expected(asked, one) for rule, one in tables.items()})
     if stepped.rule:
-        asked, table = replace(asked, schedule="linear"), tables[stepped.rule]
-        rates = {
-            "steps": linear_rates(asked.lr, 6),
-            "whole-windows": [*linear_rates(asked.lr, 3), 0.0, 0.0, 0.0],
-        }
-        yield bench.matched(
-            asked, {rule: bench.expected(asked, table, rates=one) for rule, one in rates.items()}
-        )
+        yield _shortened(bench, asked, tables[stepped.rule], 3, "whole-windows")
 
 
 def _scheduled(bench: Bench, asked: Asked) -> Reading:
@@ -137,7 +155,10 @@ def _scheduled(bench: Bench, asked: Asked) -> Reading:
     "The velocity is v = m v + g, and the weights move by rate v.",
     "Polyak 1964, as torch.optim.SGD has it",
     needs="momentum",
-    rules={"velocity": "v = m v + g"},
+    rules={
+        "velocity": "v = m v + g",
+        "nesterov": "the weights move by rate (g + m v), as Nesterov's look-ahead does",
+    },
     slips={"none": "no momentum", "dampened": "v = m v + (1 - m) g"},
 )
 def velocity(bench: Bench) -> Reading:
@@ -145,9 +166,12 @@ def velocity(bench: Bench) -> Reading:
     asked = bench.drawn(12, 4, 3, momentum=0.5)
     table = plan(12, 4, epochs=3)
     plain = bench.expected(replace(asked, momentum=0.0), table)
-    dampened = bench.expected(asked, table, rates=[asked.lr / 2] * len(table))
-    exact = bench.expected(asked, table)
-    return bench.matched(asked, {"velocity": exact, "none": plain, "dampened": dampened})
+    rules = {
+        rule: bench.expected(asked, table, nesterov=rule == "nesterov") for rule in ("velocity", "nesterov")
+    }
+    rules["none"] = plain
+    rules["dampened"] = bench.expected(asked, table, rates=[asked.lr / 2] * len(table), nesterov=False)
+    return bench.matched(asked, rules)
 
 
 @trainer_law(
@@ -238,16 +262,17 @@ def _decaying(bench: Bench, asked: Asked, shares: Sequence[float]) -> Layers:
     rules={
         "start": "from the weights at the start",
         "first": "from those after the first step",
-        "ramped": "from the weights at the start, beta rising to it as (1 + t) / (10 + t)",
+        "ramped": "beta rises to it, as (1 + t) / (10 + t), t from 1 or 0, or 1 - (1 + t)^(-2/3), t from 0",
+        "corrected": "from 0, divided by 1 - beta^t",
     },
     slips={"zeros": "from 0, and not corrected for it"},
 )
 def average(bench: Bench) -> Reading:
     """Rounding as in trajectory."""
-    found = [_averaged(bench, bench.drawn(8, 2, 2, average=0.75))]
+    found = [_averaged(bench, bench.drawn(8, 2, 2, average=BETA))]
     if accumulated := bench.offers(accumulate=2):
-        found.append(_averaged(bench, bench.drawn(8, 2, 2, average=0.75, **accumulated)))
-    return first_wrong(found, ["start", "first", "ramped"])
+        found.append(_averaged(bench, bench.drawn(8, 2, 2, average=BETA, **accumulated)))
+    return first_wrong(found, ["start", "first", "ramped", "corrected"])
 
 
 def _averaged(bench: Bench, asked: Asked) -> Reading:
@@ -262,13 +287,17 @@ def _averaged(bench: Bench, asked: Asked) -> Reading:
             weights, words="the weights that are trained are not those of a training without average"
         )
     zeros = [torch.zeros_like(one) for one in states[0]]
+    from_zero = _mean(zeros, states[1:])
     rules = {
-        "start": _mean(states[0], states[1:]),
-        "first": _mean(states[1], states[2:]),
-        "ramped": _mean(states[0], states[1:], lambda t: min(0.75, (1 + t) / (10 + t))),
-        "zeros": _mean(zeros, states[1:]),
+        "start": [_mean(states[0], states[1:])],
+        "first": [_mean(states[1], states[2:])],
+        "ramped": [_mean(states[0], states[1:], ramp) for ramp in RAMPS],
+        "corrected": [[one / (1 - BETA ** (len(states) - 1)) for one in from_zero]],
+        "zeros": [from_zero],
     }
-    offs = {rule: apart(trained.averaged, one, asked.start) for rule, one in rules.items()}
+    offs = {
+        rule: min(apart(trained.averaged, one, asked.start) for one in means) for rule, means in rules.items()
+    }
     near = tolerance(bench.dtype, 16)
     fitting = [rule for rule, off in offs.items() if off <= near]
     chosen = fitting[0] if fitting else "start"
@@ -276,9 +305,18 @@ def _averaged(bench: Bench, asked: Asked) -> Reading:
     return Reading(Discrepancy(offs[chosen], near, what), fitting[0] if fitting else "")
 
 
-def _mean(start: Layers, states: list[Layers], betas: Callable[[int], float] = lambda t: 0.75) -> Layers:
+# of the t-th update, from 1, up to beta: torch_ema's, TensorFlow's num_updates, diffusers' and ema_pytorch's
+RAMPS: tuple[Callable[[int], float], ...] = (
+    lambda t: (1 + t) / (10 + t),
+    lambda t: t / (9 + t),
+    lambda t: t / (9 + t) if t > 1 else 0.0,
+    lambda t: 1 - t ** (-2 / 3),
+)
+
+
+def _mean(start: Layers, states: list[Layers], ramp: Callable[[int], float] = lambda t: BETA) -> Layers:
     mean = start
     for t, state in enumerate(states, 1):
-        beta = betas(t)
+        beta = min(BETA, ramp(t))
         mean = [beta * a + (1 - beta) * w for a, w in zip(mean, state, strict=True)]
     return mean
