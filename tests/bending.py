@@ -10,7 +10,7 @@ from torch import nn
 from identity_props.faults.trainer_data import EvaluationDraws
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered, Trained, TrainedError, trained_by, weights_of
-from tests.user_styles import endless, ramped
+from tests.user_styles import endless, nesterov, ramped
 
 
 def together(fit, asked):
@@ -389,6 +389,45 @@ class AveragesFromFirst(Plain):
             super().average()
 
 
+class Ramped(Plain):
+    """Its average's decay rises from step to step, as ``ramp`` has it."""
+
+    ramp = None
+
+    def average(self):
+        if self.asked.average is not None:
+            beta = min(self.asked.average, type(self).ramp(self.steps))
+            for mean, p in zip(self.averaged, self.network.parameters(), strict=True):
+                mean.lerp_(p.detach(), 1 - beta)
+
+
+class AsTensorFlow(Ramped):
+    """(1 + n) / (10 + n), n the steps before."""
+
+    ramp = staticmethod(lambda t: t / (9 + t))
+
+
+class AsDiffusers(Ramped):
+    """So, but the first is a copy."""
+
+    ramp = staticmethod(lambda t: t / (9 + t) if t > 1 else 0)
+
+
+class ByPower(Ramped):
+    """1 - (1 + n)^(-2/3), n the steps before."""
+
+    ramp = staticmethod(lambda t: 1 - t ** (-2 / 3))
+
+
+class Corrected(Plain):
+    """Averages from 0 on, and divides by 1 - beta^t, as one formula."""
+
+    def average(self):
+        if (beta := self.asked.average) is not None:
+            for mean, p in zip(self.averaged, self.network.parameters(), strict=True):
+                mean.lerp_(p.detach(), (1 - beta) / (1 - beta**self.steps))
+
+
 class FinalLoss(Plain):
     def reported(self):
         with torch.no_grad():
@@ -465,6 +504,7 @@ CONVENTIONS = [
     ("window", "fixed", FixedWindow),
     ("window", "carried", Carries),
     ("window", "ended", endless),
+    ("velocity", "nesterov", nesterov),
     ("momentum-rate", "keras", RateInside),
     ("decay", "decoupled", Decoupled),
     ("decay-rate", "independent", Independent),
@@ -472,6 +512,7 @@ CONVENTIONS = [
     ("modes", "unswitched", EvaluatesTraining),
     ("average", "first", AveragesFromFirst),
     ("average", "ramped", ramped),
+    ("average", "corrected", Corrected),
     ("training-loss", "final", FinalLoss),
     ("accumulated-loss", "final", FinalLoss),
     ("order", "batches", ShufflesBatches),

@@ -20,7 +20,10 @@ from tests import user_trainers
 from tests.bending import (
     BROKEN,
     CONVENTIONS,
+    AsDiffusers,
+    AsTensorFlow,
     AtWindowsEnds,
+    ByPower,
     Decays,
     Draws,
     Drops,
@@ -187,6 +190,12 @@ def test_ranks_that_differ_in_a_bit_are_said_to():
 def test_there_is_a_trainer_here_for_every_convention():
     rules = [(law.name, rule) for law in TRAINER_LAWS.values() for rule in [*law.rules][1:]]
     assert sorted(rules) == sorted((name, rule) for name, rule, _ in CONVENTIONS)
+
+
+@pytest.mark.parametrize("trainer", [AsTensorFlow, AsDiffusers, ByPower])
+def test_an_average_may_rise_as_libraries_have_it(trainer):
+    found = row("average", partial(trained, trainer))
+    assert (found.verdict, found.kind) == (DESIGN, "ramped")
 
 
 @pytest.mark.parametrize(("name", "rule", "trainer"), CONVENTIONS)

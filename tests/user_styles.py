@@ -403,7 +403,7 @@ def zeroed_early(asked, network, optimizer):
 
 
 def nesterov(asked):
-    """Nesterov's momentum, unasked."""
+    """Nesterov's look-ahead, where momentum is asked for."""
     given = {"momentum": asked.momentum, "nesterov": asked.momentum > 0}
     return loop(
         asked, lambda a, n, o, e: torch.optim.SGD(n.parameters(), lr=a.lr, **given) if e == 0 else None
@@ -553,7 +553,6 @@ FAULTY = {  # with the law that sees it
     partial(loop, before=new_optimizer): "velocity",
     partial(loop, after=decayed_each): "decay",
     partial(loop, each=zeroed_early): "trajectory",
-    nesterov: "velocity",
     last_layer_alone: "trajectory",
     clipped_before_division: "clip",
     evaluated_short: "evaluation-loss",

@@ -3,7 +3,16 @@
 One registry, TRAINER_LAWS, in the order in which they are asked.
 """
 
-from identity_props.trainers import counting, stepping, ordering, resuming, precision, tokens, ranked  # isort: skip
+from identity_props.trainers import (
+    counting,
+    stepping,
+    averaging,
+    ordering,
+    resuming,
+    precision,
+    tokens,
+    ranked,
+)  # isort: skip
 from identity_props.trainers.base import TRAINER_LAWS, TrainerLaw
 from identity_props.trainers.bench import Bench, Reading
 
@@ -12,6 +21,7 @@ __all__ = [
     "Bench",
     "Reading",
     "TrainerLaw",
+    "averaging",
     "counting",
     "ordering",
     "precision",
