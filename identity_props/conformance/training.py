@@ -79,8 +79,9 @@ def row_of(law: TrainerLaw, bench: Bench, accept: Sequence[str] = (), designs: D
     except TrainedError as error:
         return Row(law.name, FAIL, kind="leaves no weights", note=str(error))
     verdict, kind = _verdict(law, reading, accept, design)
-    found = reading.found
-    return Row(law.name, verdict, found.measured, found.tolerance, kind, _note(law, reading, verdict, design))
+    found, off = reading.found, reading.off
+    measured = found.measured if verdict != FAIL or off is None else off
+    return Row(law.name, verdict, measured, found.tolerance, kind, _note(law, reading, verdict, design))
 
 
 def _verdict(

@@ -3,18 +3,11 @@
 One registry, TRAINER_LAWS, in the order in which they are asked.
 """
 
-from identity_props.trainers import (
-    counting,
-    stepping,
-    averaging,
-    ordering,
-    resuming,
-    precision,
-    tokens,
-    ranked,
-)  # isort: skip
+from identity_props.trainers import counting, telling, stepping, averaging  # isort: skip
+from identity_props.trainers import ordering, resuming, precision, tokens, ranked  # isort: skip
 from identity_props.trainers.base import TRAINER_LAWS, TrainerLaw
-from identity_props.trainers.bench import Bench, Reading
+from identity_props.trainers.bench import Bench
+from identity_props.trainers.reading import Reading
 
 __all__ = [
     "TRAINER_LAWS",
@@ -28,5 +21,6 @@ __all__ = [
     "ranked",
     "resuming",
     "stepping",
+    "telling",
     "tokens",
 ]

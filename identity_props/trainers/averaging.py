@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import torch
 
-from identity_props.laws import Discrepancy
 from identity_props.task.minibatch import Layers
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import OFF, Bench, Reading
-from identity_props.trainers.counting import first_wrong
-from identity_props.trainers.distance import apart, tolerance
+from identity_props.trainers.bench import Bench
+from identity_props.trainers.distance import OFF, apart, tolerance
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
+from identity_props.trainers.reading import Reading, first_wrong, read
 
 BETA = 0.75
 
@@ -63,11 +62,7 @@ def _averaged(bench: Bench, asked: Asked) -> Reading:
     offs = {
         rule: min(apart(trained.averaged, one, asked.start) for one in means) for rule, means in rules.items()
     }
-    near = tolerance(bench.dtype, 16)
-    fitting = [rule for rule, off in offs.items() if off <= near]
-    chosen = fitting[0] if fitting else "start"
-    what = f"of the averaged weights, {OFF}"
-    return Reading(Discrepancy(offs[chosen], near, what), fitting[0] if fitting else "")
+    return read(offs, tolerance(bench.dtype, 16), f"of the averaged weights, {OFF}")
 
 
 # of the t-th update, from 1, up to beta: torch_ema's, TensorFlow's num_updates, diffusers' and ema_pytorch's

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from identity_props.errors import InputError
-from identity_props.trainers.bench import Bench, Reading
+from identity_props.trainers.bench import Bench
+from identity_props.trainers.reading import Reading
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from identity_props.laws import Discrepancy
 from identity_props.stack.guard import RAISED, alive
 from identity_props.stack.processes import temporary_folder
 from identity_props.task.minibatch import Layers, Recursion, linear_rates
 from identity_props.trainers import language
-from identity_props.trainers.distance import apart, tolerance
+from identity_props.trainers.distance import OFF, apart, tolerance
 from identity_props.trainers.language import RATE, V
 from identity_props.trainers.ledger import (
     Account,
@@ -31,22 +30,10 @@ from identity_props.trainers.ledger import (
     totals,
 )
 from identity_props.trainers.protocol import Asked, Fit, Left, NotApplicable, NotOffered, trained_by
+from identity_props.trainers.reading import Reading, read
 
 FEATURES = 12
 LARGE, SMALL = 3, Q / 16  # weights above are read again, with less a step
-OFF = "distance of the weights, relative to the way they had to go"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How far a trainer is from the nearest rule of a law, which rule that is, and what its ledger says.
-
-    ``rule`` is empty where none is near.
-    """
-
-    found: Discrepancy
-    rule: str = ""
-    words: str = ""
 
 
 @dataclass(eq=False)
@@ -240,10 +227,7 @@ class Bench:
         near = max(slack, tolerance(self.dtype, steps or 16))
         offs = {rule: self.off(asked, trained, one) for rule, one in candidates.items()}
         words = self.words(asked, trained)
-        fitting = [rule for rule, off in offs.items() if off <= near]
-        right = next(iter(offs))
-        chosen = fitting[0] if fitting else right
-        return Reading(Discrepancy(offs[chosen], near, OFF), fitting[0] if fitting else "", words)
+        return read(offs, near, OFF, words)
 
     def reads_in_order(self, asked: Asked) -> None:
         """Raise NotApplicable where the order of examples counts, and the trainer has one of its own."""

@@ -10,6 +10,8 @@ from torch import Tensor
 from identity_props.laws.base import rounding
 from identity_props.task.minibatch import Layers
 
+OFF = "distance of the weights, relative to the way they had to go"
+
 
 def tolerance(dtype: torch.dtype, steps: int) -> float:
     """How far rounding may take a training: see laws.base.rounding, sums of 64 terms for batch and features."""

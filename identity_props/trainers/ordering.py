@@ -11,10 +11,11 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import Bench, Reading
+from identity_props.trainers.bench import Bench
 from identity_props.trainers.distance import apart, tolerance
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotApplicable, TrainedError
+from identity_props.trainers.reading import Reading
 
 OWN = "its order cannot be read: steps do not follow the rate asked for, or do not repeat"
 
@@ -104,12 +105,12 @@ def _by_maps(bench: Bench, seeds: Sequence[int]) -> Reading:
     near = 8 * tolerance(bench.dtype, 16)
     found: list[Tensor] = []
     for seed in seeds:
-        one, two = (_slow(bench, epochs, shuffle=True, seed=seed) for epochs in (1, 2))
+        one, two = (slow(bench, epochs, shuffle=True, seed=seed) for epochs in (1, 2))
         first = bench.trained(one).weights
         if not apart(bench.once(one).weights, [w.double() for w in first], one.start) <= near:
             raise NotApplicable(OWN)
         found += maps(one, first, bench.trained(two).weights)
-    asked = _slow(bench, 1)
+    asked = slow(bench, 1)
     unshuffled = _of_order(bench, asked, range(16))
     same = sum(any(alike(one, other, near) for other in found[:place]) for place, one in enumerate(found))
     if any(alike(one, unshuffled, near) for one in found):
@@ -131,7 +132,7 @@ def _of_order(bench: Bench, asked: Asked, places: Sequence[int]) -> Tensor:
     return maps(asked, bench.expected(read, plan(16, 2)), asked.start)[0]
 
 
-def _slow(bench: Bench, epochs: int, **options: Any) -> Asked:
+def slow(bench: Bench, epochs: int, **options: Any) -> Asked:
     """Steps so small that what an epoch does can be undone."""
     asked = bench.drawn(16, 2, epochs, **options)
     return replace(asked, lr=asked.lr / 4)

@@ -12,10 +12,10 @@ from torch import Tensor
 from identity_props.stack.processes import temporary_folder
 from identity_props.task.minibatch import linear_rates
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import Bench, Reading, in_dtype
-from identity_props.trainers.counting import first_wrong
+from identity_props.trainers.bench import Bench, in_dtype
 from identity_props.trainers.ledger import plan
-from identity_props.trainers.protocol import Asked, NotOffered
+from identity_props.trainers.protocol import Asked, NotApplicable, NotOffered
+from identity_props.trainers.reading import Reading, first_wrong
 from identity_props.trainers.resuming import beside, repeats
 
 HALVES = 2.0**-4  # of a movement: a dozen terms, each rounded to 2^-9 a few times, and rests of those
@@ -41,7 +41,8 @@ def bfloat16(bench: Bench) -> Reading:
     kind="lost steps",
 )
 def float16(bench: Bench) -> Reading:
-    """As of bfloat16. Gradients are so small that a scale of 2^16 overflows none of them."""
+    """As of bfloat16. Gradients are so small that a scale of 2^16 overflows none of them; one of 2^32 takes its time."""
+    _begins(bench)
     return _kept(bench, "float16")
 
 
@@ -55,6 +56,7 @@ def float16(bench: Bench) -> Reading:
 )
 def float16_clip(bench: Bench) -> Reading:
     """As of float16, clipped to half of the first gradient; clipped while it is scaled, hardly anything is left."""
+    _begins(bench)
     asked = _small(bench, "float16")
     free = bench.recursion(asked, 4)
     table = plan(8, 4, epochs=2)
@@ -80,6 +82,7 @@ def overflow(bench: Bench) -> Reading:
 
     Under rates that fall to 1/4, where those are offered, a step counted takes a fifth of the way.
     """
+    _begins(bench)
     asked = _small(bench, "float16", epochs=1, n=16, **bench.offers(schedule="linear"))
     x = asked.examples.clone()
     x[4:8] *= 2.0**14
@@ -112,6 +115,7 @@ def resume_scale(bench: Bench) -> Reading:
     x = torch.eye(4).repeat(2, 1) * lengths[:, None]
     asked = Asked((torch.zeros(4, 4),), x, lr=2.0**-6, batch_size=2, epochs=1, precision="float16")
     whole = bench.trained(asked)
+    _begins(bench)
     if not bench.offers(stop=1):
         raise NotOffered("stop")
     repeats(bench)
@@ -120,6 +124,20 @@ def resume_scale(bench: Bench) -> Reading:
         bench.once(replace(here, stop=2))
         resumed = (bench.again or bench.once)(replace(here, resume=True))
     return beside(bench, asked, resumed, whole, "resumed after a step that was skipped")
+
+
+def _begins(bench: Bench) -> None:
+    """Raise NotApplicable where a loss scale begins so high that all four steps are skipped, and some of 80 are not."""
+    asked = _small(bench, "float16")
+    longer = replace(asked, epochs=40)
+    if _stands(bench, asked) and not _stands(bench, longer):
+        raise NotApplicable("its loss scale begins so high that the first steps are skipped until it fits")
+
+
+def _stands(bench: Bench, asked: Asked) -> bool:
+    return all(
+        torch.equal(w, start) for w, start in zip(bench.trained(asked).weights, asked.start, strict=True)
+    )
 
 
 def _small(bench: Bench, precision: str, n: int = 8, epochs: int = 2, **options: Any) -> Asked:

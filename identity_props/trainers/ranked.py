@@ -11,12 +11,13 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import OFF, Bench, Reading
-from identity_props.trainers.counting import nearest
-from identity_props.trainers.distance import tolerance
+from identity_props.trainers.bench import Bench
+from identity_props.trainers.distance import OFF, tolerance
 from identity_props.trainers.ledger import Account, Q, account, orthonormal, plan, told
 from identity_props.trainers.ordering import alike, maps
 from identity_props.trainers.protocol import Asked, Left, NotApplicable, NotOffered
+from identity_props.trainers.reading import Reading
+from identity_props.trainers.telling import nearest
 
 SIZE = 4  # of a micro-batch on a rank
 EQUAL = "weights that are not the same bit for bit on all ranks"

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from identity_props.task.minibatch import Layers, linear_rates
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import Bench, Reading
-from identity_props.trainers.counting import first_wrong
+from identity_props.trainers.bench import Bench
 from identity_props.trainers.ledger import plan
 from identity_props.trainers.protocol import Asked, NotOffered
+from identity_props.trainers.reading import Reading, first_wrong
 
 DESCENT = "the recursion of mini-batch gradient descent, in float64"
 
@@ -159,14 +159,22 @@ def _scheduled(bench: Bench, asked: Asked) -> Reading:
     slips={"none": "no momentum", "dampened": "v = m v + (1 - m) g"},
 )
 def velocity(bench: Bench) -> Reading:
-    """Rounding as in trajectory: 1 / (1 - m) = 2 times as far at most, which its factor of 8 covers."""
-    asked = bench.drawn(12, 4, 3, momentum=0.5)
+    """Rounding as in trajectory: 1 / (1 - m) = 2 times as far at most, which its factor of 8 covers.
+
+    Of two layers too, where those are offered.
+    """
+    found = [_going(bench, bench.drawn(12, 4, 3, momentum=0.5))]
+    with suppress(NotOffered):  # by a program that trains one layer
+        found.append(_going(bench, bench.drawn(12, 4, 3, layers=2, momentum=0.5)))
+    return first_wrong(found, ["velocity", "nesterov"])
+
+
+def _going(bench: Bench, asked: Asked) -> Reading:
     table = plan(12, 4, epochs=3)
-    plain = bench.expected(replace(asked, momentum=0.0), table)
     rules = {
         rule: bench.expected(asked, table, nesterov=rule == "nesterov") for rule in ("velocity", "nesterov")
     }
-    rules["none"] = plain
+    rules["none"] = bench.expected(replace(asked, momentum=0.0), table)
     rules["dampened"] = bench.expected(asked, table, rates=[asked.lr / 2] * len(table), nesterov=False)
     return bench.matched(asked, rules)
 
@@ -201,17 +209,31 @@ def momentum_rate(bench: Bench) -> Reading:
         "coupled": "decay w is added to the gradient",
         "decoupled": "the weights are multiplied by 1 - rate decay",
     },
-    slips={"none": "nothing decays"},
+    slips={"none": "nothing decays", "summed": "by as many times as there are micro-batches"},
 )
 def decay(bench: Bench) -> Reading:
-    """Rounding as in trajectory. Without momentum the two are one, so it is tried with momentum where that is offered."""
-    asked = bench.drawn(12, 4, 3, decay=0.1, **bench.offers(momentum=0.5))
-    table = plan(12, 4, epochs=3)
+    """Rounding as in trajectory. Without momentum the two are one, so it is tried with momentum where that is offered.
+
+    Over micro-batches too, and of two layers, where those are offered.
+    """
+    momentum = bench.offers(momentum=0.5)
+    found = [_decayed(bench, bench.drawn(12, 4, 3, decay=0.1, **momentum))]
+    if accumulated := bench.offers(accumulate=2):
+        found.append(_decayed(bench, bench.drawn(16, 2, 3, decay=0.1, **momentum, **accumulated)))
+    with suppress(NotOffered):  # by a program that trains one layer
+        found.append(_decayed(bench, bench.drawn(12, 4, 3, layers=2, decay=0.1, **momentum)))
+    return first_wrong(found, ["coupled", "decoupled"])
+
+
+def _decayed(bench: Bench, asked: Asked) -> Reading:
+    table = plan(len(asked.examples), asked.batch_size, asked.accumulate, asked.epochs)
     rules = {
         "coupled": bench.expected(asked, table),
         "decoupled": bench.expected(asked, table, decoupled=True),
         "none": bench.expected(replace(asked, decay=0.0), table),
     }
+    if asked.accumulate > 1:
+        rules["summed"] = bench.expected(replace(asked, decay=asked.accumulate * asked.decay), table)
     return bench.matched(asked, rules)
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from identity_props.trainers.base import trainer_law
-from identity_props.trainers.bench import Bench, Reading
-from identity_props.trainers.counting import first_wrong
+from identity_props.trainers.bench import Bench
 from identity_props.trainers.language import V, counts, expected, table
 from identity_props.trainers.ledger import ranges
 from identity_props.trainers.protocol import IGNORED, Asked, Left
+from identity_props.trainers.reading import Reading, first_wrong
 
 
 def told(asked: Asked, left: Left) -> str:
