@@ -5,7 +5,11 @@ import pytest
 from identity_props.conformance.rows import DESIGN, FAIL, PASS
 from identity_props.conformance.training import TRAINS, check_trainer, row_of
 from identity_props.trainers import TRAINER_LAWS, Bench
-from tests.user_styles import CLEAN, FAULTY, batches_shuffled, loop
+from tests import styles_of_epochs, user_styles
+from tests.user_styles import batches_shuffled, loop
+
+CLEAN = (*user_styles.CLEAN, *styles_of_epochs.CLEAN)
+FAULTY = {**user_styles.FAULTY, **styles_of_epochs.FAULTY}
 
 pytestmark = pytest.mark.thorough
 
