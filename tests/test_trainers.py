@@ -16,6 +16,7 @@ from identity_props.trainers import TRAINER_LAWS, Bench
 from identity_props.trainers.bench import in_dtype
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered
+from identity_props.trainers.running import Trainer
 from tests import user_trainers
 from tests.bending import (
     BROKEN,
@@ -224,6 +225,16 @@ def test_a_slip_that_is_documented_is_by_design_with_its_address_and_may_be_acce
     assert (found.verdict, found.kind) == (DESIGN, "dropped")
     assert found.note.endswith("documented in manual, section 3")
     assert row("window", fit, accept=["dropped"]).verdict == PASS
+
+
+def test_arguments_that_a_trainer_does_not_take_are_bad_input():
+    with pytest.raises(InputError, match="expected arguments of .*got nme"):
+        Trainer("tests.test_trainers:named", {"nme": 1}).fit()
+    assert Trainer("tests.test_trainers:named", {"name": 1}).fit()
+
+
+def named(asked, name=0):
+    """Takes one argument of its own."""
 
 
 def test_what_is_accepted_has_to_be_a_rule():

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Trainer:
             raise InputError(f"trainer: expected {', '.join(NAMES)} or pkg.mod:fit, got {self.name!r}")
         if not callable(found):
             raise InputError(f"trainer {self.name}: expected a function fit(asked), got {found!r}")
-        return partial(found, **self.arguments) if self.arguments else found
+        return _with(self.name, found, self.arguments) if self.arguments else found
 
     def designs(self) -> dict[str, tuple[str, str]]:
         """Of one of ours, the rules that its framework documents, and where, by the law that asks."""
@@ -84,6 +85,20 @@ def trainer_of(name: str | None, arguments: Sequence[str], command: str | None) 
             "trainer arguments: expected them in the command's own text, got KEY=VALUE beside it"
         )
     return Trainer(name or "", arguments_of(arguments), command or "")
+
+
+def _with(name: str, fit: Fit, arguments: Mapping[str, Any]) -> Fit:
+    """The function with arguments of its own; raises InputError where it takes no such ones."""
+    try:
+        taken = signature(fit)
+    except ValueError:  # some of C have none
+        return partial(fit, **arguments)
+    try:
+        taken.bind(None, **arguments)
+    except TypeError as error:
+        given = ", ".join(arguments)
+        raise InputError(f"trainer {name}: expected arguments of {taken}, got {given}: {error}") from error
+    return partial(fit, **arguments)
 
 
 def _ours(name: str) -> Fit:
