@@ -228,7 +228,7 @@ def test_a_slip_that_is_documented_is_by_design_with_its_address_and_may_be_acce
 
 
 def test_arguments_that_a_trainer_does_not_take_are_bad_input():
-    with pytest.raises(InputError, match="expected arguments of .*got nme"):
+    with pytest.raises(InputError, match=r"expected arguments of .*got nme"):
         Trainer("tests.test_trainers:named", {"nme": 1}).fit()
     assert Trainer("tests.test_trainers:named", {"name": 1}).fit()
 
