@@ -89,6 +89,32 @@ class WrittenAnew(EachStep):
         p.copy_(-state["z"] * lr / (beta + n.sqrt()))
 
 
+class MaxNorm(SGD):
+    """Gradient descent, then rows of a norm above 3 are scaled to that (Srebro, Shraibman 2005)."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        for p in (p for group in self.param_groups for p in group["params"] if p.ndim > 1):
+            size = p.norm(dim=tuple(range(1, p.ndim)), keepdim=True)
+            p.mul_((3 / size.clamp_min(1e-12)).clamp_max(1.0))
+
+
+class DecaysVectors(SGD):
+    """Gradient descent that decays vectors, by an argument of that name."""
+
+    def __init__(self, params, lr=1e-2, decay_1d=0.1):
+        super().__init__(params, lr)
+        self.decay_1d = decay_1d
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.ndim == 1):
+                p.mul_(1 - group["lr"] * self.decay_1d)
+        super().step()
+
+
 class ByPlaceDecaying(AdamW):
     """AdamW whose rate falls from the last tensor of a group to the first, decoupled decay and all."""
 
@@ -262,6 +288,8 @@ SOUND = {  # with the rows that once accused it
     Whitening: ("scale-adaptive",),
     OtherName: ("recognised", "resume", "scheduled"),
     WrittenAnew: ("dead-columns", "dead-stays-dead"),
+    MaxNorm: ("dead-columns", "dead-stays-dead"),
+    DecaysVectors: ("dead-columns", "dead-stays-dead"),
     ByPlaceDecaying: ("neighbours",),
     AsynchronousSGD: ("recognised",),
     WarmsUp: ("scheduled", "every-scheduler"),
