@@ -242,6 +242,16 @@ class Registers(SGD):
         self.known += [p for group in self.param_groups for p in group["params"]]
 
 
+class Reseeds(SGD):
+    """Adds noise, of a seed of its own."""
+
+    def step(self, closure=None):
+        torch.manual_seed(len(self.state))
+        for p in self.param_groups[0]["params"]:
+            p.grad = p.grad + 1e-3 * torch.randn_like(p)
+        super().step()
+
+
 class Captures(SGD):
     """Takes the same step where it is capturable, on a CPU too."""
 
@@ -282,6 +292,7 @@ CONTROLS = {  # by law; the first is the one that every law has
     "older-states": [WasAscending],
     "every-scheduler": [KeepsInitial],
     "memory-left": [Registers],
+    "generators-left": [Reseeds],
 }
 
 

@@ -30,7 +30,7 @@ from identity_props.task.algorithms.conventions import (
     idle_decay,
 )
 from identity_props.task.algorithms.descent import LOOKS_AHEAD
-from tests.unfamiliar import CLEAN, CLEAN_BY_LAW, FAULTY, CoupledSGDW, Differences
+from tests.unfamiliar import CLEAN, CLEAN_BY_LAW, FAULTY, ClippedAdam, CoupledSGDW, Differences
 
 OPTIM = torch.optim
 EXACT = [name for name, algorithm in ALGORITHMS.items() if algorithm.rounding <= 1e-6]
@@ -331,6 +331,10 @@ def test_a_fault_in_an_unfamiliar_style_is_named(make, slip):
 def test_a_clean_one_in_an_unfamiliar_style_is_not_accused(make):
     found = recognise(make)
     assert not found.accused, found.note
+
+
+def test_adam_of_gradients_clipped_by_their_norm_is_no_adagc_for_its_warmup():
+    assert recognise(ClippedAdam).verdict == NONE
 
 
 @pytest.mark.parametrize(("make", "law"), CLEAN_BY_LAW.items())

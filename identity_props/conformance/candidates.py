@@ -64,6 +64,12 @@ ABOUT = {
     "the second beta were 0.99": "betas",
     "squares began at 0.1": "initial_accumulator_value",
 }
+# slips that are the way of one whose docstring says that its gradients are those of before
+LATE = {
+    "each step took the gradient of the one before",
+    "weights moved by the velocity of the step before",
+    "weights moved by the velocity of the step before, at first by none",
+}
 FRACTIONS = (0.9, 0.95, 0.98)  # of the rate, taken for it; a half or twice may be a way to write it
 
 
@@ -193,7 +199,8 @@ def _taken(algorithm: Algorithm, ways: Mapping[str, Step], seen: Seen) -> Iterat
 
 def published(seen: Seen) -> Iterator[Candidate]:
     """Each as its paper has it, then as packages do on purpose."""
-    exact_first = sorted(ALGORITHMS.values(), key=lambda algorithm: algorithm.rounding)
+    known = (one for one in ALGORITHMS.values() if _begun(one, seen))
+    exact_first = sorted(known, key=lambda algorithm: algorithm.rounding)
     for algorithm in exact_first:
         yield from _taken(algorithm, {"": algorithm.step}, seen)
     for algorithm in exact_first:
@@ -201,6 +208,15 @@ def published(seen: Seen) -> Iterator[Candidate]:
         optional = shows(seen.groups[0], "nesterov")
         taken = {w: s for w, s in ways if not (optional and w.startswith(LOOKS_AHEAD))}
         yield from _taken(algorithm, taken, seen)
+
+
+def _begun(algorithm: Algorithm, seen: Seen) -> bool:
+    """Whether a part that is its warmup alone is it: by its name, or since it shows that it warms up.
+
+    AdaGC is at first Adam of gradients that are clipped by their norm, as many clip them.
+    """
+    warms = algorithm.defaults.get("warmup_steps", 0) > 0
+    return not warms or _called(algorithm, seen) or shows(seen.groups[0], "warmup_steps")
 
 
 def decayed(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -219,7 +235,8 @@ def counted(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
 
 def promised(algorithm: Algorithm, seen: Seen) -> bool:
     """Whether a part is plainly meant to be it: it shows one of its arguments, or is called by its name."""
-    return _called(algorithm, seen) or any(shows(seen.groups[0], name) for name in _own(algorithm))
+    named = _called(algorithm, seen) or any(shows(seen.groups[0], name) for name in _own(algorithm))
+    return named and _begun(algorithm, seen)
 
 
 def _called(algorithm: Algorithm, seen: Seen) -> bool:
@@ -238,7 +255,8 @@ def gone_wrong(seen: Seen) -> Iterator[Candidate]:
     """
     algorithms = [one for one in ALGORITHMS.values() if promised(one, seen)]
     for one in algorithms:
-        yield from _taken(one, {way: _made(changed, one.step) for way, changed in STEP_SLIPS.items()}, seen)
+        slips = {way: _made(changed, one.step) for way, changed in STEP_SLIPS.items()}
+        yield from _taken(one, {way: step for way, step in slips.items() if _told(one, way, seen)}, seen)
         yield from miscounted([Candidate(one, one.step)])
     yield from own_slips(algorithms, seen)
     for one in algorithms:
@@ -267,7 +285,9 @@ def own_slips(algorithms: Iterable[Algorithm], seen: Seen) -> Iterator[Candidate
 
 
 def _told(algorithm: Algorithm, way: str, seen: Seen) -> bool:
-    """Whether a slip is one, by what a part shows and is called."""
+    """Whether a slip is one, by what a part shows, is called and says."""
+    if way in LATE and seen.delayed:
+        return False
     return (way not in NAMED or _called(algorithm, seen)) and (
         way not in ABOUT or shows(seen.groups[0], ABOUT[way])
     )

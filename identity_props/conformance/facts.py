@@ -62,6 +62,30 @@ def by_losses_alone(stack: Stack) -> bool:
     return evaluated > 1 and torch.equal(flat, end) and not bool((end == 1).all())
 
 
+NORMS = {"each row": 1, "each column": 0, "the whole": (0, 1)}  # by the axes that are summed
+
+
+def norms_kept(stack: Stack) -> str:
+    """Which norms of a matrix its steps keep to rounding, as on a sphere, though it moves; empty where none.
+
+    Drawn, none of them is that of the identity, which is out of reach.
+    """
+    if stack.optimizer is None:
+        return ""
+    draw = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(5, 6, 6, generator=draw, dtype=torch.float64)
+    with seeded(0):
+        p = torch.nn.Parameter(start.clone())
+        optimizer = optimizer_of(stack, SGD, [p], LR)
+        for p.grad in gradients:
+            optimizer.step()
+    end = p.detach()
+    if not float((end - start).norm()) > 1e-4 * float(start.norm()):
+        return ""
+    kept = (of for of, axes in NORMS.items() if same(end.norm(dim=axes), start.norm(dim=axes)))
+    return next(kept, "")
+
+
 def affine_layer(stack: Stack) -> bool:
     """Parameters are weight [out, in] and bias [out], and outputs x W^T + b."""
     (dtype, *_), near = dtypes_of(stack), []

@@ -10,7 +10,7 @@ from typing import Any
 
 from identity_props.claims.registry import Claim, budget, learns
 from identity_props.claims.verdict import Outcome, judge, trainer
-from identity_props.conformance.facts import by_losses_alone, repeatable
+from identity_props.conformance.facts import by_losses_alone, norms_kept, repeatable
 from identity_props.conformance.published import as_published, ends_alike
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS, Row
 from identity_props.conformance.sizes import digits_of
@@ -187,6 +187,8 @@ def _excuse(stack: Stack, kind: str) -> str:
         return "its steps draw random numbers, which set a floor"
     if tried(by_losses_alone, stack):
         return "it goes by losses alone, for which no budget of steps is set"
+    if tried(lambda: bool(norms_kept(stack))):
+        return f"its steps keep the norm of {norms_kept(stack)}, which is not the identity's"
     return ""
 
 

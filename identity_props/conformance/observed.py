@@ -40,6 +40,11 @@ EVENTFULLY = 18  # its half is no multiple of the schedule's four steps
 UNCORRECTED = re.compile(
     r"\b(no|not|without|omit\w*|skip\w*|never|lacks?)\W+(\w+\W+){0,4}(bias|correct|debias)", re.I
 )
+DELAYED = re.compile(
+    r"\b(asynchron|delay|stale)\w*|\bgradients?\W+(of|from)\W+the\W+"
+    r"((call|step|iteration)\W+before|(last|previous)\W+(call|step|iteration))",
+    re.I,
+)
 UNDECAYED = Switch("weight_decay", 0.0)
 
 
@@ -47,7 +52,8 @@ UNDECAYED = Switch("weight_decay", 0.0)
 class Seen:
     """A part's walk, its course, what its groups showed before it, and the names that a switch has set.
 
-    ``where`` says what befell it, and ``plainly`` that nothing of that is read in several ways. ``name`` is its class's.
+    ``where`` says what befell it, and ``plainly`` that nothing of that is read in several ways. ``name`` is its class's,
+    and it is ``delayed`` where that says that gradients are those of before.
     """
 
     walked: Walked
@@ -57,6 +63,7 @@ class Seen:
     where: str = ""
     plainly: bool = True
     name: str = ""
+    delayed: bool = False
 
     @cached_property
     def near(self) -> float:
@@ -123,6 +130,11 @@ class Part:
     def _uncorrected(self) -> bool:
         """Whether its own docstring says that moments are not corrected, as those of BERT's Adam are not."""
         return bool(UNCORRECTED.search(self._class.__doc__ or ""))
+
+    @property
+    def _delayed(self) -> bool:
+        """Whether its own docstring says that it steps on gradients of before, as asynchronous workers do."""
+        return bool(DELAYED.search(self._class.__doc__ or ""))
 
     @property
     def _class(self) -> Factory:
@@ -211,12 +223,14 @@ class Part:
         start = nn.Parameter(course.starts[0].clone())
         shown = self.make([start], lr=1.0, **switch.arguments).param_groups[0]
         own = {name: value for name, value in shown.items() if name != "params"}
+        if "lr" not in own:  # none that a schedule or a group of its own sets
+            course = replace(course, even=True)
         group = {**self._signed, **switch.arguments, **own}
         groups: list[Group] = [group for _ in course.rates(0)]
         if switch.other is not None:
             groups[1:] = [{**group, switch.name: switch.other} for _ in groups[1:]]
         found = walked(self.make, course, switch)
-        return Seen(found, course, groups, frozenset(switch.arguments), where, name=self.name)
+        return Seen(found, course, groups, frozenset(switch.arguments), where, True, self.name, self._delayed)
 
 
 # Courses, each made once -------------------------------------------------------------------------------

@@ -98,14 +98,23 @@ def still(walk: Walk, gradients: Tensor) -> bool:
     """Moves nothing, bit for bit, where the gradient is 0 and always was, beside entries that have one too.
 
     Their gradients are across the weights, along which some project steps (Heo et al. 2021, 2006.08217); and a weight
-    that float32 does not hold shows what rounds all of them to that.
+    that float32 does not hold shows what rounds all of them to that. Large weights show what bounds norms of them.
     """
-    walk = replace(walk, start=1 / 3)
     beside = gradients.clone()
     beside[:, 1:, 1:] -= beside[:, 1:, 1:].mean(2, keepdim=True)
     beside[:, 0], beside[:, :, 0] = 0, 0
-    walked = walk(beside)
-    return not (walk(torch.zeros_like(gradients)).any() or walked[:, 0].any() or walked[:, :, 0].any())
+
+    def stays(start: float) -> bool:
+        begun = replace(walk, start=start)
+        walked = begun(beside)
+        return not (begun(torch.zeros_like(beside)).any() or walked[:, 0].any() or walked[:, :, 0].any())
+
+    return stays(1 / 3) and stays(1024 / 3) and not tried(_moves_vectors, walk, beside)
+
+
+def _moves_vectors(walk: Walk, gradients: Tensor) -> bool:
+    """Moves a vector whose gradient is 0, as by a decay of vectors alone; who takes none moves none."""
+    return bool(walk(torch.zeros_like(gradients[:, 0])).any())
 
 
 @trait(UNDRAWN[0])

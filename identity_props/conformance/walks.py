@@ -210,7 +210,8 @@ def _steps(
             raise WalkError(f"{switch}, step {step + 1}: {type(error).__name__}: {error}") from error
         taken.append(_flat(parameters))
         for group, rate in zip(optimizer.param_groups, course.rates(step + 1), strict=True):
-            group["lr"] = rate  # as a scheduler does
+            if "lr" in group:
+                group["lr"] = rate  # as a scheduler does
         if step % EVERY == EVERY - 1 and hasattr(optimizer, "eval"):
             optimizer.eval()
             shown.append(_flat(parameters))

@@ -19,6 +19,7 @@ from identity_props.engine.memory import bytes_each, cached, free_bytes, passes
 from identity_props.engine.probe import ensemble_for, optimizer_for, reason_to_train_alone
 from identity_props.engine.trial import Run, Trial, measured_steps
 from identity_props.errors import InputError
+from identity_props.stack.guard import RAISED
 from identity_props.stack.ranks import inside, on_ranks
 from identity_props.stack.stack import Stack
 from identity_props.stack.unchanged import unchanged
@@ -102,13 +103,14 @@ def _train(
     batches = stack.batches(data, trial.recipe.batch_size, networks.generators)
     steps, curve, variance = measured_steps(trial.steps), [], pixel_variance(test)
     floor = trial.variant.floor({name: p.detach() for name, p in networks.state.items()}, scaled)
+    diverged = False
     for step in range(trial.steps + 1):
         if step in steps:
             with _evaluating(optimizer):
                 curve.append(networks.squared_error(test) / variance)
         if step == trial.steps:
             break
-        networks.step(optimizer, next(batches))
+        diverged = diverged or not _stepped(networks, optimizer, next(batches))
         scheduler.step()
         on_step(step)
     with _evaluating(optimizer):
@@ -121,6 +123,26 @@ def _train(
             seconds=time.perf_counter() - started,
             floor=floor,
         )
+
+
+def _stepped(networks: Ensemble, optimizer: Any, batch: Tensor) -> bool:
+    """Whether a step was taken: a part that raises at weights that diverge has diverged, and its weights are no numbers."""
+    try:
+        networks.step(optimizer, batch)
+    except RAISED:
+        if not _diverged(networks):
+            raise
+        with torch.no_grad():
+            for p in networks.parameters:
+                p.fill_(torch.nan)
+        return False
+    return True
+
+
+def _diverged(networks: Ensemble) -> bool:
+    """Whether a weight or a gradient is so large that its square is no number."""
+    held = [t for p in networks.parameters for t in (p.detach(), p.grad) if t is not None]
+    return not all(bool(t.square().isfinite().all()) for t in held)
 
 
 @contextmanager

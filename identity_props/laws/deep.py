@@ -24,6 +24,7 @@ from identity_props.laws.base import (
     rounding,
     worst,
 )
+from identity_props.laws.linear import astray
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 from identity_props.task.theory import (
@@ -224,15 +225,14 @@ def output_floor(stack: Stack, case: Case) -> Discrepancy:
 
 @law(
     "dead-stays-dead",
-    "a unit that is 0 on every example has no gradient and never moves, bit for bit, nor do the weights that"
-    " read it",
+    "a unit that is 0 on every example has no gradient and never moves, nor do the weights that read it",
     "the derivative of relu is 0 below 0; exact without decay",
     "sgd rmsprop adam momentum three-steps",
     needs="still, taking gradients uncentred, for any shape, affine layer, relu",
     kind="off-span moved",
 )
 def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
-    """None: nothing is added, so nothing is rounded. The unit's bias lies below anything W x can reach."""
+    """Rounding over the steps of a number, as of dead columns. The unit's bias lies below anything W x can reach."""
     wrong = 0
     for optimizer, arguments in ((SGD, {"momentum": 0.9}), (RMSPROP, {}), (ADAM, {})):
         start = {"layers.0.bias": _killed(stack, case)}
@@ -240,7 +240,7 @@ def dead_stays_dead(stack: Stack, case: Case) -> Discrepancy:
         lr = gentle(stack, case, optimizer)
         trained = descend(stack, case, TWO_RELU, optimizer, lr, start=start, arguments=given)
         first, last = (_unit(state) for state in (trained.states[0], trained.states[-1]))
-        wrong += changed(first, last)
+        wrong += astray(stack, case, first, last)
     return Discrepancy(wrong, 0, "weights of a dead unit that moved")
 
 

@@ -1,5 +1,5 @@
 """The contract of torch.optim, in what an optimizer is given and what it leaves: complex and shared parameters, older
-states, schedulers, memory.
+states, schedulers, memory, random numbers.
 
 What an optimizer refuses is not offered, and no failure; what it takes and does otherwise is one.
 """
@@ -7,6 +7,7 @@ What an optimizer refuses is not offered, and no failure; what it takes and does
 from __future__ import annotations
 
 import gc
+import random
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -25,6 +27,7 @@ from identity_props.laws.walking import (
     RATE,
     STEPS,
     NotOfferedError,
+    Settings,
     Walk,
     beside,
     coarse,
@@ -34,6 +37,8 @@ from identity_props.laws.walking import (
     made,
     offered,
     same,
+    seed_all,
+    settings,
     walk,
 )
 from identity_props.stack.stack import Stack
@@ -92,8 +97,10 @@ def _casts_refused() -> Iterator[None]:
     "torch.optim.Optimizer.add_param_group: some parameters appear in more than one parameter group",
 )
 def shared_parameters(stack: Stack, case: Case) -> Discrepancy:
-    """A dozen roundings a step where it is taken; whoever refuses it keeps to the law."""
-    alone, what = walk(stack, case, (0,)), "|W - W of one group|"
+    """A dozen roundings a step where it is taken; whoever refuses it keeps to the law. What is no subclass of torch's
+    Optimizer has not promised to refuse it.
+    """
+    alone, what = walk(stack, case, (0,)), "|W in two groups - W in one|, of one parameter"
     twice = walk(stack, case, (0,))
     try:
         with offered("a parameter in two groups"):
@@ -101,6 +108,8 @@ def shared_parameters(stack: Stack, case: Case) -> Discrepancy:
             twice.optimizer = made(stack, groups)
     except NotOfferedError:
         return Discrepancy(finite(0, alone.on()), 0, "it is refused")
+    if not isinstance(twice.optimizer, torch.optim.Optimizer):
+        raise NotOfferedError("not offered: what torch.optim.Optimizer makes of a parameter in two groups")
     return beside(stack, twice.on(), alone.on(), what)
 
 
@@ -164,7 +173,6 @@ MOMENTA: dict[str, Callable[[Any], Any]] = {
     "CyclicLR with momentum": partial(lr_scheduler.CyclicLR, base_lr=RATE / 4, max_lr=RATE, step_size_up=2),
     "OneCycleLR with momentum": partial(lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=STEPS + 1),
 }
-CYCLED = ("lr", "momentum", "betas")
 
 
 @contract(
@@ -175,20 +183,20 @@ CYCLED = ("lr", "momentum", "betas")
 def every_scheduler(stack: Stack, case: Case) -> Discrepancy:
     """None: the same operations on the same numbers. One whose steps write rates of their own is not asked."""
     one = walk(stack, case)
-    before = _settings(one)
+    before = settings(one)
     one.on()
-    if _settings(one) != before or any(isinstance(value, Tensor) for value in before[0].values()):
+    if settings(one) != before or any(isinstance(value, Tensor) for value in before[0].values()):
         raise NotOfferedError("not offered: rates that its steps leave alone")
     schedulers = RATES | (MOMENTA if before[0].keys() & {"momentum", "betas"} else {})
     wrong, refused = [], []
     for name, scheduler in schedulers.items():
         try:
             with offered(name):
-                scheduled, settings = _scheduled(walk(stack, case), scheduler)
+                scheduled, seen = _scheduled(walk(stack, case), scheduler)
         except NotOfferedError:
             refused.append(name)
             continue
-        if differing(_set_by_hand(walk(stack, case), settings), scheduled):
+        if differing(_set_by_hand(walk(stack, case), seen), scheduled):
             wrong.append(name)
     if len(refused) == len(schedulers):
         raise NotOfferedError("not offered: schedulers")
@@ -200,26 +208,18 @@ def every_scheduler(stack: Stack, case: Case) -> Discrepancy:
     return Discrepancy(len(wrong), 0, told + (f"; not offered: {', '.join(refused)}" if refused else ""))
 
 
-Settings = list[dict[str, Any]]
-
-
-def _settings(one: Walk) -> Settings:
-    """What schedulers write, of each group."""
-    return [{name: group[name] for name in CYCLED if name in group} for group in one.optimizer.param_groups]
-
-
 def _scheduled(one: Walk, scheduler: Callable[[Any], Any]) -> tuple[Tensor, list[Settings]]:
     """The weights under a scheduler, with the settings before each step."""
     schedule, seen = scheduler(one.optimizer), []
     for _ in range(STEPS):
-        seen.append(_settings(one))
+        seen.append(settings(one))
         one.on(1)
         schedule.step(*[1.0] * isinstance(schedule, lr_scheduler.ReduceLROnPlateau))
     return one.weights, seen
 
 
-def _set_by_hand(one: Walk, settings: list[Settings]) -> Tensor:
-    for step in settings:
+def _set_by_hand(one: Walk, seen: list[Settings]) -> Tensor:
+    for step in seen:
         for group, values in zip(one.optimizer.param_groups, step, strict=True):
             group.update(values)
         one.on(1)
@@ -246,3 +246,34 @@ def memory_left(stack: Stack, case: Case) -> Discrepancy:
         if not left:
             break
     return Discrepancy(finite(left, weights), 0, "parameters that are left")
+
+
+# Random numbers -------------------------------------------------------------------------------------------
+
+GENERATORS: dict[str, Callable[[], Any]] = {
+    "torch's": lambda: torch.get_rng_state().numpy().tobytes(),
+    "Python's": random.getstate,
+    "numpy's": lambda: np.random.get_state(legacy=True)[1].tobytes(),  # type: ignore[index]
+}
+
+
+@contract(
+    "generators-left",
+    "a step leaves random generators where they were, or where its draws take them: at no seed of its own",
+    "torch.manual_seed in a step repeats every draw beside it, as of dropout and shuffling",
+)
+def generators_left(stack: Stack, case: Case) -> Discrepancy:
+    """None: of two walks whose steps begin at other seeds, none ends where the other's does, whatever they draw."""
+    one, other = walk(stack, case), walk(stack, case)
+    pairs = [(_left(one, step), _left(other, STEPS + step)) for step in range(STEPS)]
+    reset = [of for of in GENERATORS if any(a[of] == b[of] for a, b in pairs)]
+    told = f" ({', '.join(reset)})" if reset else ""
+    return Discrepancy(finite(len(reset), one.weights), 0, f"generators that a step sets to a seed{told}")
+
+
+def _left(one: Walk, seed: int) -> dict[str, Any]:
+    """States of the generators after a step that begins at a seed."""
+    one.given()
+    seed_all(seed)
+    one.optimizer.step()
+    return {of: state() for of, state in GENERATORS.items()}

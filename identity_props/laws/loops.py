@@ -30,6 +30,7 @@ from identity_props.laws.base import (
     snapshot,
     worst,
 )
+from identity_props.laws.shown import lost_by_switching, weights_shown
 from identity_props.stack.loop import Scheduled, scheduled
 from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import Stack, rate_of, takes
@@ -144,16 +145,7 @@ def _with_stop(stack: Stack, case: Case, name: str, arguments: dict[str, Any], s
         with seeded(step, stack.device):
             _plain(ensemble, optimizer, x)
         scheduler.step()
-    return snapshot(ensemble) | _shown(ensemble, optimizer)
-
-
-def _shown(ensemble: Ensemble, optimizer: Any) -> State:
-    """What is evaluated where that is not what is trained, as an average."""
-    switch = getattr(optimizer, "eval", None)
-    if not (callable(switch) and callable(getattr(optimizer, "train", None))):
-        return {}
-    switch()
-    return {f"{name} in eval()": weight for name, weight in snapshot(ensemble).items()}
+    return snapshot(ensemble) | weights_shown(ensemble, optimizer)
 
 
 def _tensors(ensemble: Ensemble) -> dict[str, Tensor]:
@@ -230,7 +222,8 @@ def _still(before: State, after: State) -> int:
 @law(
     "evaluate",
     "evaluating between steps, without gradients and in eval mode, changes nothing, bit for bit, and gives the"
-    " same twice, and before a first pass in training as after it",
+    " same twice, and before a first pass in training as after it; after an optimizer's own eval() and train() weights are"
+    " what they were, and a second eval() changes nothing",
     "a measurement is not a step",
     "sgd adam eval three-steps",
     needs="stepping the same again",
@@ -238,9 +231,10 @@ def _still(before: State, after: State) -> int:
 )
 def evaluate(stack: Stack, case: Case) -> Discrepancy:
     """None: the same operations on the same numbers. A pass that changes buffers, as of running means, may
-    change what comes after it.
+    change what comes after it. What an optimizer's eval() and train() bring back is compared to rounding, as they
+    may compute it, and a second eval() may be refused.
     """
-    apart = _changed_by_training(stack, case)
+    apart = _changed_by_training(stack, case) + lost_by_switching(stack, case)
 
     def with_evaluation(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
         nonlocal apart

@@ -20,6 +20,7 @@ from identity_props.laws.walking import (
     finite,
     made,
     offered,
+    settings,
     walk,
 )
 from identity_props.stack.stack import Stack, names, of_floats, resolve
@@ -78,9 +79,13 @@ LOW, HIGH = 0.05, 0.95  # of a momentum that is cycled
 )
 def scheduled(stack: Stack, case: Case) -> Discrepancy:
     """None: steps at another rate are others. A rate or momentum that changes nothing when the optimizer is built
-    with another is not asked.
+    with another is not asked, nor one whose steps write rates of their own.
     """
-    plain, slower = walk(stack, case).on(), walk(stack, case, lr=RATE / 2).on()
+    one = walk(stack, case)
+    before = settings(one)
+    plain, slower = one.on(), walk(stack, case, lr=RATE / 2).on()
+    if settings(one) != before:
+        raise NotOfferedError("not offered: rates that its steps leave alone")
     rates, unread = _cycled(stack, case, momentum=False), []
     if differing(plain, slower):
         unread.append(("the rate", not differing(plain, rates)))

@@ -26,9 +26,9 @@ from identity_props.laws.base import (
     worst,
     worst_of,
 )
-from identity_props.laws.walking import NotOfferedError
+from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.stack.seeding import seeded
-from identity_props.stack.stack import Stack, at_home, resolve
+from identity_props.stack.stack import Stack, at_home, names, resolve
 from identity_props.task.theory import adam_first_step, adam_steps, rmsprop_steps
 
 RATE = 1 / 128
@@ -105,11 +105,13 @@ def _magnified(stack: Stack, case: Case, name: str, exact: Tensor, arguments: di
     needs="without noise, stepping on given gradients",
 )
 def layout(stack: Stack, case: Case) -> Discrepancy:
-    """See ``_arranged``."""
+    """See ``_arranged``. One that raises at such a parameter refuses it."""
 
     def transposed(x: Tensor) -> Tensor:
         return x.mT.contiguous().mT  # the same numbers, laid out by columns
 
+    with offered("a parameter that is not contiguous"):
+        _given(stack, case, SGD, transposed)
     return _arranged(stack, case, transposed, torch.clone, "|W - W'| / |W|")
 
 
@@ -132,7 +134,8 @@ def elementwise(stack: Stack, case: Case) -> Discrepancy:
 
 @law(
     "neighbours",
-    "a parameter takes the same steps beside another as alone, whatever gradients that gets, none among them",
+    "a parameter takes the same steps beside others as alone, one of its shape among them, whatever gradients"
+    " those get, none among them",
     "an optimizer that reads no entry for another's step shares no count either; flashlight#143, DeepSpeed#8471",
     "sgd rmsprop adam decay momentum three-steps odd-width",
     needs="each entry for itself, stepping on given gradients",
@@ -141,7 +144,7 @@ def neighbours(stack: Stack, case: Case) -> Discrepancy:
     """A dozen roundings a step, as code for many parameters at once may contract differently. What steps
     otherwise beside another row of the same tensor shares on purpose, and nothing is said of it, nor of one whose
     groups have rates by the place of a parameter among the others, as some decay them from layer to layer, or whose
-    whole ways are multiples by the place.
+    whole ways without decay are multiples by the place.
     """
     tolerance, what, apart = 16 * case.steps * torch.finfo(stack.dtype).eps, "|W beside - W| / |W|", [0.0]
     for name, arguments in ((SGD, SGD_ARGUMENTS), (RMSPROP, {}), (ADAM, {"weight_decay": 0.01})):
@@ -151,11 +154,21 @@ def neighbours(stack: Stack, case: Case) -> Discrepancy:
             _beside(stack, case, name, how, given)[None] for how in ("joined", "before", "after")
         )
         if not relative([joined], [alone]) > tolerance:  # NaN is no sharing
-            shares = [_share(stack, case, one, alone, tolerance) for one in (before, after)]
-            if all(shares) and abs(shares[0] - shares[1]) > tolerance:
+            found = [relative([before], [alone]), relative([after], [alone])]
+            if worst(found) > tolerance and _by_place(stack, case, name, tolerance):
                 raise NotOfferedError("not offered: one rate for all places")
-            apart += [relative([before], [alone]), relative([after], [alone])]
+            apart += found
     return Discrepancy(worst(apart), tolerance, what)
+
+
+def _by_place(stack: Stack, case: Case, name: str, tolerance: float) -> bool:
+    """Whether its whole ways are multiples by the place, without decay, which squares a rate."""
+    factory = stack.optimizer or resolve(name)
+    given = {"weight_decay": 0.0} if names(factory, "weight_decay") else {}
+    alone = _given(stack, case, name, torch.clone, **given)[None]
+    ways = (_beside(stack, case, name, how, given)[None] for how in ("before", "after"))
+    before, after = (_share(stack, case, one, alone, tolerance) for one in ways)
+    return bool(before and after) and abs(before - after) > tolerance
 
 
 def _share(stack: Stack, case: Case, one: Tensor, alone: Tensor, tolerance: float) -> float:
@@ -169,18 +182,20 @@ def _share(stack: Stack, case: Case, one: Tensor, alone: Tensor, tolerance: floa
 
 
 def _beside(stack: Stack, case: Case, name: str, how: str, arguments: dict[str, Any]) -> Tensor:
-    """As ``_given``, beside a row that has no gradient at every second step: joined to it, before or after it."""
+    """As ``_given``, beside one of its shape and a row that has no gradient at every second step: joined to them,
+    before or after them.
+    """
     start, *gradients = _drawn(stack, case)
-    one, other = torch.nn.Parameter(start.clone()), torch.nn.Parameter(-start[:1])
-    both = torch.nn.Parameter(torch.cat([start, -start[:1]]))
-    parameters = {"joined": [both], "before": [one, other], "after": [other, one]}[how]
+    one, twin, other = (torch.nn.Parameter(p.clone()) for p in (start, -start, -start[:1]))
+    both = torch.nn.Parameter(torch.cat([start, -start, -start[:1]]))
+    parameters = {"joined": [both], "before": [one, twin, other], "after": [other, twin, one]}[how]
     optimizer = optimizer_of(stack, name, parameters, RATE, arguments)
     if len({float(group.get("lr", RATE)) for group in optimizer.param_groups}) > 1:
         raise NotOfferedError("not offered: one rate for all parameters")
     for step, gradient in enumerate(gradients):
-        row = 4 * gradient[:1]
-        one.grad, other.grad = gradient, None if step % 2 else row
-        both.grad = torch.cat([gradient, 0 * row if step % 2 else row])
+        row, mirrored = 4 * gradient[:1], 2 * gradient.flip(0)
+        one.grad, twin.grad, other.grad = gradient, mirrored, None if step % 2 else row
+        both.grad = torch.cat([gradient, mirrored, 0 * row if step % 2 else row])
         optimizer.step()
     stepped = both[: case.d] if how == "joined" else one
     return stepped.detach().double().cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import takewhile
 
 import torch
@@ -19,6 +20,7 @@ from identity_props.laws.base import (
     relative,
     rounding,
 )
+from identity_props.laws.walking import offered
 from identity_props.stack.stack import Stack, resolve, without_eps
 from identity_props.task.models import Variant
 
@@ -58,15 +60,17 @@ def scale_sgd(stack: Stack, case: Case) -> Discrepancy:
 def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
     """None: c is a power of two, so that every product is scaled exactly; eps, where there is
     one, is the least normal number, far below a gradient of mere rounding. Where both end beyond
-    1e100 it was needed, as by squares of 0 in a basis that turns, and nothing is compared from there on.
+    1e100 it was needed, as by squares of 0 in a basis that turns, and nothing is compared from there on; nor of
+    one that raises with so small an eps.
     """
     apart = 0
     for optimizer in (RMSPROP, ADAM):
         arguments = without_eps(stack.optimizer or resolve(optimizer), stack.mode)
-        one, other = (
-            descend(stack, case, optimizer=optimizer, lr=1 / 128, x=c * case.x, arguments=arguments)
-            for c in (1, 4)
-        )
+        with offered(f"eps={arguments['eps']:.3g}") if arguments else nullcontext():
+            one, other = (
+                descend(stack, case, optimizer=optimizer, lr=1 / 128, x=c * case.x, arguments=arguments)
+                for c in (1, 4)
+            )
         both = zip(one.states, other.states, strict=True)
         apart += sum(changed(a, b) for a, b in takewhile(lambda pair: not all(map(_wild, pair)), both))
     return Discrepancy(apart, 0, "weights that differ")

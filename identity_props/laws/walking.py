@@ -126,6 +126,15 @@ class Walk:
         return flat(self.parameters)
 
 
+Settings = list[dict[str, Any]]
+CYCLED = ("lr", "momentum", "betas")
+
+
+def settings(one: Walk) -> Settings:
+    """What schedulers write, of each group."""
+    return [{name: group[name] for name in CYCLED if name in group} for group in one.optimizer.param_groups]
+
+
 def seed_all(seed: int) -> None:
     """Draws come from this seed, whichever generator a part asks.
 

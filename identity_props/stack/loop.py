@@ -102,12 +102,12 @@ def _closure_of(optimizer: torch.optim.Optimizer) -> inspect.Parameter | None:
 class Scheduled:
     """The schedule of what LambdaLR refuses, as a wrapper that is no torch Optimizer: sets the rate of its groups.
 
-    One whose constructor names no ``lr`` has no rate to set, as it finds its own.
+    One without ``lr`` in its groups has no rate to set, as it finds its own or keeps it elsewhere.
     """
 
     def __init__(self, optimizer: Any, factor: Callable[[int], float]) -> None:
         self.optimizer, self.factor, self.steps = optimizer, factor, -1
-        self.rates = [] if finds_its_rate(optimizer) else [group["lr"] for group in optimizer.param_groups]
+        self.rates = [] if without_rate(optimizer) else [group["lr"] for group in optimizer.param_groups]
         self.step()
 
     def step(self) -> None:
@@ -125,15 +125,14 @@ class Scheduled:
         self.steps, self.rates = state["steps"], state["rates"]
 
 
-def finds_its_rate(optimizer: Any) -> bool:
-    """Whether no group has a rate, nor its constructor an argument of that name."""
-    named = "lr" in inspect.signature(type(optimizer).__init__).parameters
-    return not named and not any("lr" in group for group in optimizer.param_groups)
+def without_rate(optimizer: Any) -> bool:
+    """Whether no group has a rate that a schedule could set: it goes by another name, or is found."""
+    return not any("lr" in group for group in optimizer.param_groups)
 
 
 def scheduled(optimizer: Any, factor: Callable[[int], float]) -> LambdaLR | Scheduled:
     """The schedule of an optimizer's rate, ``factor`` of the step times what it is now."""
-    usual = isinstance(optimizer, torch.optim.Optimizer) and not finds_its_rate(optimizer)
+    usual = isinstance(optimizer, torch.optim.Optimizer) and not without_rate(optimizer)
     return (LambdaLR if usual else Scheduled)(optimizer, factor)
 
 
