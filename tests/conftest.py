@@ -62,3 +62,19 @@ def no_ranks():
 
     for number in [*ranks._groups]:
         ranks._stop(number, wait=True)
+
+
+@pytest.fixture
+def laws_left():
+    """Leaves laws of some names in the registry, until all are back in the order in which they are asked."""
+    from identity_props.laws import LAWS
+
+    whole = dict(LAWS)
+
+    def leave(names):
+        for name in LAWS.keys() - names:
+            del LAWS[name]
+
+    yield leave
+    LAWS.clear()
+    LAWS.update(whole)

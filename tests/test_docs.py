@@ -92,10 +92,9 @@ SAID = {
 
 
 @pytest.fixture
-def few_laws(one_family, monkeypatch):
+def few_laws(one_family, laws_left):
     """The laws that the pages speak of, and a few others."""
-    for name in LAWS.keys() - {"gd-trajectory", "weight-decay", "momentum", "layout", "resume", "epoch"}:
-        monkeypatch.delitem(LAWS, name)
+    laws_left({"gd-trajectory", "weight-decay", "momentum", "layout", "resume", "epoch"})
 
 
 @pytest.fixture
@@ -123,10 +122,9 @@ def test_every_example_runs(page, number, few_laws, beside, capsys):
 
 
 @pytest.mark.processes
-def test_the_example_of_ranks_runs(one_family, monkeypatch):
+def test_the_example_of_ranks_runs(one_family, laws_left):
     ((_, text),) = blocks("docs/how-to/ranks.md", "python")
-    for name in LAWS.keys() - {"ranks-equal"}:
-        monkeypatch.delitem(LAWS, name)
+    laws_left({"ranks-equal"})
     names = {"__name__": "__main__"}
     exec(text, names)
     with pytest.raises(AssertionError, match="moves fail"):  # and it can fail

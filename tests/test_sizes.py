@@ -9,7 +9,6 @@ from identity_props.cli import main
 from identity_props.conformance.checking import FAMILIES, MOVES
 from identity_props.conformance.rows import FAIL, NOT_APPLICABLE, PASS
 from identity_props.conformance.sizes import digits_of, families_of
-from identity_props.laws import LAWS
 from identity_props.stack.stack import features_of
 
 
@@ -35,7 +34,7 @@ class Coarse(nn.Linear):
 
 
 @pytest.fixture
-def quick(one_family, monkeypatch):
+def quick(one_family, laws_left):
     """Half a dozen laws, and no search for a rate."""
     kept = {
         "gd-trajectory",
@@ -46,8 +45,7 @@ def quick(one_family, monkeypatch):
         "initial-draws",
         "resume",
     }
-    for name in LAWS.keys() - kept:
-        monkeypatch.delitem(LAWS, name)
+    laws_left(kept)
 
 
 def rows(stack, **given):
