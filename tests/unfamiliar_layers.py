@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import gelu, linear, normalize
 from torch.utils.checkpoint import checkpoint
 
 from tests.zoo import Sound
@@ -300,7 +300,82 @@ class Checkpointed(nn.Module):
         return self.norm(checkpoint(lambda x: self.inner(x).tanh(), x, use_reentrant=False))
 
 
+class SixteenInside(nn.Module):
+    """Rounds what it multiplies to bfloat16 whatever it is given, and sums products in float32."""
+
+    def __init__(self, features=8):
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(features, features)),
+            nn.Parameter(torch.zeros(features)),
+        )
+
+    def forward(self, x):
+        return (x.bfloat16().float() @ self.weight.bfloat16().float()).to(x.dtype) + self.bias
+
+
+class Autocast(nn.Module):
+    """Sets an autocast of its own."""
+
+    def __init__(self, features=8):
+        super().__init__()
+        self.first, self.second = nn.Linear(features, features), nn.Linear(features, features)
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.second(gelu(self.first(x))).to(x.dtype)
+
+
+class SixteenOut(UpcastNorm):
+    """Its output is of bfloat16, whatever it is given."""
+
+    def forward(self, x):
+        return super().forward(x).bfloat16()
+
+
+class Pairs(nn.Module):
+    """Part of the channels comes from the other frame of a pair, which its batch is made of (Lin et al. 2018, 1811.08383)."""
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.inner = nn.Linear(features, features)
+
+    def forward(self, x):
+        frames = x.view(len(x) // 2, 2, -1)
+        return self.inner(torch.cat([frames[:, :, :1].flip(1), frames[:, :, 1:]], -1).view(x.shape))
+
+
+class Plane(torch.autograd.Function):
+    """x W^T + b, whose pass back takes a matrix alone."""
+
+    share = 1.0
+
+    @classmethod
+    def forward(cls, ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return x @ weight.mT + bias
+
+    @classmethod
+    def backward(cls, ctx, upstream):
+        x, weight = ctx.saved_tensors
+        return upstream.mm(weight), cls.share * upstream.t().mm(x), upstream.sum(0)
+
+
+class OfPlanes(nn.Linear):
+    """A linear layer of matrices, which refuses others on the way back."""
+
+    function = Plane
+
+    def forward(self, x):
+        return self.function.apply(x, self.weight, self.bias)
+
+
 CLEAN = {
+    "16 bits inside": Sound(SixteenInside, shapes=((8,),)),
+    "16 bits by an autocast": Sound(Autocast, shapes=((8,),)),
+    "16 bits given": Sound(SixteenOut, shapes=((6,),)),
+    "pairs of examples": Sound(Pairs, shapes=((4,),)),
+    "refuses on the way back": Sound(OfPlanes, {"in_features": 5, "out_features": 4}),
     "experts": Sound(Experts, shapes=((3, 8),)),
     "places": Sound(Places, shapes=((5, 6),)),
     "checkpointed": Sound(Checkpointed, shapes=((4, 5),)),
@@ -439,7 +514,60 @@ class CountsTwice(Checkpointed):
         return checkpoint(lambda x: self.norm(self.inner(x).tanh()), x, use_reentrant=False)
 
 
+class TenthDetached(SixteenInside):
+    """A tenth of its weight's gradient is lost."""
+
+    def forward(self, x):
+        weight = 0.9 * self.weight + 0.1 * self.weight.detach()
+        return (x.bfloat16().float() @ weight.bfloat16().float()).to(x.dtype) + self.bias
+
+
+class AutocastDetached(Autocast):
+    """No gradient through the first of two."""
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.second(gelu(self.first(x)).detach() + 0 * self.first(x)).to(x.dtype)
+
+
+class ForgetsScale(SixteenOut):
+    """Its scale learns nothing."""
+
+    def forward(self, x):
+        return (
+            x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True)) * self.weight.data
+        ).bfloat16()
+
+
+class PairsDetached(Pairs):
+    """What comes from the other frame has no gradient."""
+
+    def forward(self, x):
+        frames = x.view(len(x) // 2, 2, -1)
+        return self.inner(torch.cat([frames[:, :, :1].flip(1).detach(), frames[:, :, 1:]], -1).view(x.shape))
+
+
+class HalfPlane(Plane):
+    """Half of the weight's gradient is lost."""
+
+    share = 0.5
+
+
+class OfHalfPlanes(OfPlanes):
+    """The same with half of the weight's gradient."""
+
+    function = HalfPlane
+
+
 FAULTY = {
+    "16 bits inside": (Sound(TenthDetached, shapes=((8,),)), "parameter-gradient"),
+    "16 bits by an autocast": (Sound(AutocastDetached, shapes=((8,),)), "parameter-gradient"),
+    "16 bits given": (Sound(ForgetsScale, shapes=((6,),)), "parameter-gradient"),
+    "pairs of examples": (Sound(PairsDetached, shapes=((4,),)), "input-gradient"),
+    "refuses on the way back": (
+        Sound(OfHalfPlanes, {"in_features": 5, "out_features": 4}),
+        "parameter-gradient",
+    ),
     "experts": (Sound(DetachedSum, shapes=((3, 8),)), "parameter-gradient"),
     "places": (Sound(PlacesOfFirst, shapes=((5, 6),)), "layer-modes"),
     "checkpointed": (Sound(CountsTwice, shapes=((4, 5),)), "in-place"),

@@ -75,7 +75,7 @@ def _settled(bench: LayerBench) -> Iterator[Discrepancy]:
     passes.buffers = counted
     outs, beside = passes.flat(xs), passes.flat(others)
     mixed = not torch.equal(*(one[: len(one) // 2] for one in (outs, beside)))
-    evaluating = Passes(bench.module(), False, bench.seed, bench.device)
+    evaluating = bench.passes(False)
     first = evaluating.flat(xs)
     evaluating.buffers = counted
     settled = evaluating.flat(xs)

@@ -16,7 +16,7 @@ from identity_props.layers.adding import compared, near, same_outputs
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.evaluating import of_both_modes
-from identity_props.layers.passes import Gradients, Passes, back, cast, trained
+from identity_props.layers.passes import Gradients, Passes, cast, trained
 from identity_props.stack.stack import compiled
 
 Result = tuple[list[Tensor], Gradients]
@@ -51,7 +51,7 @@ def _lives(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
         except NotOfferedError:
             continue
         yield from outcome
-    if bench.mode == "compiled":
+    if bench.mode == "compiled" and not passes.wide:
         yield from _compiled(bench, bench.passes(passes.training), xs, expected)
 
 
@@ -109,7 +109,7 @@ def _part_without(
         leaves = passes.leaves(xs)
         leaves[k] = xs[k].clone()
         outs = passes.outs([x.clone() for x in leaves])
-        back(outs, passes.along(outs))
+        passes.back(outs, passes.along(outs))
         rest = {name: g for name, g in expected[1].items() if name != passes.input(k)}
         found = {name: g for name, g in passes.gradients(leaves).items() if name in rest}
         yield from _both(
@@ -119,7 +119,7 @@ def _part_without(
 
 def _copied(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
     """A deep copy is the same, and shares nothing."""
-    other = Passes(copy.deepcopy(passes.module), passes.training, passes.seed, passes.device)
+    other = passes.of(copy.deepcopy(passes.module))
     yield from _same(bench, other, xs, expected, "a deep copy")
     tied = len(trained(passes.module)) - len(trained(other.module))
     yield Discrepancy(
@@ -145,7 +145,7 @@ def _loaded(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resul
         for p in trained(fresh).values():
             p.add_(1)
     fresh.load_state_dict(torch.load(file, weights_only=False))
-    other = Passes(fresh, passes.training, passes.seed, passes.device)
+    other = passes.of(fresh)
     yield from _same(bench, other, xs, expected, "saved and loaded")
 
 
@@ -230,7 +230,7 @@ def _left(bench: LayerBench, passes: Passes) -> Discrepancy:
     along = passes.along(outs)
     counted = {name: b.detach().clone() for name, b in passes.module.named_buffers()}
     read |= {f"upstream gradient {k}": (a, a.clone()) for k, a in enumerate(along)}
-    back(outs, along)
+    passes.back(outs, along)
     counts = {name: changed({name: was}, {name: now.detach()}) for name, (now, was) in read.items()}
     for name, b in passes.module.named_buffers():  # as checkpointed batch norms count twice
         was = passes.buffers.get(name)
