@@ -217,6 +217,24 @@ def test_what_a_layer_does_not_promise_does_not_apply_and_says_why(name, law, wh
     assert (row.verdict, why in row.note) == (NOT_APPLICABLE, True), str(row)
 
 
+@pytest.mark.parametrize("law", ["gradients-add", "layer-shapes"])
+def test_rows_say_where_no_example_is_looked_at_alone(law):
+    rows = [row_of(LAYER_LAWS[law], LayerBench(layer, ((4,),))) for layer in (OverBatch, nn.Tanh)]
+    assert [row.verdict for row in rows] in ([PASS, PASS], [PASS, NOT_APPLICABLE])
+    assert ["its examples mix in evaluation" in row.note for row in rows] == [True, False]
+
+
+class OverBatch(nn.Module):
+    """Shares of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return (self.scale * x).softmax(0)
+
+
 def test_buffers_that_each_pass_changes_leave_evaluation_to_be_judged():
     bench = SOUND["spectral_norm"].bench()
     assert bench.modes == [False]

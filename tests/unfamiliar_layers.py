@@ -370,7 +370,58 @@ class OfPlanes(nn.Linear):
         return self.function.apply(x, self.weight, self.bias)
 
 
+class NoiseUnsaved(nn.Linear):
+    """Weights with noise in training, which no file keeps: it is drawn anew all the time."""
+
+    def __init__(self, fan_in=5, fan_out=4):
+        super().__init__(fan_in, fan_out)
+        self.register_buffer("noise", torch.randn(fan_out, fan_in), persistent=False)
+
+    def forward(self, x):
+        return linear(x, self.weight + 0.1 * self.noise * self.training, self.bias)
+
+
+class Projected(nn.Module):
+    """Random features that no file keeps, of draws that are the same each time it is built."""
+
+    seed = 3
+
+    def __init__(self, features=5, hidden=6):
+        super().__init__()
+        drawn = torch.Generator().manual_seed(self.seed) if self.seed else None
+        self.register_buffer("way", torch.randn(features, hidden, generator=drawn), persistent=False)
+        self.inner = nn.Linear(hidden, features)
+
+    def forward(self, x):
+        return self.inner((x @ self.way).cos())
+
+
+class CountsSometimes(nn.Module):
+    """A batch norm that counts every eighth batch."""
+
+    every = 8
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.passed = 0
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+
+    def forward(self, x):
+        if not self.training:
+            return (x - self.mean) / (self.variance + 1e-5).sqrt()
+        mean, variance = x.mean(0), x.var(0, unbiased=False)
+        self.passed += 1
+        if self.every and self.passed % self.every == 0:
+            self.mean.lerp_(mean.detach().to(self.mean), 0.1)
+            self.variance.lerp_(variance.detach().to(self.variance), 0.1)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
 CLEAN = {
+    "noise unsaved": Sound(NoiseUnsaved),
+    "projected": Sound(Projected),
+    "counts sometimes": Sound(CountsSometimes, shapes=((4,),)),
     "16 bits inside": Sound(SixteenInside, shapes=((8,),)),
     "16 bits by an autocast": Sound(Autocast, shapes=((8,),)),
     "16 bits given": Sound(SixteenOut, shapes=((6,),)),
@@ -559,7 +610,21 @@ class OfHalfPlanes(OfPlanes):
     function = HalfPlane
 
 
+class ProjectedAnew(Projected):
+    """Other features each time it is built."""
+
+    seed = None
+
+
+class CountsNever(CountsSometimes):
+    """A batch norm that counts none."""
+
+    every = None
+
+
 FAULTY = {
+    "projected": (Sound(ProjectedAnew), "layer-modes"),
+    "counts sometimes": (Sound(CountsNever, shapes=((4,),)), "layer-modes"),
     "16 bits inside": (Sound(TenthDetached, shapes=((8,),)), "parameter-gradient"),
     "16 bits by an autocast": (Sound(AutocastDetached, shapes=((8,),)), "parameter-gradient"),
     "16 bits given": (Sound(ForgetsScale, shapes=((6,),)), "parameter-gradient"),

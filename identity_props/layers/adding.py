@@ -10,7 +10,7 @@ from torch import Tensor
 
 from identity_props.laws import Discrepancy
 from identity_props.laws.walking import NotOfferedError, offered
-from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
+from identity_props.layers.base import NotPromised, beside_mixing, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import documented
 from identity_props.layers.passes import Gradients, Passes, size
@@ -104,7 +104,7 @@ def gradients_add(bench: LayerBench) -> Discrepancy:
     found = [one for passes in judged_modes(bench) for one in _sums(bench, passes)]
     if not found:
         raise NotPromised("nothing of it trains")
-    return told(found)
+    return beside_mixing(bench, told(found))
 
 
 def _sums(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:

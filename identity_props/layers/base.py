@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy
@@ -46,6 +46,14 @@ def _weight(one: Discrepancy) -> tuple[bool, bool, float]:
     if not one.holds:
         return True, one.what.startswith(FORWARD), 0.0
     return False, False, one.measured / one.tolerance if one.tolerance else 0.0
+
+
+def beside_mixing(bench: LayerBench, found: Discrepancy) -> Discrepancy:
+    """What holds, and that no example was looked at alone where they mix: they may be meant to, and may not."""
+    if bench.apart or not found.holds:
+        return found
+    mixing = "its examples mix in evaluation, or do not come first, so that none is looked at alone"
+    return replace(found, what=f"{found.what}; {mixing}")
 
 
 def judged_modes(bench: LayerBench) -> list[Passes]:

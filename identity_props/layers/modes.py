@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,9 +25,9 @@ Result = tuple[list[Tensor], Gradients]
 
 @layer_law(
     "layer-modes",
-    "outputs are the same in training and evaluating, or probabilities of its logits there, of what neither draws nor counts, and of what counts statistics of a"
-    " batch once those have settled on one; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
-    " saved and loaded, with part of the inputs without gradient, after new weights, after inputs of another size, and compiled where that is asked",
+    "outputs are the same in training and evaluating, or probabilities of its logits there, of what neither draws nor counts, and of what goes by its"
+    " batch in training, and evaluates by what it counts of batches, once that has settled on one; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
+    " saved and loaded into one that is drawn anew, with part of the inputs without gradient, after new weights, after inputs of another size, and compiled where that is asked",
     "what a pass keeps for the next one is stale, or a copy is none",
     "a layer is a function of its state and its mode",
 )
@@ -137,16 +138,18 @@ def _copied(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resul
 
 
 def _loaded(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
+    """Into a layer of the same draws; evaluating, of others, as what is drawn once and not saved is another there."""
     file = io.BytesIO()
     torch.save(passes.module.state_dict(), file)
     file.seek(0)
-    fresh = cast(bench.made().to(bench.device), bench.dtype)
+    anew = bench if passes.training else replace(bench, seed=bench.seed + 1)
+    fresh = cast(anew.made().to(bench.device), bench.dtype)
     with torch.no_grad():
         for p in trained(fresh).values():
             p.add_(1)
     fresh.load_state_dict(torch.load(file, weights_only=False))
     other = passes.of(fresh)
-    yield from _same(bench, other, xs, expected, "saved and loaded")
+    yield from _same(bench, other, xs, expected, "saved and loaded" + ", drawn anew" * (anew is not bench))
 
 
 def _renewed(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.adding import compared, near, rounded_once, same_outputs
-from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
+from identity_props.layers.base import NotPromised, beside_mixing, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import jointly
 from identity_props.layers.passes import Gradients, Passes
@@ -161,7 +161,7 @@ def layer_shapes(bench: LayerBench) -> Discrepancy:
     found = [one for passes in judged_modes(bench) for one in _of_sizes(bench, passes)]
     if not found:
         raise NotPromised("it takes the one shape that was asked for")
-    return told(found)
+    return beside_mixing(bench, told(found))
 
 
 def _of_sizes(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
