@@ -418,7 +418,78 @@ class CountsSometimes(nn.Module):
         return (x - mean) / (variance + 1e-5).sqrt()
 
 
+class AlphaDropped(nn.Sequential):
+    """What is dropped is another number than 0 (Klambauer et al. 2017, 1706.02515): the mean of standard ones is kept."""
+
+    def __init__(self, features=5):
+        super().__init__(nn.Linear(features, features), nn.AlphaDropout(0.3))
+
+
+class StandsIn(nn.Module):
+    """What is masked in training is a number that is learned (Baevski et al. 2020, 2006.11477)."""
+
+    def __init__(self, features=5):
+        super().__init__()
+        self.inner, self.stand_in = nn.Linear(features, features), nn.Parameter(torch.randn(features))
+
+    def forward(self, x):
+        y = self.inner(x)
+        return torch.where(torch.rand_like(y[..., :1]) < 0.3 * self.training, self.stand_in, y)
+
+
+class Rectified(nn.Sequential):
+    """Dropout before what is not linear, whose mean is another."""
+
+    def __init__(self, features=5):
+        super().__init__(nn.Linear(features, features), nn.Dropout(0.3), nn.Tanh())
+
+
+class Augmented(nn.Linear):
+    """A third of its input is masked in training, as of spectra (Park et al. 2019, 1904.08779)."""
+
+    def __init__(self, features=5):
+        super().__init__(features, features)
+
+    def forward(self, x):
+        return super().forward(x * (torch.rand_like(x) > 0.3 * self.training))
+
+
+class Path(nn.Module):
+    """A branch that is dropped for whole examples, and made up for (Huang et al. 2016, 1603.09382)."""
+
+    def __init__(self, features=5, keep=0.7):
+        super().__init__()
+        self.inner, self.keep = nn.Linear(features, features), keep
+
+    def factor(self, x):
+        return (torch.rand(len(x), *[1] * (x.ndim - 1)) < self.keep).to(x) / self.keep
+
+    def forward(self, x):
+        return x + self.inner(x) * (self.factor(x) if self.training else 1)
+
+
+class KeptLater(Path):
+    """Dropout that is made up for in evaluation (Srivastava et al. 2014)."""
+
+    def forward(self, x):
+        y = self.inner(x)
+        return y * (torch.rand_like(y) < self.keep) if self.training else y * self.keep
+
+
+class Scales(Path):
+    """Multiplied by a normal number around 1 (Srivastava et al. 2014, section 10)."""
+
+    def factor(self, x):
+        return 1 + 0.5 * torch.randn_like(x)
+
+
 CLEAN = {
+    "alpha dropout": Sound(AlphaDropped),
+    "stands in": Sound(StandsIn),
+    "masked input": Sound(Augmented),
+    "path": Sound(Path),
+    "kept later": Sound(KeptLater),
+    "scales": Sound(Scales),
     "noise unsaved": Sound(NoiseUnsaved),
     "projected": Sound(Projected),
     "counts sometimes": Sound(CountsSometimes, shapes=((4,),)),
@@ -622,7 +693,31 @@ class CountsNever(CountsSometimes):
     every = None
 
 
+class PathTwice(Path):
+    """What is dropped is made up for twice."""
+
+    def factor(self, x):
+        return super().factor(x) / self.keep
+
+
+class KeptTwice(KeptLater):
+    """Dropout that is made up for in training and in evaluation."""
+
+    def forward(self, x):
+        return super().forward(x) / (self.keep if self.training else 1)
+
+
+class ForgetsBranch(Path):
+    """Evaluates to the branch without what it is added to."""
+
+    def forward(self, x):
+        return super().forward(x) - (0 if self.training else x)
+
+
 FAULTY = {
+    "path": (Sound(PathTwice), "layer-mean"),
+    "kept later": (Sound(KeptTwice), "layer-mean"),
+    "branch": (Sound(ForgetsBranch), "layer-mean"),
     "projected": (Sound(ProjectedAnew), "layer-modes"),
     "counts sometimes": (Sound(CountsNever, shapes=((4,),)), "layer-modes"),
     "16 bits inside": (Sound(TenthDetached, shapes=((8,),)), "parameter-gradient"),

@@ -1,0 +1,104 @@
+"""The law of draws: what a layer draws in training is drawn around what it gives in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from identity_props.laws import Discrepancy
+from identity_props.layers.adding import near
+from identity_props.layers.base import NotPromised, layer_law
+from identity_props.layers.bench import LayerBench
+from identity_props.layers.passes import Passes, size
+
+PASSES = 1024
+ERRORS = 8.0  # standard errors
+SLACK = 1 / 64  # of the outputs' size: what is drawn may be relaxed
+
+
+@layer_law(
+    "layer-mean",
+    "what a layer drops or scales at random in training has as its mean what it gives in evaluation",
+    "what is dropped is not made up for, or twice, and what is evaluated is something else than what was trained",
+    "inverted dropout: E[mask / (1 - p)] = 1 (Srivastava et al. 2014, section 10)",
+    needs="affine in its input for equal draws, draws that multiply what its parameters give, all of them used in"
+    " evaluation too",
+    kind="wrong output",
+)
+def layer_mean(bench: LayerBench) -> Discrepancy:
+    """1,024 passes in training, of draws of their own; that the mean of each output is what evaluation gives is the null
+    hypothesis. The largest distance of a mean from that, less a 64th of the outputs' size, in standard errors, of which 8
+    are allowed: a false alarm in 1e-9 for a million outputs whose means are normal, in 1e-7 for twenty that are kept one
+    time in ten. Dropout without its scale is found of a tenth and more with probability .8, of a fifth always.
+
+    Of what is affine for each draw the mean is that of the draws. Draws that are not heard where inputs are 0 may be meant
+    to change the input, as augmentations do, those that are heard where parameters are 0 too add something, as noise and
+    AlphaDropout's values, and a parameter that evaluation does not use stands in for what is masked. Branches or edges that are dropped without
+    scale on purpose, as by LayerDrop and DropEdge, are off by it all the same where all else is affine.
+    """
+    _check_draws(bench)
+    training, evaluating, xs = bench.passes(True), bench.passes(False), bench.inputs()
+    expected = evaluating.flat(xs)
+    if training.flat(xs).shape != expected.shape:
+        raise NotPromised("in training its outputs are of other shapes")
+    if not all(_affine(bench, passes, xs) for passes in (training, evaluating)):
+        raise NotPromised("not affine in its input")
+    _check_what_draws(bench, [torch.zeros_like(x) for x in xs])
+    errors = _errors(training, xs, expected)
+    what = f"forward, training: |mean of {PASSES} passes - evaluation's output|, in standard errors"
+    return Discrepancy(errors, ERRORS, what)
+
+
+def _check_draws(bench: LayerBench) -> None:
+    """Raise NotPromised for what does not draw in training alone, or is no function of its draws."""
+    if bench.kind == "tokens":
+        raise NotPromised("its inputs are token ids")
+    if reasons := [reason for reason in bench.reasons.values() if reason]:
+        raise NotPromised("; ".join(reasons))
+    if bench.draws(False) or not bench.draws(True):
+        raise NotPromised("evaluating, it draws" if bench.draws(False) else "it draws nothing")
+
+
+def _affine(bench: LayerBench, passes: Passes, xs: Sequence[Tensor]) -> bool:
+    """Whether outputs are affine in the inputs, of equal draws."""
+    others = bench.inputs(salt=1)
+    still = passes.flat([torch.zeros_like(x) for x in xs])
+    one, other, both = (
+        passes.flat(each) - still
+        for each in (xs, others, [x - 2 * y for x, y in zip(xs, others, strict=True)])
+    )
+    largest = max(float(each.norm()) for each in (one, other, both))
+    return float((both - one + 2 * other).norm()) <= near(bench, len(still)) * largest
+
+
+def _check_what_draws(bench: LayerBench, zeros: Sequence[Tensor]) -> None:
+    """Raise NotPromised where draws do something else than to multiply what parameters give that evaluation uses."""
+    passes = bench.passes(True)
+    if torch.equal(*(passes.flat(zeros, seed=bench.seed + k) for k in (0, 1))):
+        raise NotPromised("what it draws changes its input alone, as augmentations do")
+    _, gradients = bench.passes(False).backward(bench.inputs())
+    unused = [name for name in passes.parameters if (g := gradients[name]) is None or not bool(g.any())]
+    if unused:
+        raise NotPromised(f"evaluation does not use {unused[0]}")
+    passes.module.train()
+    with torch.no_grad():
+        for p in passes.module.parameters():
+            p.zero_()
+    if any(bool((passes.flat(zeros, seed=bench.seed + k) != 0).any()) for k in (0, 1)):
+        raise NotPromised("what it draws is more than a factor, as noise or AlphaDropout's values")
+
+
+def _errors(passes: Passes, xs: Sequence[Tensor], expected: Tensor) -> float:
+    """The most standard errors by which an output's mean is off by more than the slack."""
+    drawn = torch.Generator().manual_seed(passes.seed + 53)
+    total, squares = torch.zeros_like(expected), torch.zeros_like(expected)
+    for seed in torch.randint(2**31, (PASSES,), generator=drawn).tolist():
+        off = passes.flat(xs, seed=seed) - expected
+        total += off
+        squares += off.square()
+    mean = total / PASSES
+    deviation = ((squares / PASSES - mean.square()).clamp_min(0) / (PASSES - 1)).sqrt()
+    beyond = (mean.abs() - SLACK * size(expected)).clamp_min(0)
+    return float((beyond / deviation.clamp_min(1e-9 * size(expected))).max())
