@@ -483,7 +483,28 @@ class Scales(Path):
         return 1 + 0.5 * torch.randn_like(x)
 
 
+class BoundedRows(nn.Linear):
+    """Rows of the weight are kept at a norm of 1 at most in training, in place: a second use before the pass back raises."""
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                self.weight.copy_(self.weight.renorm(2, 0, 1.0))
+        return super().forward(x)
+
+
+class WantsTwo(nn.Linear):
+    """It refuses a single example."""
+
+    def forward(self, x):
+        if len(x) == 1:
+            raise ValueError("expected two examples or more, got 1")
+        return super().forward(x)
+
+
 CLEAN = {
+    "bounded rows": Sound(BoundedRows, {"in_features": 4, "out_features": 4}, ((4,),)),
+    "wants two": Sound(WantsTwo, {"in_features": 5, "out_features": 4}),
     "alpha dropout": Sound(AlphaDropped),
     "stands in": Sound(StandsIn),
     "masked input": Sound(Augmented),

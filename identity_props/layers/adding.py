@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.laws.walking import NotOfferedError, offered
-from identity_props.layers.base import NotPromised, beside_mixing, judged_modes, layer_law, told
+from identity_props.layers.base import NotPromised, beside_mixing, if_offered, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import documented
 from identity_props.layers.passes import Gradients, Passes, size
@@ -99,7 +98,8 @@ def _parameters(gradients: Gradients, passes: Passes) -> Gradients:
     SOURCE,
 )
 def gradients_add(bench: LayerBench) -> Discrepancy:
-    """Rounding of sums over the examples and outputs, in another order; 64 times what rounding each input once more moves."""
+    """Rounding of sums over the examples and outputs, in another order; 64 times what rounding each input once more moves.
+    A single example, or a second use, that a layer refuses is no fault: it is loud."""
     documented(bench.passes(False))
     found = [one for passes in judged_modes(bench) for one in _sums(bench, passes)]
     if not found:
@@ -109,9 +109,10 @@ def gradients_add(bench: LayerBench) -> Discrepancy:
 
 def _sums(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     if not passes.training:
-        yield from _of_examples(bench, passes) if bench.apart else _in_order(bench, passes)
+        alone = _of_examples if bench.apart else _in_order
+        yield from if_offered("one example", alone(bench, passes))
     yield from _of_micro_batches(bench, passes)
-    yield from _of_uses(bench, passes)
+    yield from if_offered("two uses", _of_uses(bench, passes))
 
 
 def _of_examples(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
@@ -153,11 +154,7 @@ def _in_order(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     """Where each output is that of one example alone, it is that of its own."""
     xs = bench.inputs()
     whole = passes.outs([x.clone() for x in xs])
-    try:
-        with offered("one example"):
-            alone = [passes.outs([x[k : k + 1].clone() for x in xs]) for k in range(bench.examples)]
-    except NotOfferedError:
-        return
+    alone = [passes.outs([x[k : k + 1].clone() for x in xs]) for k in range(bench.examples)]
     for out, *each in zip(whole, *alone, strict=True):
         if out.ndim and len(out) == bench.examples and all(one.shape[0] == 1 for one in each):
             rows, singles = out.detach().flatten(1).double(), torch.cat(each).detach().flatten(1).double()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy
+from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Passes
 
@@ -54,6 +55,15 @@ def beside_mixing(bench: LayerBench, found: Discrepancy) -> Discrepancy:
         return found
     mixing = "its examples mix in evaluation, or do not come first, so that none is looked at alone"
     return replace(found, what=f"{found.what}; {mixing}")
+
+
+def if_offered(what: str, found: Iterator[Discrepancy]) -> Iterator[Discrepancy]:
+    """What is found, unless the layer refuses what is tried, forward or on the way back: that is loud."""
+    try:
+        with offered(what):
+            yield from [*found]
+    except NotOfferedError:
+        return
 
 
 def judged_modes(bench: LayerBench) -> list[Passes]:

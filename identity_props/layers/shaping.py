@@ -10,7 +10,7 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.adding import compared, near, rounded_once, same_outputs
-from identity_props.layers.base import NotPromised, beside_mixing, judged_modes, layer_law, told
+from identity_props.layers.base import NotPromised, beside_mixing, if_offered, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import jointly
 from identity_props.layers.passes import Gradients, Passes
@@ -170,18 +170,9 @@ def _of_sizes(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
         yield from _of_none(bench, passes)
     for what, xs in sizes_of(bench):
         if _taken(passes, xs):
-            yield from _if_offered(what, jointly(bench, passes, xs, what))
+            yield from if_offered(what, jointly(bench, passes, xs, what))
     if bench.offers_bias:
-        yield from _if_offered("no bias", _without_bias(bench, passes))
-
-
-def _if_offered(what: str, found: Iterator[Discrepancy]) -> Iterator[Discrepancy]:
-    """What a layer refuses, forward or on the way back, is loud."""
-    try:
-        with offered(what):
-            yield from [*found]
-    except NotOfferedError:
-        return
+        yield from if_offered("no bias", _without_bias(bench, passes))
 
 
 def _without_bias(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
