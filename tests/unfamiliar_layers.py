@@ -509,6 +509,7 @@ CLEAN = {
     "stands in": Sound(StandsIn),
     "masked input": Sound(Augmented),
     "path": Sound(Path),
+    "path that is seldom dropped": Sound(Path, {"keep": 0.98}),
     "kept later": Sound(KeptLater),
     "scales": Sound(Scales),
     "noise unsaved": Sound(NoiseUnsaved),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -116,3 +119,32 @@ def apart(passes: Passes, xs: Sequence[Tensor], drawn: Sequence[Tensor]) -> bool
         a.ndim > 0 and len(a) == 4 and torch.equal(a[[0, 2, 3]], b[[0, 2, 3]])
         for a, b in zip(before, after, strict=True)
     )
+
+
+def draws(passes: Passes, xs: Sequence[Tensor]) -> bool:
+    """Whether a pass moves a generator, a global one or one of its own: what is seldom drawn shows in no one output."""
+    found, call = [], passes.call or passes.module
+
+    def watched(*given: Any) -> Any:
+        before = _states(passes)
+        out = call(*given)
+        found.append(before != _states(passes))
+        return out
+
+    passes.call, kept = watched, passes.call
+    try:
+        passes.flat(xs)
+    finally:
+        passes.call = kept
+    return any(found)
+
+
+def _states(passes: Passes) -> list[bytes]:
+    """Of the global generators and of its own."""
+    states = [torch.get_rng_state(), random.getstate(), np.random.get_state()]
+    if torch.device(passes.device).type == "cuda":
+        states.append(torch.cuda.get_rng_state(passes.device))
+    for own, _ in passes.streams:
+        get = getattr(own, "get_state", None) or getattr(own, "getstate", None)
+        states.append(get() if get else own.bit_generator.state)
+    return [pickle.dumps(state.numpy() if isinstance(state, Tensor) else state) for state in states]
