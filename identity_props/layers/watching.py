@@ -121,6 +121,12 @@ def apart(passes: Passes, xs: Sequence[Tensor], drawn: Sequence[Tensor]) -> bool
     )
 
 
+def heard(passes: Passes, xs: Sequence[Tensor], seeds: int) -> bool:
+    """Whether outputs are others with one of so many seeds."""
+    still = passes.flat(xs)
+    return any(not torch.equal(still, passes.flat(xs, seed=passes.seed + k + 1)) for k in range(seeds))
+
+
 def draws(passes: Passes, xs: Sequence[Tensor]) -> bool:
     """Whether a pass moves a generator, a global one or one of its own: what is seldom drawn shows in no one output."""
     found, call = [], passes.call or passes.module
