@@ -476,6 +476,20 @@ class KeptLater(Path):
         return y * (torch.rand_like(y) < self.keep) if self.training else y * self.keep
 
 
+class Blocks(Path):
+    """Drops three neighbours at once, less often at the ends, and makes up on the whole (Ghiasi et al. 2018, 1810.12890)."""
+
+    def factor(self, x):
+        starts = torch.rand(*x.shape[:-1], x.shape[-1] - 2) > self.keep
+        kept = torch.ones_like(x)
+        for k in range(3):
+            kept[..., k : k + starts.shape[-1]] *= ~starts
+        return kept * (kept.numel() / kept.sum())
+
+    def forward(self, x):
+        return self.inner(x) * (self.factor(x) if self.training else 1)
+
+
 class Scales(Path):
     """Multiplied by a normal number around 1 (Srivastava et al. 2014, section 10)."""
 
@@ -511,6 +525,7 @@ CLEAN = {
     "path": Sound(Path),
     "path that is seldom dropped": Sound(Path, {"keep": 0.98}),
     "kept later": Sound(KeptLater),
+    "blocks": Sound(Blocks, {"features": 12, "keep": 0.9}, ((12,),)),
     "scales": Sound(Scales),
     "noise unsaved": Sound(NoiseUnsaved),
     "projected": Sound(Projected),
