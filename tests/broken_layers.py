@@ -149,6 +149,14 @@ class TrainsPadding(nn.Embedding):
         return embedding(ids, self.weight)
 
 
+class Unscaled(nn.Linear):
+    """A third of its outputs is dropped in training, and not made up for."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y * (torch.rand_like(y) > 1 / 3) if self.training else y
+
+
 class SixteenBits(nn.Linear):
     """Float32 is rounded to bfloat16 inside."""
 

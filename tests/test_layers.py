@@ -75,6 +75,7 @@ CONTROLS = [
     ("layer-modes", "StaysFrozen", {}, "wrong gradient", "weight frozen"),
     ("in-place", "ScalesInPlace", {}, "changes what it reads", "numbers that changed of the input"),
     ("deterministic", "AlwaysDrops", {}, "not repeatable", "forward, evaluating: numbers that differ"),
+    ("layer-mean", "Unscaled", {}, "wrong output", "forward, training: |mean of 1024 passes"),
 ]
 
 
@@ -197,7 +198,7 @@ def test_a_layer_that_is_linear_in_its_parameters_is_not_accused_of_a_hundred_se
 def test_each_law_holds_of_a_convolution():
     rows = [*check_layer(SOUND["Conv2d"].bench())]
     assert [row.name for row in rows] == [COMPUTES, *LAYER_LAWS]
-    assert {row.verdict for row in rows} == {PASS}
+    assert {row.verdict for row in rows if row.name != "layer-mean"} == {PASS}  # it draws nothing
 
 
 @pytest.mark.parametrize(
@@ -210,11 +211,52 @@ def test_each_law_holds_of_a_convolution():
         ("ReLU in place", "in-place", "inplace=True"),
         ("rounded weights", "layer-dtype", "its outputs move in steps"),
         ("Dropout", "layer-trajectory", "nothing of it trains"),
+        ("Dropout", "layer-mean", "as augmentations do"),
+        ("Conv2d", "layer-mean", "it draws nothing"),
     ],
 )
 def test_what_a_layer_does_not_promise_does_not_apply_and_says_why(name, law, why):
     row = row_of(LAYER_LAWS[law], SOUND[name].bench())
     assert (row.verdict, why in row.note) == (NOT_APPLICABLE, True), str(row)
+
+
+@pytest.mark.parametrize("law", ["gradients-add", "layer-shapes"])
+def test_rows_say_where_no_example_is_looked_at_alone(law):
+    rows = [row_of(LAYER_LAWS[law], LayerBench(layer, ((4,),))) for layer in (OverBatch, nn.Tanh)]
+    assert [row.verdict for row in rows] in ([PASS, PASS], [PASS, NOT_APPLICABLE])
+    assert ["its examples mix in evaluation" in row.note for row in rows] == [True, False]
+
+
+class OverBatch(nn.Module):
+    """Shares of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return (self.scale * x).softmax(0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (unfamiliar.AlphaDropped, "more than a factor"),
+        (unfamiliar.StandsIn, "evaluation does not use stand_in"),
+        (unfamiliar.Rectified, "not affine in its input"),
+        (unfamiliar.Augmented, "as augmentations do"),
+    ],
+)
+def test_draws_that_are_meant_to_have_another_mean_are_left_alone(layer, why):
+    row = row_of(LAYER_LAWS["layer-mean"], LayerBench(layer, ((5,),)))
+    assert (row.verdict, why in row.note) == (NOT_APPLICABLE, True), str(row)
+
+
+@pytest.mark.parametrize("layer", [unfamiliar.Path, unfamiliar.KeptLater, unfamiliar.Scales])
+def test_draws_around_what_evaluation_gives_are_judged_and_hold(layer):
+    for seed in range(3):
+        row = row_of(LAYER_LAWS["layer-mean"], LayerBench(layer, ((5,),), seed=seed))
+        assert row.verdict == PASS, str(row)
 
 
 def test_buffers_that_each_pass_changes_leave_evaluation_to_be_judged():

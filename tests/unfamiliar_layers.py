@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import gelu, linear, normalize
 from torch.utils.checkpoint import checkpoint
 
 from tests.zoo import Sound
@@ -300,7 +300,241 @@ class Checkpointed(nn.Module):
         return self.norm(checkpoint(lambda x: self.inner(x).tanh(), x, use_reentrant=False))
 
 
+class SixteenInside(nn.Module):
+    """Rounds what it multiplies to bfloat16 whatever it is given, and sums products in float32."""
+
+    def __init__(self, features=8):
+        super().__init__()
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(features, features)),
+            nn.Parameter(torch.zeros(features)),
+        )
+
+    def forward(self, x):
+        return (x.bfloat16().float() @ self.weight.bfloat16().float()).to(x.dtype) + self.bias
+
+
+class Autocast(nn.Module):
+    """Sets an autocast of its own."""
+
+    def __init__(self, features=8):
+        super().__init__()
+        self.first, self.second = nn.Linear(features, features), nn.Linear(features, features)
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.second(gelu(self.first(x))).to(x.dtype)
+
+
+class SixteenOut(UpcastNorm):
+    """Its output is of bfloat16, whatever it is given."""
+
+    def forward(self, x):
+        return super().forward(x).bfloat16()
+
+
+class Pairs(nn.Module):
+    """Part of the channels comes from the other frame of a pair, which its batch is made of (Lin et al. 2018, 1811.08383)."""
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.inner = nn.Linear(features, features)
+
+    def forward(self, x):
+        frames = x.view(len(x) // 2, 2, -1)
+        return self.inner(torch.cat([frames[:, :, :1].flip(1), frames[:, :, 1:]], -1).view(x.shape))
+
+
+class Plane(torch.autograd.Function):
+    """x W^T + b, whose pass back takes a matrix alone."""
+
+    share = 1.0
+
+    @classmethod
+    def forward(cls, ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return x @ weight.mT + bias
+
+    @classmethod
+    def backward(cls, ctx, upstream):
+        x, weight = ctx.saved_tensors
+        return upstream.mm(weight), cls.share * upstream.t().mm(x), upstream.sum(0)
+
+
+class OfPlanes(nn.Linear):
+    """A linear layer of matrices, which refuses others on the way back."""
+
+    function = Plane
+
+    def forward(self, x):
+        return self.function.apply(x, self.weight, self.bias)
+
+
+class NoiseUnsaved(nn.Linear):
+    """Weights with noise in training, which no file keeps: it is drawn anew all the time."""
+
+    def __init__(self, fan_in=5, fan_out=4):
+        super().__init__(fan_in, fan_out)
+        self.register_buffer("noise", torch.randn(fan_out, fan_in), persistent=False)
+
+    def forward(self, x):
+        return linear(x, self.weight + 0.1 * self.noise * self.training, self.bias)
+
+
+class Projected(nn.Module):
+    """Random features that no file keeps, of draws that are the same each time it is built."""
+
+    seed = 3
+
+    def __init__(self, features=5, hidden=6):
+        super().__init__()
+        drawn = torch.Generator().manual_seed(self.seed) if self.seed else None
+        self.register_buffer("way", torch.randn(features, hidden, generator=drawn), persistent=False)
+        self.inner = nn.Linear(hidden, features)
+
+    def forward(self, x):
+        return self.inner((x @ self.way).cos())
+
+
+class CountsSometimes(nn.Module):
+    """A batch norm that counts every eighth batch."""
+
+    every = 8
+
+    def __init__(self, features=4):
+        super().__init__()
+        self.passed = 0
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+
+    def forward(self, x):
+        if not self.training:
+            return (x - self.mean) / (self.variance + 1e-5).sqrt()
+        mean, variance = x.mean(0), x.var(0, unbiased=False)
+        self.passed += 1
+        if self.every and self.passed % self.every == 0:
+            self.mean.lerp_(mean.detach().to(self.mean), 0.1)
+            self.variance.lerp_(variance.detach().to(self.variance), 0.1)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+class AlphaDropped(nn.Sequential):
+    """What is dropped is another number than 0 (Klambauer et al. 2017, 1706.02515): the mean of standard ones is kept."""
+
+    def __init__(self, features=5):
+        super().__init__(nn.Linear(features, features), nn.AlphaDropout(0.3))
+
+
+class StandsIn(nn.Module):
+    """What is masked in training is a number that is learned (Baevski et al. 2020, 2006.11477)."""
+
+    def __init__(self, features=5):
+        super().__init__()
+        self.inner, self.stand_in = nn.Linear(features, features), nn.Parameter(torch.randn(features))
+
+    def forward(self, x):
+        y = self.inner(x)
+        return torch.where(torch.rand_like(y[..., :1]) < 0.3 * self.training, self.stand_in, y)
+
+
+class Rectified(nn.Sequential):
+    """Dropout before what is not linear, whose mean is another."""
+
+    def __init__(self, features=5):
+        super().__init__(nn.Linear(features, features), nn.Dropout(0.3), nn.Tanh())
+
+
+class Augmented(nn.Linear):
+    """A third of its input is masked in training, as of spectra (Park et al. 2019, 1904.08779)."""
+
+    def __init__(self, features=5):
+        super().__init__(features, features)
+
+    def forward(self, x):
+        return super().forward(x * (torch.rand_like(x) > 0.3 * self.training))
+
+
+class Path(nn.Module):
+    """A branch that is dropped for whole examples, and made up for (Huang et al. 2016, 1603.09382)."""
+
+    def __init__(self, features=5, keep=0.7):
+        super().__init__()
+        self.inner, self.keep = nn.Linear(features, features), keep
+
+    def factor(self, x):
+        return (torch.rand(len(x), *[1] * (x.ndim - 1)) < self.keep).to(x) / self.keep
+
+    def forward(self, x):
+        return x + self.inner(x) * (self.factor(x) if self.training else 1)
+
+
+class KeptLater(Path):
+    """Dropout that is made up for in evaluation (Srivastava et al. 2014)."""
+
+    def forward(self, x):
+        y = self.inner(x)
+        return y * (torch.rand_like(y) < self.keep) if self.training else y * self.keep
+
+
+class Blocks(Path):
+    """Drops three neighbours at once, less often at the ends, and makes up on the whole (Ghiasi et al. 2018, 1810.12890)."""
+
+    def factor(self, x):
+        starts = torch.rand(*x.shape[:-1], x.shape[-1] - 2) > self.keep
+        kept = torch.ones_like(x)
+        for k in range(3):
+            kept[..., k : k + starts.shape[-1]] *= ~starts
+        return kept * (kept.numel() / kept.sum())
+
+    def forward(self, x):
+        return self.inner(x) * (self.factor(x) if self.training else 1)
+
+
+class Scales(Path):
+    """Multiplied by a normal number around 1 (Srivastava et al. 2014, section 10)."""
+
+    def factor(self, x):
+        return 1 + 0.5 * torch.randn_like(x)
+
+
+class BoundedRows(nn.Linear):
+    """Rows of the weight are kept at a norm of 1 at most in training, in place: a second use before the pass back raises."""
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                self.weight.copy_(self.weight.renorm(2, 0, 1.0))
+        return super().forward(x)
+
+
+class WantsTwo(nn.Linear):
+    """It refuses a single example."""
+
+    def forward(self, x):
+        if len(x) == 1:
+            raise ValueError("expected two examples or more, got 1")
+        return super().forward(x)
+
+
 CLEAN = {
+    "bounded rows": Sound(BoundedRows, {"in_features": 4, "out_features": 4}, ((4,),)),
+    "wants two": Sound(WantsTwo, {"in_features": 5, "out_features": 4}),
+    "alpha dropout": Sound(AlphaDropped),
+    "stands in": Sound(StandsIn),
+    "masked input": Sound(Augmented),
+    "path": Sound(Path),
+    "path that is seldom dropped": Sound(Path, {"keep": 0.98}),
+    "kept later": Sound(KeptLater),
+    "blocks": Sound(Blocks, {"features": 12, "keep": 0.9}, ((12,),)),
+    "scales": Sound(Scales),
+    "noise unsaved": Sound(NoiseUnsaved),
+    "projected": Sound(Projected),
+    "counts sometimes": Sound(CountsSometimes, shapes=((4,),)),
+    "16 bits inside": Sound(SixteenInside, shapes=((8,),)),
+    "16 bits by an autocast": Sound(Autocast, shapes=((8,),)),
+    "16 bits given": Sound(SixteenOut, shapes=((6,),)),
+    "pairs of examples": Sound(Pairs, shapes=((4,),)),
+    "refuses on the way back": Sound(OfPlanes, {"in_features": 5, "out_features": 4}),
     "experts": Sound(Experts, shapes=((3, 8),)),
     "places": Sound(Places, shapes=((5, 6),)),
     "checkpointed": Sound(Checkpointed, shapes=((4, 5),)),
@@ -439,7 +673,98 @@ class CountsTwice(Checkpointed):
         return checkpoint(lambda x: self.norm(self.inner(x).tanh()), x, use_reentrant=False)
 
 
+class TenthDetached(SixteenInside):
+    """A tenth of its weight's gradient is lost."""
+
+    def forward(self, x):
+        weight = 0.9 * self.weight + 0.1 * self.weight.detach()
+        return (x.bfloat16().float() @ weight.bfloat16().float()).to(x.dtype) + self.bias
+
+
+class AutocastDetached(Autocast):
+    """No gradient through the first of two."""
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.second(gelu(self.first(x)).detach() + 0 * self.first(x)).to(x.dtype)
+
+
+class ForgetsScale(SixteenOut):
+    """Its scale learns nothing."""
+
+    def forward(self, x):
+        return (
+            x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True)) * self.weight.data
+        ).bfloat16()
+
+
+class PairsDetached(Pairs):
+    """What comes from the other frame has no gradient."""
+
+    def forward(self, x):
+        frames = x.view(len(x) // 2, 2, -1)
+        return self.inner(torch.cat([frames[:, :, :1].flip(1).detach(), frames[:, :, 1:]], -1).view(x.shape))
+
+
+class HalfPlane(Plane):
+    """Half of the weight's gradient is lost."""
+
+    share = 0.5
+
+
+class OfHalfPlanes(OfPlanes):
+    """The same with half of the weight's gradient."""
+
+    function = HalfPlane
+
+
+class ProjectedAnew(Projected):
+    """Other features each time it is built."""
+
+    seed = None
+
+
+class CountsNever(CountsSometimes):
+    """A batch norm that counts none."""
+
+    every = None
+
+
+class PathTwice(Path):
+    """What is dropped is made up for twice."""
+
+    def factor(self, x):
+        return super().factor(x) / self.keep
+
+
+class KeptTwice(KeptLater):
+    """Dropout that is made up for in training and in evaluation."""
+
+    def forward(self, x):
+        return super().forward(x) / (self.keep if self.training else 1)
+
+
+class ForgetsBranch(Path):
+    """Evaluates to the branch without what it is added to."""
+
+    def forward(self, x):
+        return super().forward(x) - (0 if self.training else x)
+
+
 FAULTY = {
+    "path": (Sound(PathTwice), "layer-mean"),
+    "kept later": (Sound(KeptTwice), "layer-mean"),
+    "branch": (Sound(ForgetsBranch), "layer-mean"),
+    "projected": (Sound(ProjectedAnew), "layer-modes"),
+    "counts sometimes": (Sound(CountsNever, shapes=((4,),)), "layer-modes"),
+    "16 bits inside": (Sound(TenthDetached, shapes=((8,),)), "parameter-gradient"),
+    "16 bits by an autocast": (Sound(AutocastDetached, shapes=((8,),)), "parameter-gradient"),
+    "16 bits given": (Sound(ForgetsScale, shapes=((6,),)), "parameter-gradient"),
+    "pairs of examples": (Sound(PairsDetached, shapes=((4,),)), "input-gradient"),
+    "refuses on the way back": (
+        Sound(OfHalfPlanes, {"in_features": 5, "out_features": 4}),
+        "parameter-gradient",
+    ),
     "experts": (Sound(DetachedSum, shapes=((3, 8),)), "parameter-gradient"),
     "places": (Sound(PlacesOfFirst, shapes=((5, 6),)), "layer-modes"),
     "checkpointed": (Sound(CountsTwice, shapes=((4, 5),)), "in-place"),

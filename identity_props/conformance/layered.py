@@ -87,4 +87,5 @@ def _computes(bench: LayerBench) -> Row:
             )
     trained = sum(p.numel() for p in bench.passes(False).parameters.values())
     said = f"{sum(out.numel() for out in outs)} outputs, {trained} parameters that train"
-    return Row(COMPUTES, PASS, note=f"{said}, judged in {named(bench.dtype)}")
+    inside = f"; inside it goes by {named(bench.inside)}" if bench.inside else ""
+    return Row(COMPUTES, PASS, note=f"{said}, judged in {named(bench.dtype)}{inside}")

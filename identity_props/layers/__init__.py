@@ -3,7 +3,7 @@
 One registry, LAYER_LAWS, in the order in which they are asked.
 """
 
-from identity_props.layers import trajectory, derivatives, adding, numbers, shaping, modes  # isort: skip
+from identity_props.layers import trajectory, derivatives, adding, numbers, shaping, modes, drawing  # isort: skip
 from identity_props.layers.base import LAYER_LAWS, LayerLaw, NotPromised
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.given import bench_of
@@ -16,6 +16,7 @@ __all__ = [
     "adding",
     "bench_of",
     "derivatives",
+    "drawing",
     "modes",
     "numbers",
     "shaping",

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.laws.walking import NotOfferedError, offered
-from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
-from identity_props.layers.bench import EXAMPLES, LayerBench
+from identity_props.layers.base import NotPromised, beside_mixing, if_offered, judged_modes, layer_law, told
+from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import documented
-from identity_props.layers.passes import Gradients, Passes, back, size
+from identity_props.layers.passes import Gradients, Passes, size
 
 SOURCE = "the gradient of a sum is the sum of the gradients"
 
@@ -99,19 +98,21 @@ def _parameters(gradients: Gradients, passes: Passes) -> Gradients:
     SOURCE,
 )
 def gradients_add(bench: LayerBench) -> Discrepancy:
-    """Rounding of sums over the examples and outputs, in another order; 64 times what rounding each input once more moves."""
+    """Rounding of sums over the examples and outputs, in another order; 64 times what rounding each input once more moves.
+    A single example, or a second use, that a layer refuses is no fault: it is loud."""
     documented(bench.passes(False))
     found = [one for passes in judged_modes(bench) for one in _sums(bench, passes)]
     if not found:
         raise NotPromised("nothing of it trains")
-    return told(found)
+    return beside_mixing(bench, told(found))
 
 
 def _sums(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     if not passes.training:
-        yield from _of_examples(bench, passes) if bench.apart else _in_order(bench, passes)
+        alone = _of_examples if bench.apart else _in_order
+        yield from if_offered("one example", alone(bench, passes))
     yield from _of_micro_batches(bench, passes)
-    yield from _of_uses(bench, passes)
+    yield from if_offered("two uses", _of_uses(bench, passes))
 
 
 def _of_examples(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
@@ -122,7 +123,8 @@ def _of_examples(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     whole, expected = passes.backward(xs, along)
     around, moved = passes.backward([rounded_once(x, 2 * bench.eps) for x in xs], along)
     alone = [
-        passes.backward([x[k : k + 1] for x in xs], [a[k : k + 1] for a in along]) for k in range(EXAMPLES)
+        passes.backward([x[k : k + 1] for x in xs], [a[k : k + 1] for a in along])
+        for k in range(bench.examples)
     ]
     allowed = near(bench, sum(map(Tensor.numel, along)))
     outs = [torch.cat(each) for each in zip(*(outs for outs, _ in alone), strict=True)]
@@ -152,19 +154,15 @@ def _in_order(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     """Where each output is that of one example alone, it is that of its own."""
     xs = bench.inputs()
     whole = passes.outs([x.clone() for x in xs])
-    try:
-        with offered("one example"):
-            alone = [passes.outs([x[k : k + 1].clone() for x in xs]) for k in range(EXAMPLES)]
-    except NotOfferedError:
-        return
+    alone = [passes.outs([x[k : k + 1].clone() for x in xs]) for k in range(bench.examples)]
     for out, *each in zip(whole, *alone, strict=True):
-        if out.ndim and len(out) == EXAMPLES and all(one.shape[0] == 1 for one in each):
+        if out.ndim and len(out) == bench.examples and all(one.shape[0] == 1 for one in each):
             rows, singles = out.detach().flatten(1).double(), torch.cat(each).detach().flatten(1).double()
             apart = (
                 torch.cdist(rows, singles) <= near(bench, rows.shape[1]) * size(rows) * rows.shape[1] ** 0.5
             )
             if bool((apart.sum(1) == 1).all()) and bool((apart.sum(0) == 1).all()):
-                count = EXAMPLES - int(apart.diagonal().sum())
+                count = len(out) - int(apart.diagonal().sum())
                 yield Discrepancy(
                     count, 0, f"forward, {passes.when}: outputs that come at another example's place"
                 )
@@ -177,7 +175,7 @@ def _of_micro_batches(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy
     passes.clear()
     for xs in batches:
         outs = passes.outs([x.clone() for x in passes.leaves(xs)])
-        back(outs, passes.along(outs))
+        passes.back(outs, passes.along(outs))
     measured = passes.gradients([])
     yield from compared(measured, _added(parts), near(bench, 16), f"{passes.when}, two micro-batches", parts)
 
@@ -189,7 +187,7 @@ def _of_uses(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     passes.clear()
     leaves = [passes.leaves(xs) for xs in batches]
     outs = [passes.outs([x.clone() for x in each]) for each in leaves]
-    back([*outs[0], *outs[1]], [*passes.along(outs[0]), *passes.along(outs[1])])
+    passes.back([*outs[0], *outs[1]], [*passes.along(outs[0]), *passes.along(outs[1])])
     when = f"{passes.when}, used twice before the pass back"
     allowed = near(bench, 16)
     for k, each in enumerate(leaves):
@@ -221,8 +219,8 @@ def _again(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
     outs = passes.outs([x.clone() for x in leaves])
     along = passes.along(outs)
     try:
-        back(outs, along, retain=True)
-        back(outs, along)
+        passes.back(outs, along, retain=True)
+        passes.back(outs, along)
     except RuntimeError as error:  # loud
         raise NotPromised(f"not offered: {str(error).splitlines()[0]}") from error
     double = {name: None if g is None else 2 * g for name, g in once.items()}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from identity_props.errors import InputError
 from identity_props.laws import Discrepancy
+from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Passes
 
@@ -46,6 +47,23 @@ def _weight(one: Discrepancy) -> tuple[bool, bool, float]:
     if not one.holds:
         return True, one.what.startswith(FORWARD), 0.0
     return False, False, one.measured / one.tolerance if one.tolerance else 0.0
+
+
+def beside_mixing(bench: LayerBench, found: Discrepancy) -> Discrepancy:
+    """What holds, and that no example was looked at alone where they mix: they may be meant to, and may not."""
+    if bench.apart or not found.holds:
+        return found
+    mixing = "its examples mix in evaluation, or do not come first, so that none is looked at alone"
+    return replace(found, what=f"{found.what}; {mixing}")
+
+
+def if_offered(what: str, found: Iterator[Discrepancy]) -> Iterator[Discrepancy]:
+    """What is found, unless the layer refuses what is tried, forward or on the way back: that is loud."""
+    try:
+        with offered(what):
+            yield from [*found]
+    except NotOfferedError:
+        return
 
 
 def judged_modes(bench: LayerBench) -> list[Passes]:

@@ -20,21 +20,28 @@ from identity_props.layers.passes import (
     check_layer,
     displace,
     inputs_of,
-    plain,
     quietly,
-    rounds,
+    reason_of,
     states_of,
+    tokens_of,
     trained,
 )
 from identity_props.layers.slopes import grainy, moved, slope, ways_of
+from identity_props.layers.watching import apart, autocasts, casts, draws, heard, much_the_same, rounds
+from identity_props.layers.widening import SIXTEEN
 from identity_props.stack.guard import RAISED
 from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import MODES, part_name
 
 KINDS = ("float", "tokens")
-EXAMPLES = 5
+EXAMPLES = (
+    5,
+    4,
+    6,
+    8,
+    16,
+)  # the first of these that it takes: some want an even number, or one of a clip's frames
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-LARGEST = 4096  # token ids tried where nothing says how many there are
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +138,12 @@ class LayerBench:
         except RAISED:  # it says so where it is judged
             return False
 
-    def passes(self, training: bool, dtype: torch.dtype | None = None, **others: Any) -> Passes:
-        """Passes of a new layer."""
-        return Passes(self.module(dtype, **others), training, self.seed, self.device)
+    def passes(
+        self, training: bool, dtype: torch.dtype | None = None, wide: bool | None = None, **others: Any
+    ) -> Passes:
+        """Passes of a new layer; of one that goes by 16 bits inside without those, unless a dtype is given."""
+        wide = self.wide if wide is None and dtype is None else bool(wide)
+        return Passes(self.module(dtype, **others), training, self.seed, self.device, wide=wide)
 
     @cached_property
     def names(self) -> list[str]:
@@ -152,12 +162,13 @@ class LayerBench:
 
     def inputs(
         self,
-        n: int | None = EXAMPLES,
+        n: int | None = -1,
         dtype: torch.dtype | None = None,
         shapes: Sequence[tuple[int, ...]] | None = None,
         salt: int = 0,
     ) -> list[Tensor]:
-        """Inputs [n, ...] drawn, or [...] of one example for an n of None."""
+        """Inputs [n, ...] drawn, as many as it is tried on by default, or [...] of one example for an n of None."""
+        n = self.examples if n == -1 else n
         drawn = torch.Generator().manual_seed(self.seed + 7919 * (salt + 1))
         each = [*(shapes or self.shapes)] * (len(self.names) if len(self.shapes) == 1 else 1)
         lead = () if n is None else (n,)
@@ -172,6 +183,19 @@ class LayerBench:
         return ids.to(self.device)
 
     @cached_property
+    def examples(self) -> int:
+        """How many examples it is tried on: the first number of EXAMPLES that it does not refuse."""
+        return next((n for n in EXAMPLES if self._takes_examples(n)), EXAMPLES[0])
+
+    def _takes_examples(self, n: int) -> bool:
+        try:
+            with seeded(self.seed, self.device), torch.no_grad(), quietly():
+                self._built().to(self.device).eval()(*self.inputs(n, torch.float32))
+        except RAISED:
+            return False
+        return True
+
+    @cached_property
     def padding(self) -> list[int]:
         """Token ids that its modules name as padding."""
         found = (getattr(one, "padding_idx", None) for one in self._built().modules())
@@ -179,25 +203,8 @@ class LayerBench:
 
     @cached_property
     def tokens(self) -> int:
-        """How many token ids it takes: as a module of it says, else the most that do not raise."""
-        module = self._built()
-        module.eval()  # which of some gives nothing back
-        said = [n for one in module.modules() if isinstance(n := getattr(one, "num_embeddings", None), int)]
-        if said:
-            return min(said)
-        low, high = 1, LARGEST
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._takes(module, middle - 1) else (low, middle - 1)
-        return low
-
-    def _takes(self, module: nn.Module, token: int) -> bool:
-        try:
-            with torch.no_grad(), quietly():
-                module(torch.full((1, *self.shapes[0]), token))
-        except RAISED:
-            return False
-        return True
+        """How many token ids it takes."""
+        return tokens_of(self._built(), self.shapes[0])
 
     # What it is found to be -------------------------------------------------------------------------
 
@@ -233,8 +240,27 @@ class LayerBench:
     @property
     def _single(self) -> bool:
         """Whether it goes by float32 inside, as norms that are made for bfloat16 do."""
-        passes, xs = self.passes(False, torch.float64), self.inputs(dtype=torch.float64)
+        xs = self.inputs(dtype=torch.float64)
+        passes = self.passes(False, torch.float64, wide=self.wide)
         return any(grainy(moved(passes, xs, [way])) for way in ways_of(passes.floating(xs), self.seed))
+
+    @cached_property
+    def wide(self) -> bool:
+        """Whether its numbers are cast to 16 bits inside, and its passes go on without that, to much the same outputs."""
+        dtype = next((one for one in self.dtypes if one not in SIXTEEN), None)
+        if dtype is None:
+            return False
+        real, xs = self.passes(False, dtype, wide=False), self.inputs(dtype=dtype)
+        return casts(real, xs) is not None and much_the_same(real, self.passes(False, dtype, wide=True), xs)
+
+    @cached_property
+    def inside(self) -> torch.dtype | None:
+        """The 16 bits that it goes by in float32: as in float64 too, or by an autocast of its own; None elsewhere."""
+        if torch.float32 not in self.dtypes:
+            return None
+        passes, xs = self.passes(False, torch.float32, wide=False), self.inputs(dtype=torch.float32)
+        found = casts(passes, xs)
+        return found if found and (self.wide or autocasts(passes, xs)) else None
 
     @property
     def eps(self) -> float:
@@ -243,7 +269,7 @@ class LayerBench:
     @cached_property
     def reasons(self) -> dict[bool, str]:
         """By mode, why its passes say nothing of a derivative; empty where they do."""
-        return {training: _reason(self.passes(training), self.inputs()) for training in (False, True)}
+        return {training: reason_of(self.passes(training), self.inputs()) for training in (False, True)}
 
     @cached_property
     def modes(self) -> list[bool]:
@@ -251,9 +277,9 @@ class LayerBench:
         return [training for training, reason in self.reasons.items() if not reason]
 
     def draws(self, training: bool) -> bool:
-        """Whether what it gives in this mode depends on draws."""
+        """Whether what it gives in this mode depends on draws; in training whether it may, however seldom."""
         passes, xs = self.passes(training), self.inputs()
-        return not torch.equal(passes.flat(xs), passes.flat(xs, seed=self.seed + 1))
+        return heard(passes, xs, 4) or (training and draws(passes, xs))
 
     @cached_property
     def stepped(self) -> bool:
@@ -287,32 +313,7 @@ class LayerBench:
     @cached_property
     def apart(self) -> bool:
         """Whether, evaluating four examples, what comes of one depends on that one alone."""
-        passes, xs = self.passes(False), self.inputs(4)
-        others = [x.clone() for x in xs]
-        for x, other in zip(others, self.inputs(4, salt=1), strict=True):
-            x[1] = (
-                8 * other[1] if x.is_floating_point() else other[1]
-            )  # larger than all, for scales of a batch
-        with torch.no_grad():
-            before, after = (passes.outs([x.clone() for x in one]) for one in (xs, others))
-        return all(
-            a.ndim > 0 and len(a) == 4 and torch.equal(a[[0, 2, 3]], b[[0, 2, 3]])
-            for a, b in zip(before, after, strict=True)
-        )
-
-
-def _reason(passes: Passes, xs: Sequence[Tensor]) -> str:
-    """Why passes in this mode are no function of inputs and parameters."""
-    passes.module.train()
-    before = plain(passes.module)
-    passes.module.train(passes.training)
-    if not torch.equal(before, plain(passes.module)):
-        return f"{passes.when}, it merges or changes its parameters"
-    first, second = passes.flat(xs), passes.flat(xs)
-    if not torch.equal(before, plain(passes.module)):
-        return f"{passes.when}, a pass changes its parameters"
-    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
-        return f"{passes.when}, equal draws do not give equal outputs"
-    if not torch.equal(first.nan_to_num(), passes.flat(xs, again=True).nan_to_num()):
-        return f"{passes.when}, its output depends on buffers that each pass changes"
-    return ""
+        try:
+            return apart(self.passes(False), self.inputs(4), self.inputs(4, salt=1))
+        except RAISED:  # it refuses four
+            return False

@@ -23,6 +23,7 @@ from identity_props.layers.slopes import (
     slope,
     told_axes,
 )
+from identity_props.layers.widening import widened
 
 SOURCE = "the definition of the derivative; Richardson 1911 for the error of a difference"
 
@@ -260,7 +261,8 @@ def _of_gradient(
     if wanted is None or not bool(wanted.smooth.all()):
         return None
     try:
-        got = _hessian(passes, xs, along, name, way)
+        with widened(passes.wide):
+            got = _hessian(passes, xs, along, name, way)
     except RuntimeError as error:  # loud, to whoever asks for it
         raise NotPromised(f"not offered: {str(error).splitlines()[0]}") from error
     scale = max(float(wanted.value.norm()), float(at(0.0).norm())) or 1.0

@@ -12,6 +12,7 @@ from identity_props.laws import Discrepancy
 from identity_props.layers.adding import near, same_outputs
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.passes import Passes
+from identity_props.layers.watching import apart
 
 TILES, PASSES = 32, 400  # a batch is repeated, and passed until what is counted of it settles
 DECODED = torch.sigmoid, torch.tanh, torch.exp, logsigmoid
@@ -26,7 +27,10 @@ def of_both_modes(bench: LayerBench) -> Iterator[Discrepancy]:
     if _counts(both[0], xs):
         yield from _settled(bench)
         return
-    if any(_reads(passes, other, xs) for passes, other in (both, both[::-1])):
+    if _reads(both[0], both[1], xs):
+        return
+    if _reads(both[1], both[0], xs):
+        yield from _uncounted(bench)
         return
     with torch.no_grad():
         outs = [passes.outs([x.clone() for x in xs]) for passes in both]
@@ -75,12 +79,34 @@ def _settled(bench: LayerBench) -> Iterator[Discrepancy]:
     passes.buffers = counted
     outs, beside = passes.flat(xs), passes.flat(others)
     mixed = not torch.equal(*(one[: len(one) // 2] for one in (outs, beside)))
-    evaluating = Passes(bench.module(), False, bench.seed, bench.device)
+    evaluating = bench.passes(False)
     first = evaluating.flat(xs)
     evaluating.buffers = counted
     settled = evaluating.flat(xs)
     if mixed and settled.shape == outs.shape and not torch.equal(first, settled):
         yield from same_outputs([settled], [outs], SETTLED, "evaluating, what it has counted of one batch")
+
+
+def _uncounted(bench: LayerBench) -> Iterator[Discrepancy]:
+    """Of what goes by its batch in training, and evaluates by buffers that nothing ever changes: it does not count."""
+    training, xs = bench.passes(True), bench.inputs()
+    mixes = bench.apart and not apart(training, bench.inputs(4), bench.inputs(4, salt=1))
+    if not mixes or _changes(bench.passes(True), xs):
+        return
+    outs, settled = training.flat(xs), bench.passes(False).flat(xs)
+    if outs.shape == settled.shape:
+        when = "evaluating, by buffers that no pass changes, where training goes by its batch"
+        yield from same_outputs([settled], [outs], SETTLED, when)
+
+
+def _changes(passes: Passes, xs: Sequence[Tensor]) -> bool:
+    """Whether sixteen passes forward and back in training, and evaluation after them, change buffers."""
+    for _ in range(16):
+        outs = passes.outs([x.clone() for x in passes.leaves(xs)], again=True)
+        passes.back(outs, passes.along(outs))
+    passes.training = False
+    passes.flat(xs, again=True)
+    return _changed(passes)
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
@@ -92,5 +118,9 @@ def _near(one: Tensor, other: Tensor) -> bool:
 def _counts(passes: Passes, xs: Sequence[Tensor]) -> bool:
     """Whether a pass changes buffers."""
     passes.flat(xs)
+    return _changed(passes)
+
+
+def _changed(passes: Passes) -> bool:
     now = dict(passes.module.named_buffers())
     return any(not torch.equal(was, now[name]) for name, was in passes.buffers.items())

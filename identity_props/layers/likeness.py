@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from identity_props.laws import Discrepancy
-from identity_props.laws.walking import NotOfferedError, offered
-from identity_props.layers.base import NotPromised, told
+from identity_props.layers.base import NotPromised, if_offered, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.numbers import Truth, copy_numbers, named
 from identity_props.layers.passes import Gradients, Passes
@@ -69,19 +68,10 @@ def _in_mode(bench: LayerBench, other: LayerBench, training: bool) -> Iterator[D
         yield from _compared(bench, other, bench.inputs(dtype=dtype), training, dtype, named(dtype))
     dtype = bench.dtype
     for what, xs in sizes_of(bench):
-        yield from _if_taken(what, _compared(bench, other, xs, training, dtype, what))
+        yield from if_offered(what, _compared(bench, other, xs, training, dtype, what))
     if bench.offers_bias and other.offers_bias:
         found = _compared(bench, other, bench.inputs(), training, dtype, "no bias", bias=False)
-        yield from _if_taken("no bias", found)
-
-
-def _if_taken(what: str, found: Iterator[Discrepancy]) -> Iterator[Discrepancy]:
-    """What the layer or the reference refuses is loud, and not compared."""
-    try:
-        with offered(what):
-            yield from [*found]
-    except NotOfferedError:
-        return
+        yield from if_offered("no bias", found)
 
 
 def _compared(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from identity_props.layers.adding import compared, near, same_outputs
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.evaluating import of_both_modes
-from identity_props.layers.passes import Gradients, Passes, back, cast, trained
+from identity_props.layers.passes import Gradients, Passes, cast, trained
 from identity_props.stack.stack import compiled
 
 Result = tuple[list[Tensor], Gradients]
@@ -24,9 +25,9 @@ Result = tuple[list[Tensor], Gradients]
 
 @layer_law(
     "layer-modes",
-    "outputs are the same in training and evaluating, or probabilities of its logits there, of what neither draws nor counts, and of what counts statistics of a"
-    " batch once those have settled on one; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
-    " saved and loaded, with part of the inputs without gradient, after new weights, after inputs of another size, and compiled where that is asked",
+    "outputs are the same in training and evaluating, or probabilities of its logits there, of what neither draws nor counts, and of what goes by its"
+    " batch in training, and evaluates by what it counts of batches, once that has settled on one; outputs and gradients are, after another mode, after passes without a graph, frozen and thawed, in a copy,"
+    " saved and loaded into one that is drawn anew, with part of the inputs without gradient, after new weights, after inputs of another size, and compiled where that is asked",
     "what a pass keeps for the next one is stale, or a copy is none",
     "a layer is a function of its state and its mode",
 )
@@ -51,7 +52,7 @@ def _lives(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
         except NotOfferedError:
             continue
         yield from outcome
-    if bench.mode == "compiled":
+    if bench.mode == "compiled" and not passes.wide:
         yield from _compiled(bench, bench.passes(passes.training), xs, expected)
 
 
@@ -109,7 +110,7 @@ def _part_without(
         leaves = passes.leaves(xs)
         leaves[k] = xs[k].clone()
         outs = passes.outs([x.clone() for x in leaves])
-        back(outs, passes.along(outs))
+        passes.back(outs, passes.along(outs))
         rest = {name: g for name, g in expected[1].items() if name != passes.input(k)}
         found = {name: g for name, g in passes.gradients(leaves).items() if name in rest}
         yield from _both(
@@ -119,7 +120,7 @@ def _part_without(
 
 def _copied(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
     """A deep copy is the same, and shares nothing."""
-    other = Passes(copy.deepcopy(passes.module), passes.training, passes.seed, passes.device)
+    other = passes.of(copy.deepcopy(passes.module))
     yield from _same(bench, other, xs, expected, "a deep copy")
     tied = len(trained(passes.module)) - len(trained(other.module))
     yield Discrepancy(
@@ -137,16 +138,18 @@ def _copied(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Resul
 
 
 def _loaded(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
+    """Into a layer of the same draws; evaluating, of others, as what is drawn once and not saved is another there."""
     file = io.BytesIO()
     torch.save(passes.module.state_dict(), file)
     file.seek(0)
-    fresh = cast(bench.made().to(bench.device), bench.dtype)
+    anew = bench if passes.training else replace(bench, seed=bench.seed + 1)
+    fresh = cast(anew.made().to(bench.device), bench.dtype)
     with torch.no_grad():
         for p in trained(fresh).values():
             p.add_(1)
     fresh.load_state_dict(torch.load(file, weights_only=False))
-    other = Passes(fresh, passes.training, passes.seed, passes.device)
-    yield from _same(bench, other, xs, expected, "saved and loaded")
+    other = passes.of(fresh)
+    yield from _same(bench, other, xs, expected, "saved and loaded" + ", drawn anew" * (anew is not bench))
 
 
 def _renewed(bench: LayerBench, passes: Passes, xs: list[Tensor], expected: Result) -> Iterator[Discrepancy]:
@@ -230,7 +233,7 @@ def _left(bench: LayerBench, passes: Passes) -> Discrepancy:
     along = passes.along(outs)
     counted = {name: b.detach().clone() for name, b in passes.module.named_buffers()}
     read |= {f"upstream gradient {k}": (a, a.clone()) for k, a in enumerate(along)}
-    back(outs, along)
+    passes.back(outs, along)
     counts = {name: changed({name: was}, {name: now.detach()}) for name, (now, was) in read.items()}
     for name, b in passes.module.named_buffers():  # as checkpointed batch norms count twice
         was = passes.buffers.get(name)

@@ -33,7 +33,8 @@ Results = Gradients  # outputs and gradients by name
 def layer_dtype(bench: LayerBench) -> Discrepancy:
     """4 sqrt(n) E for sums of n terms: E is how far a float64 pass moves where every number that it is given is
     rounded once, the root of the mean square of three draws, and one rounding of the result. No more than a half, as
-    a gradient that is 0 is off by 1, unless 4 E is more.
+    a gradient that is 0 is off by 1, unless 4 E is more. Float32 is judged as 16 bits where a layer goes by those inside
+    whatever it is given, or sets an autocast of its own.
     """
     others = [dtype for dtype in bench.dtypes if dtype != torch.float64]
     if torch.float64 not in bench.dtypes or not others:
@@ -51,10 +52,10 @@ def named(dtype: torch.dtype) -> str:
 
 
 def _in(bench: LayerBench, dtype: torch.dtype, training: bool) -> Iterator[Discrepancy]:
-    coarse, fine = bench.passes(training, dtype), bench.passes(training, torch.float64)
+    coarse, fine = bench.passes(training, dtype), bench.passes(training, torch.float64, bench.wide)
     copy_numbers(coarse, fine)
     xs = bench.inputs(dtype=dtype)
-    truth = Truth(bench, fine, xs, dtype)
+    truth = Truth(bench, fine, xs, dtype, bench.inside if dtype == torch.float32 else None)
     measured = truth.of(coarse)
     for name in truth.expected:
         yield truth.apart(name, measured.get(name), named(dtype), "float64's")
@@ -68,6 +69,11 @@ class Truth:
     fine: Passes
     xs: list[Tensor]
     dtype: torch.dtype
+    inside: torch.dtype | None = None  # 16 bits that it goes by openly, which is its precision then
+
+    @property
+    def eps(self) -> float:
+        return eps_of(self.inside or self.dtype, self.bench.device)
 
     @cached_property
     def along(self) -> list[Tensor]:
@@ -90,7 +96,7 @@ class Truth:
         return [self._rounded(draw) for draw in range(DRAWS)]
 
     def _rounded(self, draw: int) -> Results:
-        eps = eps_of(self.dtype, self.bench.device)
+        eps = self.eps
         drawn = torch.Generator().manual_seed(self.bench.seed + 41 + draw)
 
         def once(tensor: Tensor) -> Tensor:
@@ -118,7 +124,7 @@ class Truth:
             return Discrepancy(math.inf, 0.0, what)
         size, allowed = float(wanted.norm()) or 1.0, self._allowed(name, wanted)
         if way == "backward" and size <= NOUGHT * self._largest:  # as of a bias before a norm
-            size, allowed = self._largest, 4 * math.sqrt(self._terms) * eps_of(self.dtype, self.bench.device)
+            size, allowed = self._largest, 4 * math.sqrt(self._terms) * self.eps
         if other is not None and other.shape == wanted.shape:
             allowed = max(allowed, 4 * float((other - wanted).norm()) / size)
         off = got - wanted
@@ -141,7 +147,7 @@ class Truth:
         size = float(wanted.norm()) or 1.0
         squares = [float((m - wanted).square().sum()) for one in self.moves if (m := one[name]) is not None]
         moved = math.sqrt(sum(squares) / max(1, len(squares))) / size
-        moved += eps_of(self.dtype, self.bench.device)
+        moved += self.eps
         return max(min(4 * math.sqrt(self._terms) * moved, 0.5), 4 * moved)
 
 

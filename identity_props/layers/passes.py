@@ -15,25 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from identity_props.errors import InputError
+from identity_props.layers.widening import widened
 from identity_props.stack.guard import RAISED, alive
 from identity_props.stack.seeding import seeded
 
-CHOOSING = {
-    "argmax",
-    "argmin",
-    "bucketize",
-    "searchsorted",
-    "gt",
-    "ge",
-    "lt",
-    "le",
-}  # which of some, or which side
 RESETS = ("reset", "reset_state", "reset_states", "reset_cache")
-ROUNDING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "fix"}
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+LARGEST = 4096  # token ids tried where nothing says how many there are
 Gradients = dict[str, Tensor | None]  # of parameters and inputs, by name
 
 
@@ -106,31 +96,6 @@ def _forgets(module: nn.Module, reset: Callable[[], Any]) -> bool:
     return False
 
 
-def rounds(passes: Passes, xs: Sequence[Tensor]) -> bool:
-    """Whether a pass forward rounds numbers, takes their signs or codes, or calls what torch does not know.
-
-    Quantised layers do, whose gradients may be estimates.
-    """
-    with _Rounding() as seen:  # type: ignore[no-untyped-call]
-        passes.flat(xs)
-    return seen.rounded
-
-
-class _Rounding(TorchDispatchMode):
-    """Whether an operation on floating numbers has been one of those that round."""
-
-    rounded = False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        home, name = func.namespace, func.overloadpacket.__name__
-        floating = any(isinstance(one, Tensor) and one.is_floating_point() for one in args)
-        known = home in ("aten", "prim", "prims") and not name.startswith("fake_quantize")
-        self.rounded |= floating and (not known or name.rstrip("_") in ROUNDING | CHOOSING)
-        return func(*args, **kwargs or {})
-
-
 def states_of(module: nn.Module) -> list[Tensor]:
     """Its parameters and buffers."""
     return [*module.parameters(), *module.buffers()]
@@ -172,6 +137,7 @@ class Passes:
     seed: int = 0
     device: str = "cpu"
     call: Callable[..., Any] | None = None  # in place of the layer, as compiled
+    wide: bool = False  # nothing is cast to 16 bits
     names: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -206,7 +172,7 @@ class Passes:
         for generator, was in self.streams:
             rewind(generator, was, None if seed in (None, self.seed) else seed)
         self.module.train(self.training)
-        with seeded(self.seed if seed is None else seed, self.device), quietly():
+        with seeded(self.seed if seed is None else seed, self.device), quietly(), widened(self.wide):
             return tensors_of((self.call or self.module)(*xs))
 
     def flat(self, xs: Sequence[Tensor], seed: int | None = None, again: bool = False) -> Tensor:
@@ -249,16 +215,36 @@ class Passes:
         self.clear()
         leaves = self.leaves(xs)
         outs = self.outs([x.clone() for x in leaves])
-        back(outs, self.along(outs, seed) if along is None else along)
+        self.back(outs, self.along(outs, seed) if along is None else along)
         return [out.detach() for out in outs], self.gradients(leaves)
 
+    def back(self, outs: Sequence[Tensor], along: Sequence[Tensor], retain: bool = False) -> None:
+        """A pass back through all outputs that have one."""
+        pairs = [(out, a) for out, a in zip(outs, along, strict=True) if out.requires_grad]
+        if pairs:
+            with quietly(), widened(self.wide):
+                torch.autograd.backward([out for out, _ in pairs], [a for _, a in pairs], retain_graph=retain)
 
-def back(outs: Sequence[Tensor], along: Sequence[Tensor], retain: bool = False) -> None:
-    """A pass back through all outputs that have one."""
-    pairs = [(out, a) for out, a in zip(outs, along, strict=True) if out.requires_grad]
-    if pairs:
-        with quietly():
-            torch.autograd.backward([out for out, _ in pairs], [a for _, a in pairs], retain_graph=retain)
+    def of(self, module: nn.Module) -> Passes:
+        """The same of another module."""
+        return Passes(module, self.training, self.seed, self.device, wide=self.wide)
+
+
+def reason_of(passes: Passes, xs: Sequence[Tensor]) -> str:
+    """Why passes in this mode are no function of inputs and parameters."""
+    passes.module.train()
+    before = plain(passes.module)
+    passes.module.train(passes.training)
+    if not torch.equal(before, plain(passes.module)):
+        return f"{passes.when}, it merges or changes its parameters"
+    first, second = passes.flat(xs), passes.flat(xs)
+    if not torch.equal(before, plain(passes.module)):
+        return f"{passes.when}, a pass changes its parameters"
+    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+        return f"{passes.when}, equal draws do not give equal outputs"
+    if not torch.equal(first.nan_to_num(), passes.flat(xs, again=True).nan_to_num()):
+        return f"{passes.when}, its output depends on buffers that each pass changes"
+    return ""
 
 
 def size(tensor: Tensor) -> float:
@@ -271,6 +257,28 @@ def check_layer(made: object, name: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise InputError(f"layer {name}: expected a factory of torch.nn.Module, got {type(made).__name__}")
     return made
+
+
+def tokens_of(module: nn.Module, shape: Sequence[int]) -> int:
+    """How many token ids it takes: as a module of it says, else the most that do not raise."""
+    module.eval()  # which of some gives nothing back
+    said = [n for one in module.modules() if isinstance(n := getattr(one, "num_embeddings", None), int)]
+    if said:
+        return min(said)
+    low, high = 1, LARGEST
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _takes(module, shape, middle - 1) else (low, middle - 1)
+    return low
+
+
+def _takes(module: nn.Module, shape: Sequence[int], token: int) -> bool:
+    try:
+        with torch.no_grad(), quietly():
+            module(torch.full((1, *shape), token))
+    except RAISED:
+        return False
+    return True
 
 
 def begun_by_data(module: nn.Module, xs: Sequence[Tensor]) -> bool:

@@ -10,10 +10,10 @@ from torch import Tensor
 from identity_props.laws import Discrepancy
 from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.layers.adding import compared, near, rounded_once, same_outputs
-from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
+from identity_props.layers.base import NotPromised, beside_mixing, if_offered, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import jointly
-from identity_props.layers.passes import Gradients, Passes, back
+from identity_props.layers.passes import Gradients, Passes
 
 View = Callable[[Tensor], Tensor]  # the same numbers, laid out in another way
 
@@ -98,7 +98,7 @@ def _passed(passes: Passes, xs: Sequence[Tensor], view: View, of_outs: View) -> 
     passes.clear()
     leaves = passes.leaves(xs)
     outs = passes.outs([view(x) for x in leaves])
-    back(outs, [of_outs(a) for a in passes.along(outs)])
+    passes.back(outs, [of_outs(a) for a in passes.along(outs)])
     return [out.detach() for out in outs], passes.gradients(leaves)
 
 
@@ -157,11 +157,11 @@ GROUP = 4  # examples of which each depends on itself alone, as is found
     "what one example gives does not depend on how many there are",
 )
 def layer_shapes(bench: LayerBench) -> Discrepancy:
-    """Rounding of sums in another order, and as of parameter-gradient. Sizes that a layer refuses are no fault."""
+    """Rounding of sums in another order, and as of parameter-gradient. Sizes that a layer refuses, forward or back, are no fault."""
     found = [one for passes in judged_modes(bench) for one in _of_sizes(bench, passes)]
     if not found:
         raise NotPromised("it takes the one shape that was asked for")
-    return told(found)
+    return beside_mixing(bench, told(found))
 
 
 def _of_sizes(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
@@ -170,15 +170,13 @@ def _of_sizes(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
         yield from _of_none(bench, passes)
     for what, xs in sizes_of(bench):
         if _taken(passes, xs):
-            yield from jointly(bench, passes, xs, what)
+            yield from if_offered(what, jointly(bench, passes, xs, what))
     if bench.offers_bias:
-        try:
-            with offered("no bias"):
-                yield from [
-                    *jointly(bench, bench.passes(passes.training, bias=False), bench.inputs(), "no bias")
-                ]
-        except NotOfferedError:
-            pass
+        yield from if_offered("no bias", _without_bias(bench, passes))
+
+
+def _without_bias(bench: LayerBench, passes: Passes) -> Iterator[Discrepancy]:
+    yield from jointly(bench, bench.passes(passes.training, bias=False), bench.inputs(), "no bias")
 
 
 def sizes_of(bench: LayerBench) -> Iterator[tuple[str, list[Tensor]]]:

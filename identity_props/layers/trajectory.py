@@ -14,7 +14,7 @@ from identity_props.laws import Discrepancy
 from identity_props.layers.base import NotPromised, judged_modes, layer_law, told
 from identity_props.layers.bench import LayerBench
 from identity_props.layers.derivatives import documented
-from identity_props.layers.passes import Passes, back, size
+from identity_props.layers.passes import Passes, size
 from identity_props.layers.slopes import where_off
 
 STEPS = 8
@@ -215,7 +215,7 @@ def _trained(linear: Linear, target: list[Tensor], rate: float) -> list[Tensor]:
         optimizer.zero_grad()
         outs = linear.passes.outs([x.clone() for x in linear.xs])
         n = sum(out.numel() for out in outs)
-        back(outs, [2 / n * (out.detach() - t) for out, t in zip(outs, target, strict=True)])
+        linear.passes.back(outs, [2 / n * (out.detach() - t) for out, t in zip(outs, target, strict=True)])
         linear.passes.module.train()
         optimizer.step()
         states.append(linear.now())
