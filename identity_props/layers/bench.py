@@ -34,13 +34,8 @@ from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import MODES, part_name
 
 KINDS = ("float", "tokens")
-EXAMPLES = (
-    5,
-    4,
-    6,
-    8,
-    16,
-)  # the first of these that it takes: some want an even number, or one of a clip's frames
+# the first of these that it takes: some want an even number, or one of a clip's frames
+EXAMPLES = 5, 4, 6, 8, 16
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 

@@ -17,10 +17,8 @@ from identity_props.layers.watching import heard
 PASSES = 1024
 ERRORS = 8.0  # standard errors
 SEEDS = 64  # in which what is seldom drawn shows
-EACH, WHOLE = (
-    1 / 2,
-    1 / 16,
-)  # of its size, by which the mean of an output, and of all along themselves, may be off
+# of its size, by which the mean of an output, and of all along themselves, may be off
+EACH, WHOLE = 1 / 2, 1 / 16
 
 
 @layer_law(

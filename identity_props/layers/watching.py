@@ -18,16 +18,8 @@ from identity_props.layers.widening import SIXTEEN
 from identity_props.stack.guard import RAISED
 
 MUCH = 1 / 8  # of outputs: what 16 bits make of them is less
-CHOOSING = {
-    "argmax",
-    "argmin",
-    "bucketize",
-    "searchsorted",
-    "gt",
-    "ge",
-    "lt",
-    "le",
-}  # which of some, or which side
+# which of some, or which side
+CHOOSING = {"argmax", "argmin", "bucketize", "searchsorted", "gt", "ge", "lt", "le"}
 ROUNDING = {"round", "sign", "sgn", "floor", "ceil", "trunc", "heaviside", "fix"}
 
 
