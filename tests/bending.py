@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from identity_props.faults.trainer_data import EvaluationDraws
+from identity_props.faults.trainer_twins import Carried
 from identity_props.trainers.plain import Plain, trained
 from identity_props.trainers.protocol import NotOffered, Trained, TrainedError, trained_by, weights_of
 from tests.user_styles import endless, nesterov, ramped
@@ -341,18 +342,6 @@ class FixedWindow(Plain):
         return super().divisor(window) * self.asked.accumulate / len(window)
 
 
-class Carries(Plain):
-    """Windows go over the ends of epochs; what is left at the last is not stepped on."""
-
-    def steps_of(self):
-        read = [(epoch, batch) for epoch in range(self.asked.epochs) for batch in self.micro_batches(epoch)]
-        size = self.asked.accumulate
-        for at in range(0, len(read), size):
-            window = [batch for _, batch in read[at : at + size]]
-            for epoch, batch in read[at : at + size]:
-                yield epoch, batch, window, batch is window[-1] and len(window) == size
-
-
 class RateInside(Plain):
     def update(self):
         rate = self.optimizer.param_groups[0]["lr"]
@@ -502,7 +491,7 @@ CONVENTIONS = [
     ("unequal", "means", Means),
     ("unequal", "fixed", Fixed),
     ("window", "fixed", FixedWindow),
-    ("window", "carried", Carries),
+    ("window", "carried", Carried),
     ("window", "ended", endless),
     ("velocity", "nesterov", nesterov),
     ("momentum-rate", "keras", RateInside),

@@ -407,6 +407,14 @@ class ByNothing(SGD):
         return super().step(closure)
 
 
+class AtOnceByNothing(ByNothing):
+    """So is its first step."""
+
+    def step(self, closure=None):
+        self.steps = 1
+        return super().step(closure)
+
+
 class Wrapper:
     """An optimizer in another, and no subclass of torch's: its schedulers refuse it."""
 

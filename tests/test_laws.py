@@ -19,6 +19,7 @@ from tests.breaking import (
     SGD,
     WHERE,
     Adapter,
+    AtOnceByNothing,
     ByNothing,
     Counted,
     CountedInNumpy,
@@ -114,6 +115,11 @@ def test_what_wraps_an_optimizer_is_scheduled_as_that():
 )
 def test_a_law_accuses_no_optimizer_for_what_it_is_free_to_do(name, optimizer):
     assert LAWS[name].measure(Stack(optimizer=optimizer, lr=1 / 128), CASE.case(2)).holds
+
+
+def test_steps_that_next_to_nothing_divides_from_the_first_on_are_not_compared_and_do_not_pass():
+    with pytest.raises(NotOfferedError, match="steps without eps"):
+        LAWS["scale-adaptive"].measure(Stack(optimizer=AtOnceByNothing, lr=1 / 128), CASE.case(2))
 
 
 def test_rates_by_the_place_of_a_parameter_are_no_fault_of_its_neighbours():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from identity_props.engine.probe import reason_to_train_alone
 from identity_props.engine.training import train
 from identity_props.engine.trial import Recipe, Run, Trial
 from identity_props.errors import InputError
+from identity_props.stack.guard import RAISED
 from identity_props.stack.stack import PARTS, Stack
 from identity_props.task.data import Pixels
 from identity_props.task.metrics import FAILED, NEAR_IDENTITY
@@ -187,8 +189,9 @@ def _excuse(stack: Stack, kind: str) -> str:
         return "its steps draw random numbers, which set a floor"
     if tried(by_losses_alone, stack):
         return "it goes by losses alone, for which no budget of steps is set"
-    if tried(lambda: bool(norms_kept(stack))):
-        return f"its steps keep the norm of {norms_kept(stack)}, which is not the identity's"
+    with suppress(*RAISED):
+        if kept := norms_kept(stack):
+            return f"its steps keep the norm of {kept}, which is not the identity's"
     return ""
 
 

@@ -234,7 +234,7 @@ def evaluate(stack: Stack, case: Case) -> Discrepancy:
     change what comes after it. What an optimizer's eval() and train() bring back is compared to rounding, as they
     may compute it, and a second eval() may be refused.
     """
-    apart = _changed_by_training(stack, case) + lost_by_switching(stack, case)
+    apart = _changed_by_training(stack, case) + lost_by_switching(stack, case, TWO_LINEAR)
 
     def with_evaluation(ensemble: Ensemble, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
         nonlocal apart

@@ -13,8 +13,6 @@ from identity_props.stack.seeding import seeded
 from identity_props.stack.stack import Stack
 from identity_props.task.models import Variant
 
-TWO_LINEAR = Variant("linear", 2, "none", bias=False)
-
 
 def weights_shown(ensemble: Ensemble, optimizer: Any) -> State:
     """What is evaluated where that is not what is trained, as an average."""
@@ -29,9 +27,9 @@ def _switches(optimizer: Any) -> bool:
     return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
 
 
-def lost_by_switching(stack: Stack, case: Case) -> int:
+def lost_by_switching(stack: Stack, case: Case, variant: Variant) -> int:
     """Weights that an optimizer's own eval() and train() do not bring back, or that a second eval() moves."""
-    ensemble, lost = ensemble_of(stack, case, TWO_LINEAR), 0
+    ensemble, lost = ensemble_of(stack, case, variant), 0
     own: Any = optimizer_of(stack, SGD, ensemble.parameters, gentle(stack, case))
     if not _switches(own):
         return 0

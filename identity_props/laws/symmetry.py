@@ -20,11 +20,12 @@ from identity_props.laws.base import (
     relative,
     rounding,
 )
-from identity_props.laws.walking import offered
+from identity_props.laws.walking import NotOfferedError, offered
 from identity_props.stack.stack import Stack, resolve, without_eps
 from identity_props.task.models import Variant
 
-WILD = 1e100  # a weight that was divided by next to nothing
+# a weight beyond it was divided by an eps of 1e-308: of steps at a rate of 1/128 nothing else comes near
+WILD = 1e100
 TWO_LINEAR = Variant("linear", 2, "none", bias=False)
 
 
@@ -72,7 +73,10 @@ def scale_adaptive(stack: Stack, case: Case) -> Discrepancy:
                 for c in (1, 4)
             )
         both = zip(one.states, other.states, strict=True)
-        apart += sum(changed(a, b) for a, b in takewhile(lambda pair: not all(map(_wild, pair)), both))
+        start, *tame = takewhile(lambda pair: not all(map(_wild, pair)), both)
+        if not tame:
+            raise NotOfferedError("not offered: steps without eps, by which its first divides")
+        apart += sum(changed(a, b) for a, b in (start, *tame))
     return Discrepancy(apart, 0, "weights that differ")
 
 

@@ -18,6 +18,11 @@ from identity_props.trainers.protocol import Asked, NotApplicable, TrainedError
 from identity_props.trainers.reading import Reading
 
 OWN = "its order cannot be read: steps do not follow the rate asked for, or do not repeat"
+SEEDS = 3, 271_831
+NATURAL = tuple(place // 2 for place in range(16))  # the step of each example
+ROUND = [[(place + by) % 16 for place in range(16)][::way] for by in range(16) for way in (1, -1)]
+TURNED = {tuple(places.index(one) // 2 for one in range(16)) for places in ROUND}
+STAYING = "each epoch is the natural order turned round: neighbours stay"
 
 
 @trainer_law(
@@ -32,12 +37,13 @@ OWN = "its order cannot be read: steps do not follow the rate asked for, or do n
     },
 )
 def order(bench: Bench) -> Reading:
-    """Exact, as steps are whole numbers; of epochs' maps, rounding as in trajectory, eightfold for two solutions. Null hypothesis: orders are drawn uniformly, two seeds, two epochs each.
+    """Exact, as steps are whole numbers; of epochs' maps, rounding as in trajectory, eightfold for two solutions. Null
+    hypothesis: orders are drawn uniformly, two seeds, two epochs each.
 
     A pair of equal orders of 16 examples in 8 batches of 2 has probability 2^8 / 16! < 2e-11, so that a correct
     trainer fails with less than 1e-10. That the second epoch of each seed has the batches of its first has 1 / 15!! = 5e-7
-    a seed, and that an order is the natural one turned round, 2^8 16 2 / 16! < 1e-9; the smallest deviation that is seen is one example out of its place. The
-    seeds lie as far apart as no seed + c epoch goes; one is enough where none is offered.
+    a seed, and that an order is the natural one turned round, 2^8 16 2 / 16! < 1e-9; the smallest deviation that is seen
+    is one example out of its place. The seeds lie as far apart as no seed + c epoch goes; one is enough where none is offered.
     """
     bench.offers(shuffle=True)
     seeds = SEEDS if "seed" in bench.reads else SEEDS[:1]
@@ -60,13 +66,6 @@ def order(bench: Bench) -> Reading:
         return _orders(epochs, len(epochs), STAYING)
     together = all(_batches(one) == _batches(two) for one, two in zip(epochs[::2], epochs[1::2], strict=True))
     return replace(_orders(epochs, 0, ""), rule="batches" if together else "examples")
-
-
-SEEDS = 3, 271_831
-NATURAL = tuple(place // 2 for place in range(16))  # the step of each example
-ROUND = [[(place + by) % 16 for place in range(16)][::way] for by in range(16) for way in (1, -1)]
-TURNED = {tuple(places.index(one) // 2 for one in range(16)) for places in ROUND}
-STAYING = "each epoch is the natural order turned round: neighbours stay"
 
 
 def _batches(epoch: Tensor) -> set[tuple[int, ...]]:

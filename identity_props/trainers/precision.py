@@ -42,7 +42,7 @@ def bfloat16(bench: Bench) -> Reading:
 )
 def float16(bench: Bench) -> Reading:
     """As of bfloat16. Gradients are so small that a scale of 2^16 overflows none of them; one of 2^32 takes its time."""
-    _begins(bench)
+    _check_scale(bench)
     return _kept(bench, "float16")
 
 
@@ -56,7 +56,7 @@ def float16(bench: Bench) -> Reading:
 )
 def float16_clip(bench: Bench) -> Reading:
     """As of float16, clipped to half of the first gradient; clipped while it is scaled, hardly anything is left."""
-    _begins(bench)
+    _check_scale(bench)
     asked = _small(bench, "float16")
     free = bench.recursion(asked, 4)
     table = plan(8, 4, epochs=2)
@@ -82,7 +82,7 @@ def overflow(bench: Bench) -> Reading:
 
     Under rates that fall to 1/4, where those are offered, a step counted takes a fifth of the way.
     """
-    _begins(bench)
+    _check_scale(bench)
     asked = _small(bench, "float16", epochs=1, n=16, **bench.offers(schedule="linear"))
     x = asked.examples.clone()
     x[4:8] *= 2.0**14
@@ -115,7 +115,7 @@ def resume_scale(bench: Bench) -> Reading:
     x = torch.eye(4).repeat(2, 1) * lengths[:, None]
     asked = Asked((torch.zeros(4, 4),), x, lr=2.0**-6, batch_size=2, epochs=1, precision="float16")
     whole = bench.trained(asked)
-    _begins(bench)
+    _check_scale(bench)
     if not bench.offers(stop=1):
         raise NotOffered("stop")
     repeats(bench)
@@ -126,7 +126,7 @@ def resume_scale(bench: Bench) -> Reading:
     return beside(bench, asked, resumed, whole, "resumed after a step that was skipped")
 
 
-def _begins(bench: Bench) -> None:
+def _check_scale(bench: Bench) -> None:
     """Raise NotApplicable where a loss scale begins so high that all four steps are skipped, and some of 80 are not."""
     asked = _small(bench, "float16")
     longer = replace(asked, epochs=40)
